@@ -1,0 +1,1 @@
+"""Where a study runs: Ray Tune, workers that hold the model, and the command line."""

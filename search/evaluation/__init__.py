@@ -1,0 +1,1 @@
+"""Asking a model: predictors over Hugging Face models, and one trial of a composition."""

@@ -1,0 +1,1 @@
+"""The best composition, written as a model that others load."""

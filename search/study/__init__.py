@@ -1,0 +1,1 @@
+"""The durable record of a study and its per-example outcomes."""

@@ -1,0 +1,1 @@
+"""Weight matrices of a transformer: found, factored, cached, edited and restored."""

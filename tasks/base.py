@@ -1,0 +1,147 @@
+"""What a model is asked and what it answers: the nouns that tasks and predictors share.
+
+A task turns rows of data into examples, an example into a request for a given kind of head, and a
+reply into an outcome. A predictor turns requests into replies. Requests and replies are plain data,
+so tokenising happens once per study and a trial only runs the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Head = Literal["causal", "masked", "classifier"]
+"""What sits on the transformer: next-token, masked-token or sequence-classification head."""
+
+Column = str | int | float | bool
+"""A value of a data column kept with an example, for breaking results down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classify:
+    """Ask a classification head for its label. `text_pair` is the second sentence, if any."""
+
+    text: str
+    text_pair: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Ask which of `choices` continues `prompt` best; each is appended as it stands."""
+
+    prompt: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Ask for the tokens after `prompt` (or at its mask) and compare them with `answer`."""
+
+    prompt: str
+    answer: str
+
+
+Request = Classify | Choose | Complete
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """`log_probabilities` [labels], natural logarithm, sums to one after exp."""
+
+    log_probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Log-likelihood [choices] of each choice after the prompt, in nats, summed over its tokens."""
+
+    log_likelihoods: tuple[float, ...]
+    lengths_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How the model continues a prompt.
+
+    `log_likelihood`: of the answer in nats, summed over its tokens, each given the earlier ones.
+    `greedy`: every token of the answer is the model's first choice, so greedy decoding says it.
+    `rank`: place of the answer's first token in the vocabulary, 0 is best.
+    `text`: the model's first choice at each of the answer's positions, decoded.
+    """
+
+    log_likelihood: float
+    greedy: bool
+    rank: int
+    text: str
+
+
+Reply = Classified | Chosen | Completed
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question. `id` is unique in its task and does not depend on the order of the file.
+
+    `group`: examples of one group (paraphrases of a fact, answers to a question) never cross the
+    split. `prompt`, `answer`, `choices`: as the task's docstring says. `label`: index of the right
+    choice or class, None for open answers. `columns`: further data columns, for breakdowns.
+    """
+
+    id: str
+    group: str
+    prompt: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    label: int | None = None
+    columns: Mapping[str, Column] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one example.
+
+    `score`: 0 or 1 for accuracy tasks, else a value in which more is better.
+    `log_probability`: of the right answer in nats (normalised over labels or choices where there
+    are any). `prediction`: what the model said.
+    """
+
+    example_id: str
+    group: str
+    score: float
+    log_probability: float
+    prediction: str
+
+
+class Task(Protocol):
+    """One benchmark: how its data is read, asked and scored."""
+
+    name: str
+    metric: str
+    heads: frozenset[Head]
+
+    def load(self, source: str | None, revision: str | None = None) -> list[Example]:
+        """Read all examples from a local file or a hub id. Raises InputError on bad data."""
+        ...
+
+    def request(self, example: Example, head: Head) -> Request:
+        """Return what `head` is asked about `example`."""
+        ...
+
+    def outcome(self, example: Example, reply: Reply) -> Outcome:
+        """Score one reply."""
+        ...
+
+
+class Predictor(Protocol):
+    """A model that answers requests; `prepare` runs once per study, `answer` once per trial."""
+
+    head: Head
+
+    def prepare(self, requests: Sequence[Request]) -> Any:
+        """Tokenise, sort and batch `requests`; the result is passed to `answer` unchanged."""
+        ...
+
+    def answer(self, prepared: Any) -> list[Reply]:
+        """Run the model; replies in the order of the prepared requests."""
+        ...
