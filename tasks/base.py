@@ -14,6 +14,9 @@ from typing import Any, Literal, Protocol
 Head = Literal["causal", "masked", "classifier"]
 """What sits on the transformer: next-token, masked-token or sequence-classification head."""
 
+MASK = "[MASK]"
+"""Where a masked head fills in, in every prompt; a predictor writes its tokenizer's own mask."""
+
 Column = str | int | float | bool
 """A value of a data column kept with an example, for breaking results down."""
 
@@ -28,7 +31,10 @@ class Classify:
 
 @dataclass(frozen=True, slots=True)
 class Choose:
-    """Ask which of `choices` continues `prompt` best; each is appended as it stands."""
+    """Ask which of `choices` continues `prompt` best (or fills its `MASK`).
+
+    Each choice follows the prompt as it stands: it carries its own leading space.
+    """
 
     prompt: str
     choices: tuple[str, ...]
@@ -36,7 +42,11 @@ class Choose:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Ask for the tokens after `prompt` (or at its mask) and compare them with `answer`."""
+    """Ask for the tokens after `prompt` (or at its `MASK`) and compare them with `answer`.
+
+    `answer` follows the prompt as it stands: it carries its own leading space (see
+    `tasks.prompts.continuation`).
+    """
 
     prompt: str
     answer: str
@@ -47,9 +57,13 @@ Request = Classify | Choose | Complete
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """`log_probabilities` [labels], natural logarithm, sums to one after exp."""
+    """`log_probabilities` [labels], natural logarithm, sums to one after exp.
+
+    `labels`: the model's own names of its labels, in the same order.
+    """
 
     log_probabilities: tuple[float, ...]
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,7 @@ class Example:
     `group`: examples of one group (paraphrases of a fact, answers to a question) never cross the
     split. `prompt`, `answer`, `choices`: as the task's docstring says. `label`: index of the right
     choice or class, None for open answers. `columns`: further data columns, for breakdowns.
+    `text_pair`: the second sentence of a classification example, if any.
     """
 
     id: str
@@ -95,6 +110,7 @@ class Example:
     choices: tuple[str, ...] = ()
     label: int | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
+    text_pair: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

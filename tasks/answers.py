@@ -1,0 +1,54 @@
+"""Outcomes of the three kinds of reply, for the tasks that score them in the usual way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tasks.base import Chosen, Completed, Example, Outcome
+
+
+def log_softmax(values: Sequence[float]) -> tuple[float, ...]:
+    """Normalise log-likelihoods in nats so that their exponentials sum to one.
+
+    Where all are -inf there is nothing to normalise and they are returned as they are.
+    """
+    top = max(values)
+    if math.isinf(top):
+        return tuple(values)
+    total = top + math.log(math.fsum(math.exp(value - top) for value in values))
+    return tuple(value - total for value in values)
+
+
+def argmax(values: Sequence[float]) -> int:
+    """Index of the largest value, the first of equals."""
+    return max(range(len(values)), key=lambda index: (values[index], -index))
+
+
+def score_classes(
+    example: Example, log_probabilities: Sequence[float], right: int, names: Sequence[str]
+) -> Outcome:
+    """Score a distribution over classes: 1 when class `right` is the likeliest."""
+    said = argmax(log_probabilities)
+    return Outcome(
+        example.id, example.group, float(said == right), log_probabilities[right], names[said]
+    )
+
+
+def score_chosen(example: Example, reply: Chosen) -> Outcome:
+    """Score a choice: 1 when `example.label` has the highest summed log-likelihood.
+
+    The log-probability is normalised over the choices.
+    """
+    if example.label is None:
+        raise ValueError(f"example {example.id} has choices but no label")
+    return score_classes(
+        example, log_softmax(reply.log_likelihoods), example.label, example.choices
+    )
+
+
+def score_completed(example: Example, reply: Completed) -> Outcome:
+    """Score an open answer: 1 when greedy decoding says every token of it."""
+    return Outcome(
+        example.id, example.group, float(reply.greedy), reply.log_likelihood, reply.text.strip()
+    )

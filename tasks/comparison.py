@@ -1,0 +1,156 @@
+"""Is the winner better than the baseline on the same examples? Paired, by group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom, binomtest
+
+from tasks.base import Outcome
+
+RESAMPLES = 10_000
+CELLS = 4_000_000
+"""Random numbers drawn at once: 32 MB of int64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The paired difference of two sets of outcomes.
+
+    `n`, `groups`: examples and groups. `baseline`, `winner`: mean scores. `difference`: winner
+    minus baseline, with the 95 % interval from `low` to `high`. `p_value`: two-sided, by the test
+    named in `test`. `fixed`, `broken`: examples whose score rose and fell.
+    """
+
+    n: int
+    groups: int
+    baseline: float
+    winner: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    test: str
+    fixed: int
+    broken: int
+
+
+def compare(
+    baseline: Sequence[Outcome],
+    winner: Sequence[Outcome],
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Comparison:
+    """Compare two models on the same examples, matched by id in any order.
+
+    Interval: percentile bootstrap (Efron 1979) over groups. Groups are drawn with replacement, as
+    many as there are; a resample's value is the sum of its score differences over its number of
+    examples; the limits are its 2.5 and 97.5 percentiles over `resamples`, linearly interpolated.
+    Test: exact McNemar when every group is one example scored 0 or 1; else groups change sign
+    together under the null hypothesis, and the distribution of the summed difference is exact
+    for whole differences and otherwise drawn `resamples` times.
+    Depends on the outcomes and the seed alone. Raises ValueError when the examples differ.
+    """
+    before = {outcome.example_id: outcome for outcome in baseline}
+    after = {outcome.example_id: outcome for outcome in winner}
+    if not before or before.keys() != after.keys():
+        raise ValueError("baseline and winner must answer the same examples, at least one")
+    ids = sorted(before)
+    names, group = np.unique([before[i].group for i in ids], return_inverse=True)
+    old = np.array([before[i].score for i in ids])
+    new = np.array([after[i].score for i in ids])
+    change = new - old
+    sums = np.bincount(group, weights=change).astype(np.float64)
+    sizes = np.bincount(group)
+    rng = np.random.default_rng(seed)
+    low, high = _interval(sums, sizes, rng, resamples)
+    binary = bool(np.isin(np.concatenate([old, new]), (0.0, 1.0)).all())
+    p_value, test = _test(sums, binary and len(names) == len(ids), rng, resamples)
+    return Comparison(
+        n=len(ids),
+        groups=len(names),
+        baseline=float(old.mean()),
+        winner=float(new.mean()),
+        difference=float(change.mean()),
+        low=low,
+        high=high,
+        p_value=p_value,
+        test=test,
+        fixed=int((change > 0).sum()),
+        broken=int((change < 0).sum()),
+    )
+
+
+def _interval(
+    sums: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    rng: np.random.Generator,
+    resamples: int,
+) -> tuple[float, float]:
+    """Percentile interval of the ratio of sums over resampled groups.
+
+    Groups with one sum and size are interchangeable, so how often each kind is drawn is
+    multinomial; 0/1 scores have a handful of kinds however many groups there are.
+    """
+    kinds, counts = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
+    share = counts / counts.sum()
+    chunk = max(1, CELLS // len(counts))
+    values = []
+    for start in range(0, resamples, chunk):
+        drawn = rng.multinomial(len(sums), share, size=min(chunk, resamples - start))
+        values.append((drawn @ kinds[0]) / (drawn @ kinds[1]))
+    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _test(
+    sums: NDArray[np.float64], mcnemar: bool, rng: np.random.Generator, resamples: int
+) -> tuple[float, str]:
+    """Two-sided p-value and the name of the test; 1 where nothing changed."""
+    moved = np.abs(sums[sums != 0])
+    if mcnemar:
+        rose, fell = int((sums > 0).sum()), int((sums < 0).sum())
+        p_value = binomtest(rose, rose + fell).pvalue if len(moved) else 1.0
+        return float(p_value), "exact McNemar"
+    if bool((moved == np.round(moved)).all()):
+        return _exact_flips(moved, abs(float(sums.sum()))), "exact sign-flip over groups"
+    return (
+        _drawn_flips(moved, abs(float(sums.sum())), rng, resamples),
+        f"sign-flip over groups, {resamples} draws",
+    )
+
+
+def _exact_flips(moved: NDArray[np.float64], observed: float) -> float:
+    """P(|sum of +-moved| >= observed) for whole numbers, by convolving binomials.
+
+    m groups of size v add v * (2 * Binomial(m, 1/2) - m); in steps of two the sum starts at 0.
+    """
+    mass = np.ones(1)
+    for size, count in sorted(Counter(moved.astype(int).tolist()).items()):
+        part = np.zeros(size * count + 1)
+        part[::size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        mass = np.convolve(mass, part)
+    total = moved.sum()
+    values = 2 * np.arange(len(mass)) - total
+    return float(min(1.0, mass[np.abs(values) >= observed].sum()))
+
+
+def _drawn_flips(
+    moved: NDArray[np.float64], observed: float, rng: np.random.Generator, resamples: int
+) -> float:
+    """Monte Carlo p-value; the observed sum counts as one draw, so it is never zero."""
+    if not len(moved):
+        return 1.0
+    chunk = max(1, CELLS // len(moved))
+    # Equal sums must count as extreme although they are added up in another order.
+    threshold = observed - 1e-9 * moved.sum()
+    extreme = 0
+    for start in range(0, resamples, chunk):
+        shape = (min(chunk, resamples - start), len(moved))
+        signs = rng.integers(0, 2, size=shape, dtype=np.int8) * 2 - 1
+        extreme += int((np.abs(signs @ moved) >= threshold).sum())
+    return (1 + extreme) / (1 + resamples)

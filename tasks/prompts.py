@@ -1,0 +1,37 @@
+"""How a prompt and its answer meet: the one place that decides about the space between them."""
+
+from __future__ import annotations
+
+from tasks.base import MASK, Choose, Complete, Example, Head
+
+
+def continuation(prompt: str, answer: str) -> str:
+    """Return `answer` as it follows `prompt`: after one space, unless one of them has it already.
+
+    An empty prompt takes the answer bare. Predictors split the result from the prompt by tokens,
+    so the same text serves byte-level BPE, SentencePiece and WordPiece vocabularies.
+    """
+    if not prompt or prompt[-1].isspace() or not answer or answer[0].isspace():
+        return answer
+    return " " + answer
+
+
+def with_mask(prompt: str) -> str:
+    """Return `prompt` for a masked head: with its own mask, else one at the end and a full stop.
+
+    ``[MASK]`` and ``<mask>`` are both understood. The full stop matters: without it BERT and
+    RoBERTa fill the last position with punctuation.
+    """
+    text = prompt.replace("<mask>", MASK)
+    return text if MASK in text else f"{text.rstrip()} {MASK}.".lstrip()
+
+
+def ask(example: Example, head: Head) -> Choose | Complete:
+    """Return what a causal or masked head is asked: to choose where there are choices."""
+    prompt, meets = example.prompt, example.prompt
+    if head == "masked":
+        prompt = with_mask(prompt)
+        meets = prompt.partition(MASK)[0]
+    if example.choices:
+        return Choose(prompt, tuple(continuation(meets, choice) for choice in example.choices))
+    return Complete(prompt, continuation(meets, example.answer))

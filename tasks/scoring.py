@@ -1,0 +1,105 @@
+"""Summaries of outcomes: one model's scores, and a breakdown by a column of the data."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.base import Column, Example, Outcome
+from tasks.errors import InputError, nearest
+
+TAKEOVER = 0.95
+"""Share of one prediction above which a score says more about the answer than about the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How well a set of examples was answered.
+
+    `n`: examples. `score`: mean score, the accuracy where scores are 0 or 1. `log_loss`: minus the
+    mean log-probability of the right answer, in nats. `balanced_accuracy`: mean over classes of
+    the mean score in the class, None where the examples have no classes in common.
+    `majority_baseline`: score of always giving the commonest right answer. `top_prediction`,
+    `top_share`: the most frequent prediction and its share of all.
+    """
+
+    n: int
+    score: float
+    log_loss: float
+    balanced_accuracy: float | None
+    majority_baseline: float
+    top_prediction: str
+    top_share: float
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether one prediction has taken over: more than 95 % of all."""
+        return self.top_share > TAKEOVER
+
+
+def summarise(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> Scores:
+    """Summarise `outcomes` of `examples`, which are matched by id and may come in any order.
+
+    Raises ValueError when there are none, or an outcome's example is missing.
+    """
+    if not outcomes:
+        raise ValueError("no outcomes to summarise")
+    by_id = {example.id: example for example in examples}
+    asked = [by_id[outcome.example_id] for outcome in outcomes]
+    scores = [outcome.score for outcome in outcomes]
+    answers = Counter(_answer(example) for example in asked)
+    prediction, times = min(
+        Counter(outcome.prediction for outcome in outcomes).items(), key=lambda p: (-p[1], p[0])
+    )
+    return Scores(
+        n=len(outcomes),
+        score=math.fsum(scores) / len(scores),
+        log_loss=-math.fsum(outcome.log_probability for outcome in outcomes) / len(outcomes),
+        balanced_accuracy=_balanced(asked, scores),
+        majority_baseline=max(answers.values()) / len(outcomes),
+        top_prediction=prediction,
+        top_share=times / len(outcomes),
+    )
+
+
+def breakdown(
+    outcomes: Sequence[Outcome], examples: Sequence[Example], column: str
+) -> dict[Column, Scores]:
+    """Summarise apart the examples that have one value of `column`, the commonest value first.
+
+    Examples without the column are left out. Raises InputError when none has it.
+    """
+    by_id = {example.id: example for example in examples}
+    parts: dict[Column, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        columns = by_id[outcome.example_id].columns
+        if column in columns:
+            parts[columns[column]].append(outcome)
+    if not parts:
+        known = sorted({name for example in examples for name in example.columns})
+        raise InputError(
+            f"column {column!r} is not in the data{nearest(column, known)}; "
+            f"it has {', '.join(known) or 'no further columns'}"
+        )
+    ordered = sorted(parts.items(), key=lambda part: (-len(part[1]), str(part[0])))
+    return {value: summarise(found, examples) for value, found in ordered}
+
+
+def _answer(example: Example) -> str | int:
+    """What a constant answer would have to be: the class, or the place among own choices."""
+    if example.label is not None and example.choices:
+        return example.label
+    return example.answer
+
+
+def _balanced(asked: Sequence[Example], scores: Sequence[float]) -> float | None:
+    if any(example.label is None for example in asked):
+        return None
+    if len({example.choices for example in asked}) > 1:
+        return None
+    classes: dict[str, list[float]] = defaultdict(list)
+    for example, score in zip(asked, scores, strict=True):
+        classes[example.answer].append(score)
+    return math.fsum(math.fsum(found) / len(found) for found in classes.values()) / len(classes)
