@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.base import Column, Example, Outcome
+from tasks.comparison import Comparison, compare
 from tasks.errors import InputError, nearest
+
+__all__ = ["Comparison", "Scores", "breakdown", "compare", "summarise"]
 
 TAKEOVER = 0.95
 """Share of one prediction above which a score says more about the answer than about the model."""

@@ -1,0 +1,123 @@
+"""Token rows and the padded batches they are packed into: plain data that anyone may inspect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Scored:
+    """One result that a row owes: at `position`, how likely is token `target`; goes to `slot`.
+
+    A classification head scores the row as a whole: its position and target are 0 and unused.
+    """
+
+    position: int
+    target: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One sequence as the model reads it, without padding, and what is scored in it.
+
+    `types`: token type ids, of the length of `ids`, or empty where the model takes none.
+    """
+
+    ids: tuple[int, ...]
+    scored: tuple[Scored, ...]
+    types: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one forward pass, padded on the right.
+
+    `input_ids`, `attention_mask` [rows, tokens] int64, `token_type_ids` the same or None. The
+    scored places, all [scored] int64: `rows`, `positions`, `targets`, and `slots`, where a result
+    belongs among all results of the prepared requests. All on the model's input device.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    token_type_ids: Tensor | None
+    rows: Tensor
+    positions: Tensor
+    targets: Tensor
+    slots: Tensor
+
+
+def merge_equal(rows: Iterable[TokenRow]) -> list[TokenRow]:
+    """Merge rows of the same tokens into one; sorted by tokens."""
+    merged: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Scored]] = {}
+    for row in rows:
+        merged.setdefault((row.ids, row.types), []).extend(row.scored)
+    return [
+        TokenRow(ids, tuple(sorted(scored)), types)
+        for (ids, types), scored in sorted(merged.items(), key=lambda item: item[0])
+    ]
+
+
+def merge_prefixes(rows: Iterable[TokenRow]) -> list[TokenRow]:
+    """Merge rows that begin another row into it: causal attention gives them the same results.
+
+    In the order of tokens a prefix stands right before the rows that it begins, so one pass from
+    the end finds all.
+    """
+    merged: list[TokenRow] = []
+    for row in reversed(merge_equal(rows)):
+        last = merged[-1] if merged else None
+        if last is not None and last.ids[: len(row.ids)] == row.ids:
+            merged[-1] = TokenRow(last.ids, tuple(sorted(last.scored + row.scored)))
+        else:
+            merged.append(row)
+    merged.reverse()
+    return merged
+
+
+def pack(
+    rows: Iterable[TokenRow], tokens_per_batch: int, scored_per_batch: int
+) -> list[list[TokenRow]]:
+    """Group rows of similar length, shortest first, within both budgets.
+
+    `tokens_per_batch` counts padding. A row alone may exceed a budget. The order depends on the
+    rows' contents only, so the same questions in another order make the same batches.
+    """
+    batches: list[list[TokenRow]] = []
+    scored = 0
+    for row in sorted(rows, key=lambda row: (len(row.ids), row.ids, row.types)):
+        last = batches[-1] if batches else []
+        fits = (len(last) + 1) * len(row.ids) <= tokens_per_batch
+        if last and fits and scored + len(row.scored) <= scored_per_batch:
+            last.append(row)
+            scored += len(row.scored)
+        else:
+            batches.append([row])
+            scored = len(row.scored)
+    return batches
+
+
+def collate(rows: Sequence[TokenRow], pad_id: int, device: torch.device) -> Batch:
+    """Pad `rows` on the right with `pad_id` (type 0, mask 0) and list what is scored."""
+    width = max(len(row.ids) for row in rows)
+    ids = [row.ids + (pad_id,) * (width - len(row.ids)) for row in rows]
+    mask = [(1,) * len(row.ids) + (0,) * (width - len(row.ids)) for row in rows]
+    types = [row.types + (0,) * (width - len(row.types)) for row in rows]
+    scored = [(index, item) for index, row in enumerate(rows) for item in row.scored]
+
+    def tensor(values: object) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=device)
+
+    return Batch(
+        input_ids=tensor(ids),
+        attention_mask=tensor(mask),
+        token_type_ids=tensor(types) if rows[0].types else None,
+        rows=tensor([index for index, _ in scored]),
+        positions=tensor([item.position for _, item in scored]),
+        targets=tensor([item.target for _, item in scored]),
+        slots=tensor([item.slot for _, item in scored]),
+    )

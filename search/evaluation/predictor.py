@@ -1,0 +1,39 @@
+"""The predictor for a model's head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from search.evaluation.causal import CausalPredictor
+from search.evaluation.classifier import ClassifierPredictor
+from search.evaluation.masked import MaskedPredictor
+from search.evaluation.token_scorer import NonFiniteLogits
+from tasks.base import Head, Predictor
+from tasks.errors import InputError
+
+__all__ = [
+    "CausalPredictor",
+    "ClassifierPredictor",
+    "MaskedPredictor",
+    "NonFiniteLogits",
+    "make_predictor",
+]
+
+
+def make_predictor(
+    head: Head, model: Any, tokenizer: Any, tokens_per_batch: int = 8192
+) -> Predictor:
+    """Return the predictor that asks `model` (a Hugging Face model with this head) questions.
+
+    `tokens_per_batch`: tokens of one forward pass, padding included. The model is put into
+    evaluation mode and stays where it is. Raises InputError when the head is unknown, or model or
+    tokenizer lack what it needs.
+    """
+    match head:
+        case "causal":
+            return CausalPredictor(model, tokenizer, tokens_per_batch)
+        case "masked":
+            return MaskedPredictor(model, tokenizer, tokens_per_batch)
+        case "classifier":
+            return ClassifierPredictor(model, tokenizer, tokens_per_batch)
+    raise InputError(f"head {head!r} does not exist; expected causal, masked or classifier")

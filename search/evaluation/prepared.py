@@ -1,0 +1,111 @@
+"""Requests made ready for a token-scoring model, and replies put together from its scores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.evaluation.batching import Batch, TokenRow, collate, pack
+from search.evaluation.token_scorer import TokenScorer, TokenScores
+from tasks.base import Choose, Chosen, Complete, Completed, Reply, Request
+from tasks.errors import InputError
+
+log = logging.getLogger(__name__)
+
+SCORED_CELLS = 2**27
+"""Logits of one batch, scored places times vocabulary: 512 MB in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Requests as batches; made once, answered by any number of trials.
+
+    `spans`: per request the slots of its answer (Complete) or of each choice (Choose). `slots`:
+    results in all. `truncated`: questions whose prompt was cut to the model's length.
+    """
+
+    batches: tuple[Batch, ...]
+    requests: tuple[Request, ...]
+    spans: tuple[tuple[range, ...], ...]
+    slots: int
+    truncated: int
+
+
+def flatten(requests: Sequence[Request], head: str) -> list[tuple[str, str]]:
+    """All (prompt, answer) pairs: one for a Complete, one per choice for a Choose."""
+    pairs: list[tuple[str, str]] = []
+    for request in requests:
+        match request:
+            case Complete(prompt, answer):
+                pairs.append((prompt, answer))
+            case Choose(prompt, choices):
+                pairs.extend((prompt, choice) for choice in choices)
+            case _:
+                raise InputError(
+                    f"a {head} head cannot answer {type(request).__name__}; "
+                    "use a model with a classification head"
+                )
+    return pairs
+
+
+def prepare_batches(
+    requests: Sequence[Request],
+    rows: Sequence[TokenRow],
+    lengths: Sequence[int],
+    truncated: int,
+    scorer: TokenScorer,
+    tokens_per_batch: int,
+) -> Prepared:
+    """Pack `rows` and note which slots answer which request.
+
+    `lengths`: tokens of each flattened answer, whose slots follow one another.
+    """
+    spans: list[tuple[range, ...]] = []
+    remaining = iter(lengths)
+    start = 0
+    for request in requests:
+        parts = []
+        for _ in range(len(request.choices) if isinstance(request, Choose) else 1):
+            length = next(remaining)
+            parts.append(range(start, start + length))
+            start += length
+        spans.append(tuple(parts))
+    pad_id = _pad_id(scorer)
+    packed = pack(rows, tokens_per_batch, max(1, SCORED_CELLS // scorer.vocabulary))
+    if packed:
+        scorer.calibrate(collate(packed[0][:2] + packed[-1][:1], pad_id, scorer.device))
+    if truncated:
+        log.warning("%d of %d prompts were cut to the model's length", truncated, len(lengths))
+    batches = tuple(collate(group, pad_id, scorer.device) for group in packed)
+    return Prepared(batches, tuple(requests), tuple(spans), start, truncated)
+
+
+def _pad_id(scorer: TokenScorer) -> int:
+    """The model's padding token; any other serves as well, since padding is masked."""
+    pad = scorer.model.config.get_text_config().pad_token_id
+    return pad if isinstance(pad, int) and 0 <= pad < scorer.vocabulary else 0
+
+
+def assemble(prepared: Prepared, scores: TokenScores, tokenizer: Any) -> list[Reply]:
+    """Replies in the order of the requests."""
+    open_spans = [
+        spans[0]
+        for request, spans in zip(prepared.requests, prepared.spans, strict=True)
+        if isinstance(request, Complete)
+    ]
+    said = [tuple(scores.tops[slot] for slot in span) for span in open_spans]
+    unique = list(dict.fromkeys(said))
+    texts = dict(zip(unique, tokenizer.batch_decode([list(ids) for ids in unique]), strict=True))
+    words = iter(texts[ids] for ids in said)
+    replies: list[Reply] = []
+    for request, spans in zip(prepared.requests, prepared.spans, strict=True):
+        sums = [sum(scores.log_probabilities[slot] for slot in span) for span in spans]
+        if isinstance(request, Complete):
+            (span,) = spans
+            ranks = [scores.ranks[slot] for slot in span]
+            replies.append(Completed(sums[0], not any(ranks), ranks[0], next(words)))
+        else:
+            replies.append(Chosen(tuple(sums), tuple(len(span) for span in spans)))
+    return replies

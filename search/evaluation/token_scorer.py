@@ -1,0 +1,141 @@
+"""How likely a language model finds given tokens: the forward pass and what is read off it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.evaluation.batching import Batch
+
+CELLS = 2**26
+"""Logits turned to float32 at once: 256 MB."""
+
+
+class NonFiniteLogits(ArithmeticError):  # noqa: N818 - says what was found
+    """A model gave NaN or infinity where a log-probability was needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """Results by slot.
+
+    `log_probabilities` of the targets in nats; `ranks` of the targets in the vocabulary, 0 best,
+    ties in favour of the lower id; `tops`: the likeliest tokens.
+    """
+
+    log_probabilities: list[float]
+    ranks: list[int]
+    tops: list[int]
+
+
+class TokenScorer:
+    """Runs a causal or masked language model on batches and scores tokens.
+
+    Only scored positions reach the output head: a hook picks them out of the hidden states that
+    enter it, so whatever the model does to logits afterwards (soft capping, scaling) still
+    happens. Whether a model bears that is tried on its own batch, see `calibrate`; if not, all
+    logits are computed and picked from. The model is put into evaluation mode, nothing else of it
+    is changed.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval()
+        self.device: torch.device = model.get_input_embeddings().weight.device
+        self.vocabulary = int(model.config.get_text_config().vocab_size)
+        self.picks_before_head = False
+        parameters = inspect.signature(model.forward).parameters
+        self._options = {"use_cache": False} if "use_cache" in parameters else {}
+
+    def calibrate(self, batch: Batch) -> None:
+        """Try on `batch` whether picking before the head gives the model's own logits."""
+        self.picks_before_head = False
+        with torch.inference_mode():
+            full = self.run(batch)
+            self.picks_before_head = True
+            try:
+                picked = self.run(batch)
+            except (RuntimeError, IndexError, ValueError):
+                self.picks_before_head = False
+                return
+        # Both run the same arithmetic on the same rows; only the summation order may differ.
+        close = {torch.float32: 1e-4, torch.float64: 1e-9}.get(full.dtype, 3e-2)
+        self.picks_before_head = picked.shape == full.shape and bool(
+            torch.allclose(picked.float(), full.float(), rtol=close, atol=close, equal_nan=True)
+        )
+
+    def run(self, batch: Batch) -> Tensor:
+        """One forward pass: logits [scored, vocabulary] at the scored places of `batch`."""
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if batch.token_type_ids is not None:
+            inputs["token_type_ids"] = batch.token_type_ids
+        if not self.picks_before_head:
+            logits: Tensor = self.model(**inputs, **self._options).logits
+            device = logits.device
+            return logits[batch.rows.to(device), batch.positions.to(device)]
+        with _picking(self.model.get_output_embeddings(), batch):
+            logits = self.model(**inputs, **self._options).logits
+        return logits.squeeze(0)
+
+    def score(self, batches: Sequence[Batch], slots: int) -> TokenScores:
+        """Score every batch. Raises NonFiniteLogits."""
+        results = torch.zeros(3, slots, dtype=torch.float64)
+        with torch.inference_mode():
+            found = [_read(self.run(batch), batch.targets) for batch in batches]
+            for batch, values in zip(batches, found, strict=True):
+                results[:, batch.slots.cpu()] = values.cpu()
+        if not bool(torch.isfinite(results[0]).all()):
+            bad = int((~torch.isfinite(results[0])).sum())
+            raise NonFiniteLogits(f"{bad} of {slots} scored tokens have no finite log-probability")
+        return TokenScores(
+            results[0].tolist(), results[1].to(torch.int64).tolist(), results[2].long().tolist()
+        )
+
+
+@contextmanager
+def _picking(head: Any, batch: Batch) -> Iterator[None]:
+    """Let only the scored places of `batch` into `head`: hidden [1, scored, width]."""
+
+    def pick(_: Any, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = arguments[0]
+        rows, positions = batch.rows.to(hidden.device), batch.positions.to(hidden.device)
+        return (hidden[rows, positions].unsqueeze(0), *arguments[1:])
+
+    if head is None:
+        raise ValueError("the model has no output embeddings")
+    handle = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _read(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability, rank and top token [3, scored] float64 of `logits` [scored, vocabulary].
+
+    Log-softmax in float32, shifted by the maximum first: GPT-2's logits lie near -100, where a
+    plain difference from the log-sum would lose two digits. NaN or +inf anywhere in a row, and
+    -inf at the target, make its log-probability non-finite.
+    """
+    targets = targets.to(logits.device)
+    order = torch.arange(logits.shape[-1], device=logits.device)
+    step = max(1, CELLS // logits.shape[-1])
+    parts = []
+    for start in range(0, len(logits), step):
+        target = targets[start : start + step, None]
+        values = logits[start : start + step].float()
+        values = values - values.amax(-1, keepdim=True)
+        own = values.gather(1, target)
+        log_probability = own[:, 0] - values.exp().sum(-1).log()
+        ahead = (values > own) | ((values == own) & (order < target))
+        parts.append(
+            torch.stack(
+                [log_probability.double(), ahead.sum(-1).double(), values.argmax(-1).double()]
+            )
+        )
+    return torch.cat(parts, dim=1)
