@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from search.weights.ranks import RULES, RankRule
+from search.weights.ranks import RULES, THRESHOLDS, RankRule
 from search.weights.refs import MatrixRef
 from tasks.errors import InputError, nearest
 
@@ -48,11 +48,14 @@ class Intervention:
             return f"{self.matrix}=zero"
         kind = "" if self.kind == "keep-top" else f"{self.kind}/"
         rule = "" if self.rule.name == "rho" else f"{self.rule.name}:"
-        return f"{self.matrix}={kind}{rule}{self.rule.value:g}"
+        return f"{self.matrix}={kind}{rule}{_number(self.rule.value)}"
 
     @staticmethod
     def parse(text: str) -> Intervention:
-        """Read ``MATRIX=RHO``, ``MATRIX=RULE:VALUE``, ``MATRIX=KIND/...`` or ``MATRIX=zero``."""
+        """Read ``MATRIX=RHO``, ``MATRIX=RULE:VALUE``, ``MATRIX=KIND/...`` or ``MATRIX=zero``.
+
+        A rule with a threshold may leave its value out: ``MATRIX=gavish-donoho``.
+        """
         address, equals, spec = text.partition("=")
         if not equals or not spec:
             raise InputError(
@@ -65,7 +68,9 @@ class Intervention:
         if not slash:
             kind, rest = "keep-top", spec
         name, colon, number = rest.partition(":")
-        if not colon:
+        if rest in THRESHOLDS:
+            number = "1"
+        elif not colon:
             name, number = "rho", rest
         try:
             value = float(number)
@@ -143,12 +148,18 @@ class Composition:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
-    def effect(self, max_ranks: Mapping[MatrixRef, int]) -> str:
+    def effect(
+        self,
+        max_ranks: Mapping[MatrixRef, int],
+        spectra: Mapping[MatrixRef, Sequence[float]] | None = None,
+        shapes: Mapping[MatrixRef, tuple[int, int]] | None = None,
+    ) -> str:
         """What the composition does to a model whose matrices have `max_ranks` = min(out, in).
 
         Canonical text. Two compositions with one effect give one result (rho 0.01 and 0.005 both
         keep rank 1 of 64), so a study evaluates an effect once. Interventions that keep everything
-        drop out.
+        drop out. Rules that read the spectrum need `spectra`, descending singular values, and
+        `shapes` (out, in) of their matrices, and raise ValueError without.
         """
         parts = []
         for i in self.interventions:
@@ -157,9 +168,16 @@ class Composition:
                 kept: float = i.rule.value
                 whole = kept == 1
             else:
-                kept = i.rule.rank(full)
+                kept = i.rule.rank(
+                    full, (spectra or {}).get(i.matrix), (shapes or {}).get(i.matrix)
+                )
                 whole = kept == full
             kind = "zero" if kept == 0 else i.kind
             if not whole:
-                parts.append(f"{i.matrix}={kind}:{kept:g}")
+                parts.append(f"{i.matrix}={kind}:{_number(kept)}")
         return " ".join(parts)
+
+
+def _number(value: float) -> str:
+    """The shortest text that reads back as exactly `value`."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
 from search.weights.matrices import find_matrices
 from search.weights.refs import MatrixRef
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 torch.set_num_threads(1)
 

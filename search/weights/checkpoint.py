@@ -1,0 +1,124 @@
+"""Single matrices straight from a safetensors checkpoint, without building the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from search.weights.matrices import Matrix
+from tasks.errors import InputError
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+class NotInCheckpoint(KeyError):  # noqa: N818  (named for what it says)
+    """The checkpoint stores a matrix under another name or in another form than the model does.
+
+    Transformers converts some weights while it loads (expert stacks, renamed modules). The remedy
+    is to load the model and read the matrix there.
+    """
+
+
+class CheckpointReader:
+    """Reads matrices of a model from the safetensors files in `folder`, one file or sharded.
+
+    Names may lack the prefix of the base model (``bert.``, ``transformer.``, ``model.``) or carry
+    one that the model lacks, as transformers itself allows. Only the bytes of the matrix that is
+    asked for are read. Raises InputError if the folder has no safetensors weights.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._files = self._locate()
+        self._suffixes = _by_suffix(self._files)
+
+    def _locate(self) -> dict[str, str]:
+        """Name of each tensor -> name of its file."""
+        index, single = self.folder / _INDEX, self.folder / _SINGLE
+        try:
+            if index.is_file():
+                files: dict[str, str] = json.loads(index.read_text())["weight_map"]
+                return files
+            if single.is_file():
+                with safe_open(single, framework="pt") as stream:
+                    return dict.fromkeys(stream.keys(), _SINGLE)
+        except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+            raise InputError(
+                f"the checkpoint in {self.folder} cannot be read ({error!r}); fetch it again"
+            ) from None
+        if list(self.folder.glob("pytorch_model*.bin")):
+            raise InputError(
+                f"{self.folder} has pickled weights only (pytorch_model.bin), which can run code; "
+                "convert them by loading the model and calling "
+                "save_pretrained(folder, safe_serialization=True)"
+            )
+        raise InputError(
+            f"{self.folder} has no {_SINGLE}; expected a folder written by save_pretrained"
+        )
+
+    def has(self, matrix: Matrix) -> bool:
+        """Whether `read` would find the matrix, by name and shape."""
+        try:
+            name = self._name(matrix)
+            with self._open(name) as stream:
+                self._check_shape(matrix, tuple(stream.get_slice(name).get_shape()))
+        except NotInCheckpoint:
+            return False
+        return True
+
+    def read(self, matrix: Matrix) -> Tensor:
+        """The matrix [out, in] on the CPU, in `matrix.dtype`, as the loaded model would hold it.
+
+        Raises NotInCheckpoint if it is stored otherwise there, InputError if the file is torn.
+        """
+        name = self._name(matrix)
+        with self._open(name) as stream:
+            stored = stream.get_slice(name)
+            self._check_shape(matrix, tuple(stored.get_shape()))
+            expert = matrix.view.expert
+            # Of a stack only the wanted expert's bytes are read.
+            tensor: Tensor = stored[:] if expert is None else stored[expert : expert + 1]
+        part = matrix.read_expert(tensor)
+        if not part.is_floating_point():
+            raise InputError(
+                f"{name} in {self.folder} is quantised ({part.dtype}); use the unquantised weights"
+            )
+        return part.to(matrix.dtype)
+
+    def _open(self, name: str) -> safe_open:
+        path = self.folder / self._files[name]
+        try:
+            return safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
+
+    def _name(self, matrix: Matrix) -> str:
+        wanted = matrix.parameter
+        if wanted in self._files:
+            return wanted
+        # Without the base model's prefix, or with one: the names must agree in all that is left.
+        without = wanted.partition(".")[2]
+        candidates = [without] if without in self._files else []
+        candidates += self._suffixes.get(wanted, [])
+        if len(candidates) == 1:
+            return candidates[0]
+        raise NotInCheckpoint(f"{wanted} is not in {self.folder}")
+
+    @staticmethod
+    def _check_shape(matrix: Matrix, shape: tuple[int, ...]) -> None:
+        dimensions = 2 if matrix.view.expert is None else 3
+        if len(shape) != dimensions or matrix.view.shape(shape) != matrix.shape:
+            raise NotInCheckpoint(f"{matrix.parameter} has shape {shape} in the checkpoint")
+
+
+def _by_suffix(names: Iterable[str]) -> dict[str, list[str]]:
+    """Name without its first component -> the names that end so."""
+    suffixes: dict[str, list[str]] = {}
+    for name in names:
+        suffixes.setdefault(name.partition(".")[2], []).append(name)
+    return suffixes

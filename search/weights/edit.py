@@ -1,0 +1,184 @@
+"""Applying compositions to a resident model, and putting every byte back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from search.composition import Composition, Intervention
+from search.weights.factors import DamagedFactorsError, FactorCache, Factors, content_key
+from search.weights.matrices import Matrix
+from search.weights.ranks import fraction_of
+from search.weights.refs import MatrixRef
+from tasks.errors import InputError, nearest
+
+
+class Editor:
+    """Replaces weight matrices of one model, in place, and restores them to the byte.
+
+    The original of each matrix is copied once, when it is first edited, on its parameter's device;
+    every edit is computed from it, so a composition gives the same bytes whatever was applied
+    before. The factors are looked up by the bytes that the model holds, so those of another
+    checkpoint or dtype are never used; missing or damaged ones are computed. Not thread-safe.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        matrices: Iterable[Matrix],
+        cache: FactorCache,
+        keys: Mapping[MatrixRef, str] | None = None,
+        allow_shared: bool = False,
+    ) -> None:
+        """Take charge of `matrices` of `model`.
+
+        `keys`, if given, are the keys that the caller expects; another one in the model is refused
+        when the matrix is first used. `allow_shared` permits weights that several layers use.
+        """
+        self._parameters = dict(model.named_parameters())
+        self._matrices = {matrix.ref: matrix for matrix in matrices}
+        self._cache = cache
+        self._expected = dict(keys or {})
+        self._allow_shared = allow_shared
+        self._originals: dict[MatrixRef, Tensor] = {}
+        self._keys: dict[MatrixRef, str] = {}
+        self._applied: dict[MatrixRef, Intervention] = {}
+
+    def keys(self, refs: Iterable[MatrixRef] | None = None) -> dict[MatrixRef, str]:
+        """Content keys of the original matrices `refs` (default: all), for the factor cache."""
+        chosen = list(self._matrices) if refs is None else list(refs)
+        return {ref: self._key(ref) for ref in chosen}
+
+    def apply(self, composition: Composition) -> None:
+        """Make the model hold exactly `composition`: what else was applied is undone.
+
+        Mutates the parameters in place. Matrices whose intervention stays are left as they are. On
+        any error the model is restored first. Raises InputError on matrices that the model lacks,
+        that are shared, or whose factors cannot be had.
+        """
+        self.check(composition)
+        wanted = {i.matrix: i for i in composition.interventions}
+        try:
+            for ref in [r for r in self._applied if r not in wanted]:
+                self._put_back(ref)
+            for ref, intervention in wanted.items():
+                if self._applied.get(ref) != intervention:
+                    self._edit(intervention)
+        except BaseException:
+            self.restore()
+            raise
+
+    def restore(self) -> None:
+        """Put the original bytes of every edited matrix back."""
+        for ref in list(self._applied):
+            self._put_back(ref)
+
+    @contextmanager
+    def applied(self, composition: Composition) -> Iterator[None]:
+        """`apply` on entry, `restore` on exit, also after an error."""
+        self.apply(composition)
+        try:
+            yield
+        finally:
+            self.restore()
+
+    def check(self, composition: Composition) -> None:
+        """Raise InputError if a matrix of `composition` is missing, shared or not in memory."""
+        for intervention in composition.interventions:
+            self._check(intervention.matrix)
+
+    def _check(self, ref: MatrixRef) -> None:
+        matrix = self._matrices.get(ref)
+        if matrix is None:
+            raise InputError(
+                f"the model has no matrix {ref}{nearest(str(ref), map(str, self._matrices))}"
+            )
+        if matrix.shared and not self._allow_shared:
+            raise InputError(
+                f"{ref} cannot be edited alone: {matrix.parameter} is shared ({matrix.shared})"
+            )
+        if self._parameters[matrix.parameter].is_meta:
+            raise InputError(
+                f"{ref} is not in memory (its parameter {matrix.parameter} is on the meta device); "
+                "load the model without disk offload"
+            )
+
+    def _original(self, ref: MatrixRef) -> Tensor:
+        """The untouched matrix [out, in]: the copy kept, or what the model holds if unedited."""
+        if ref in self._originals:
+            return self._originals[ref]
+        matrix = self._matrices[ref]
+        return matrix.read(self._parameters[matrix.parameter])
+
+    def _key(self, ref: MatrixRef) -> str:
+        if ref not in self._keys:
+            key = content_key(self._original(ref), self._cache.method)
+            if self._expected.get(ref, key) != key:
+                raise InputError(
+                    f"{ref} of the model in memory is not the matrix that was decomposed; "
+                    "the checkpoint or its dtype has changed, so decompose it again"
+                )
+            self._keys[ref] = key
+        return self._keys[ref]
+
+    def _put_back(self, ref: MatrixRef) -> None:
+        matrix = self._matrices[ref]
+        matrix.write(self._parameters[matrix.parameter], self._originals[ref])
+        self._applied.pop(ref, None)
+
+    def _edit(self, intervention: Intervention) -> None:
+        ref = intervention.matrix
+        matrix = self._matrices[ref]
+        original = self._originals.setdefault(ref, self._original(ref))
+        value = self._value(intervention, matrix, original)
+        # Noted before the write, so that an interrupted write is undone too.
+        self._applied[ref] = intervention
+        matrix.write(self._parameters[matrix.parameter], value)
+
+    def _value(self, intervention: Intervention, matrix: Matrix, original: Tensor) -> Tensor:
+        """The edited matrix [out, in], float32 or the original's dtype, on its device."""
+        if intervention.kind == "prune":
+            return pruned(original, intervention.rule.value)
+        rule, full = intervention.rule, matrix.max_rank
+        spectrum = None
+        if intervention.kind != "zero" and rule.needs_spectrum:
+            spectrum = self._factors(matrix.ref, original, 0).spectrum.tolist()
+        rank = 0 if intervention.kind == "zero" else rule.rank(full, spectrum, matrix.shape)
+        if rank == full:
+            return original
+        if rank == 0:
+            return torch.zeros_like(original)
+        if intervention.kind == "keep-top":
+            factors = self._factors(matrix.ref, original, rank if 2 * rank <= full else 0)
+            return factors.product(rank, original, original.device)
+        factors = self._factors(matrix.ref, original, 0)
+        return factors.span(full - rank, full, original, original.device)
+
+    def _factors(self, ref: MatrixRef, original: Tensor, rank: int) -> Factors:
+        key = self._key(ref)
+        try:
+            return self._cache.load(key, rank)
+        except (KeyError, DamagedFactorsError):
+            self._cache.ensure(original, key, str(ref))
+            return self._cache.load(key, rank)
+
+
+def pruned(weight: Tensor, rho: float) -> Tensor:
+    """`weight` [out, in] with all but the fraction `rho` of its entries, the largest, set to zero.
+
+    At least one entry stays unless `rho` is 0. Among equal absolute values the first in row order
+    stay, so the result is the same on every device. Returns a new tensor of the same dtype.
+    """
+    flat = weight.reshape(-1)
+    kept = fraction_of(rho, flat.numel())
+    if kept == 0:
+        return torch.zeros_like(weight)
+    size = flat.abs().float()
+    edge = torch.kthvalue(size, flat.numel() - kept + 1).values
+    stays = size > edge
+    ties = torch.nonzero(size == edge).reshape(-1)
+    stays[ties[: kept - int(stays.sum())]] = True
+    return torch.where(stays, flat, torch.zeros_like(flat)).view(weight.shape)

@@ -1,0 +1,207 @@
+"""One file of factors: safetensors, rank-major, with a digest for every row.
+
+Tensors, in the order of their bytes: ``spectrum`` F32 [k], ``digests`` U8 [k, 16] (8 bytes for the
+row of U, 8 for that of V), ``U`` F32 [k, out], ``V`` F32 [k, in]. Row i belongs to the i-th largest
+singular value, so rank r is a prefix of U and of V. The metadata carries a digest of itself and of
+the spectrum, and the header is a function of the metadata, so each byte of the file is covered by
+one digest or another, and reading r rows checks those r rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_ROW_DIGEST_BYTES = 8
+FORMAT = "laser-factors-1"
+
+
+class DamagedFactorsError(Exception):
+    """A factor file whose bytes are not those that were written."""
+
+
+def layout(metadata: dict[str, str]) -> tuple[bytes, dict[str, tuple[int, tuple[int, ...]]], int]:
+    """(header with its length, name -> (offset in the file, shape), size of the file in bytes).
+
+    A function of the metadata alone. Raises KeyError or ValueError on metadata of another kind.
+    """
+    out, into = int(metadata["out"]), int(metadata["in"])
+    rank = min(out, into)
+    shapes: dict[str, tuple[str, int, tuple[int, ...]]] = {
+        "spectrum": ("F32", 4, (rank,)),
+        "digests": ("U8", 1, (rank, 2 * _ROW_DIGEST_BYTES)),
+        "U": ("F32", 4, (rank, out)),
+        "V": ("F32", 4, (rank, into)),
+    }
+    entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    offsets, start = {}, 0
+    for name, (dtype, width, shape) in shapes.items():
+        stop = start + width * int(np.prod(shape))
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
+        offsets[name] = (start, shape)
+        start = stop
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=True).encode()
+    text += b" " * (-len(text) % 8)
+    header = struct.pack("<Q", len(text)) + text
+    absolute = {name: (len(header) + at, shape) for name, (at, shape) in offsets.items()}
+    return header, absolute, len(header) + start
+
+
+def write(path: Path, metadata: dict[str, str], U: Tensor, S: Tensor, V: Tensor) -> None:
+    """Write factors U [out, k], S [k], V [in, k], float32, to `path`, row by rank.
+
+    `metadata` needs ``out`` and ``in``. Not durable by itself. Raises OSError.
+    """
+    left = np.ascontiguousarray(U.T.numpy())
+    right = np.ascontiguousarray(V.T.numpy())
+    spectrum = np.ascontiguousarray(S.numpy())
+    pairs = zip(left, right, strict=True)
+    digests = b"".join(_row(i, u) + _row(i, v) for i, (u, v) in enumerate(pairs))
+    full = {**metadata, "format": FORMAT}
+    full["check"] = _check(full, spectrum.tobytes())
+    header, _, _ = layout(full)
+    with path.open("wb") as stream:
+        stream.write(header)
+        stream.write(spectrum.tobytes())
+        stream.write(digests)
+        stream.write(left.data)
+        stream.write(right.data)
+
+
+def _row(index: int, values: NDArray[np.float32]) -> bytes:
+    # The index is part of the digest, so that rows cannot change places.
+    digest = hashlib.blake2b(struct.pack("<I", index), digest_size=_ROW_DIGEST_BYTES)
+    digest.update(values.data)
+    return digest.digest()
+
+
+def _check(metadata: dict[str, str], spectrum: bytes) -> str:
+    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode() + b"\0" + spectrum, digest_size=16).hexdigest()
+
+
+class FactorFile:
+    """An open factor file: checked header and spectrum, rows checked when first used.
+
+    The file is memory-mapped; only the rows that are asked for are read. Raises DamagedFactorsError
+    here or in `rows`, FileNotFoundError if there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.metadata, self._places = self._open()
+        except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
+            raise DamagedFactorsError(f"{path} is damaged: {error!r}") from None
+        self.shape = (int(self.metadata["out"]), int(self.metadata["in"]))
+        self._map = np.memmap(path, dtype=np.uint8, mode="c")
+        self._digests = self._array("digests", np.uint8)
+        self._left = self._array("U", np.float32)
+        self._right = self._array("V", np.float32)
+        self._checked = np.zeros(min(self.shape), dtype=bool)
+
+    def _open(self) -> tuple[dict[str, str], dict[str, tuple[int, tuple[int, ...]]]]:
+        size = self.path.stat().st_size
+        with self.path.open("rb") as stream:
+            prefix = stream.read(8)
+            (length,) = struct.unpack("<Q", prefix)
+            if length > size:
+                raise ValueError("its header is longer than the file")
+            text = stream.read(length)
+            metadata: dict[str, str] = json.loads(text)["__metadata__"]
+            header, places, expected = layout(metadata)
+            if prefix + text != header:
+                raise ValueError("its header was altered")
+            if size != expected:
+                raise ValueError(f"it has {size} bytes instead of {expected}")
+            spectrum = stream.read(4 * places["spectrum"][1][0])
+        rest = {name: value for name, value in metadata.items() if name != "check"}
+        if metadata["format"] != FORMAT or metadata["check"] != _check(rest, spectrum):
+            raise ValueError("its metadata or spectrum was altered")
+        self.spectrum = torch.from_numpy(np.frombuffer(spectrum, dtype=np.float32).copy())
+        return metadata, places
+
+    def _array(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
+        at, shape = self._places[name]
+        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return np.asarray(self._map[at : at + count].view(dtype).reshape(shape))
+
+    def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """U [stop - start, out] and V [stop - start, in] of these ranks, mapped, checked.
+
+        Raises DamagedFactorsError if one of these rows is not what was written.
+        """
+        for i in range(start, stop):
+            if self._checked[i]:
+                continue
+            stored = self._digests[i].tobytes()
+            if _row(i, self._left[i]) + _row(i, self._right[i]) != stored:
+                raise DamagedFactorsError(f"{self.path} is damaged: row {i} was altered")
+            self._checked[i] = True
+        return torch.from_numpy(self._left[start:stop]), torch.from_numpy(self._right[start:stop])
+
+
+class Factors:
+    """The exact factors of one matrix: W = Uᵀ diag(S) V with U [k, out], V [k, in], rank-major.
+
+    `spectrum` is S [k], descending, float32 on the host; `rank` says how many rows of `U` and `V`
+    were asked for and checked; other rows are checked when first used.
+    """
+
+    def __init__(
+        self, file: FactorFile, rank: int, on_damage: Callable[[DamagedFactorsError], None]
+    ) -> None:
+        self._file, self._on_damage = file, on_damage
+        self.shape = file.shape
+        self.spectrum = file.spectrum
+        self.rank = rank
+        self.U, self.V = self._rows(0, rank)
+
+    def _rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        try:
+            return self._file.rows(start, stop)
+        except DamagedFactorsError as error:
+            self._on_damage(error)
+            raise
+
+    def product(
+        self, rank: int, weight: Tensor | None = None, device: torch.device | None = None
+    ) -> Tensor:
+        """Best rank-`rank` approximation [out, in], float32 on `device` (Eckart-Young 1936).
+
+        With the `weight` [out, in] itself at hand, ranks above half are W minus the tail, which
+        multiplies less. Raises ValueError unless 0 <= rank <= min(out, in).
+        """
+        return self.span(0, rank, weight, device)
+
+    def span(
+        self,
+        start: int,
+        stop: int,
+        weight: Tensor | None = None,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """Σ σᵢ uᵢ vᵢᵀ over start <= i < stop, [out, in], float32 on `device`; see `product`."""
+        full = len(self.spectrum)
+        if not 0 <= start <= stop <= full:
+            raise ValueError(f"ranks {start} to {stop} are outside [0, {full}]")
+        if weight is not None and 2 * (stop - start) > full and (start == 0 or stop == full):
+            rest = (stop, full) if start == 0 else (0, start)
+            return weight.detach().to(device, torch.float32) - self._sum(*rest, device)
+        return self._sum(start, stop, device)
+
+    def _sum(self, start: int, stop: int, device: torch.device | None) -> Tensor:
+        U, V = self._rows(start, stop)
+        S = self.spectrum[start:stop].to(device)
+        # A fresh copy of V: matrix products may depend on how their operands are aligned.
+        right = V.clone() if device is None or device.type == "cpu" else V.to(device)
+        return (U.to(device) * S[:, None]).T @ right

@@ -1,0 +1,266 @@
+"""The content-addressed cache of exact factors, shared by any number of processes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from search.durable import write_file
+from search.weights import factor_file
+from search.weights.factor_file import DamagedFactorsError, FactorFile, Factors
+from search.weights.factor_index import (
+    Entry,
+    entries_of,
+    has_origins,
+    merge,
+    read_index,
+    write_index,
+)
+from search.weights.svd import ALGORITHM, decompose
+from tasks.errors import InputError
+
+__all__ = ["DamagedFactorsError", "FactorCache", "Factors", "content_key"]
+
+_log = logging.getLogger(__name__)
+_BATCH_ENTRIES = 16
+
+
+def content_key(weight: Tensor, method: str = "exact") -> str:
+    """Hexadecimal digest of a matrix [out, in] and of the algorithm that will factor it.
+
+    Of the bytes, the shape, the dtype, the method and its version: one matrix has one key whatever
+    its model is called, and other bytes, another dtype or a new algorithm have another.
+    """
+    head = f"{method}:{ALGORITHM}:{weight.dtype}:{tuple(weight.shape)}\0"
+    digest = hashlib.blake2b(head.encode(), digest_size=20)
+    flat = weight.detach().contiguous().reshape(-1).cpu().view(torch.uint8)
+    digest.update(flat.numpy().data)
+    return digest.hexdigest()
+
+
+class FactorCache:
+    """Exact factors on disk: ``<root>/<key[:2]>/<key>.safetensors`` and ``index.parquet``.
+
+    A key is a digest of content, so a file that is there is right or damaged, never stale, and
+    builders that race write the same thing. Damaged files are renamed ``*.damaged`` with a warning
+    and computed again. The index names each key's shape, spectrum and origins; it is written after
+    the files it names, and can be rebuilt from them. As a context manager the cache writes the
+    index in batches, and the rest on leaving. A complete cache may be read-only.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], method: str = "exact") -> None:
+        self.root = Path(root)
+        self.method = method
+        self._pending: dict[str, Entry] = {}
+        self._batch = 1
+        self._verified: dict[str, tuple[int, int, int]] = {}
+
+    def __enter__(self) -> FactorCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.flush()
+
+    def path(self, key: str) -> Path:
+        """Where the factors of `key` are or would be."""
+        return self.root / key[:2] / f"{key}.safetensors"
+
+    def has(self, key: str) -> bool:
+        """Whether there is a file for `key`; says nothing of its health."""
+        return self.path(key).is_file()
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all factor files, sorted."""
+        for path in sorted(self.root.glob("??/*.safetensors")):
+            yield path.stem
+
+    def ensure(self, weight: Tensor | Callable[[], Tensor], key: str, origin: str) -> bool:
+        """Have the factors of `key` on disk, whole; return whether they were computed here.
+
+        `weight` [out, in] is the matrix or reads it, and is used only if they are missing or
+        damaged; `origin` says where it came from, for the index. A file that is there has every
+        byte checked once per process. Raises ValueError if the matrix has another key, InputError
+        if it has no SVD or the folder cannot be written.
+        """
+        if self.has(key) and self.verify(key):
+            self._note(FactorFile(self.path(key)), origin, new=False)
+            return False
+        matrix = weight if isinstance(weight, Tensor) else weight()
+        if content_key(matrix, self.method) != key:
+            raise ValueError(f"the matrix from {origin} does not have the key {key}")
+        parts = decompose(matrix, self.method)
+        metadata = {
+            "key": key,
+            "method": self.method,
+            "algorithm": str(ALGORITHM),
+            "dtype": str(matrix.dtype).removeprefix("torch."),
+            "out": str(matrix.shape[0]),
+            "in": str(matrix.shape[1]),
+            "origin": origin,
+        }
+        U, S, V = (part.cpu() for part in (parts.U, parts.S, parts.V))
+        path = self.path(key)
+        self._durably(path, lambda temporary: factor_file.write(temporary, metadata, U, S, V))
+        self._verified[key] = _stamp(path)
+        self._note(FactorFile(path), origin, new=True)
+        return True
+
+    def verify(self, key: str) -> bool:
+        """Check every byte of the file of `key`; set it aside if damaged. False: not there now."""
+        path = self.path(key)
+        try:
+            stamp = _stamp(path)
+            if self._verified.get(key) != stamp:
+                file = FactorFile(path)
+                self._check_key(file, key)
+                file.rows(0, len(file.spectrum))
+                self._verified[key] = stamp
+        except FileNotFoundError:
+            return False
+        except DamagedFactorsError as error:
+            self._set_aside(path, error)
+            return False
+        return True
+
+    def load(self, key: str, rank: int | None = None) -> Factors:
+        """The factors of `key`, of which the first `rank` rows (all if None) are read and checked.
+
+        Memory-mapped: other rows are not touched until they are used. Raises KeyError if there are
+        none, DamagedFactorsError (after setting the file aside) if what was read is damaged.
+        """
+        path = self.path(key)
+        file = self._open(key)
+        full = len(file.spectrum)
+        return Factors(
+            file,
+            full if rank is None else min(rank, full),
+            lambda error: self._set_aside(path, error),
+        )
+
+    def spectrum(self, key: str) -> Tensor:
+        """The singular values [k] of `key`, descending, float32. Raises as `load` does."""
+        return self._open(key).spectrum
+
+    def flush(self) -> None:
+        """Merge what `ensure` noted into the index on disk. Safe among processes."""
+        pending, self._pending = self._pending, {}
+        table = read_index(self._index_path)
+        if not pending or (table is not None and has_origins(table, pending)):
+            return
+        with self._lock():
+            table = read_index(self._index_path)
+            merged = merge(self._scan() if table is None else table, pending)
+            self._durably(self._index_path, lambda temporary: write_index(temporary, merged))
+
+    def index(self) -> dict[str, Entry]:
+        """The index by key, as on disk; made from the factor files if it cannot be read."""
+        table = read_index(self._index_path)
+        return entries_of(self._scan() if table is None else table)
+
+    def rebuild(self) -> dict[str, Entry]:
+        """Write the index anew from the factor files; later origins of a known key are lost."""
+        with self._lock():
+            table = self._scan()
+            self._durably(self._index_path, lambda temporary: write_index(temporary, table))
+        return entries_of(table)
+
+    def _scan(self) -> pa.Table:
+        """The index that the factor files amount to; damaged ones are set aside."""
+        entries = {}
+        for key in self.keys():
+            try:
+                entries[key] = Entry.of(self._open(key), None)
+            except (DamagedFactorsError, KeyError):
+                continue
+        return merge(None, entries)
+
+    @property
+    def _index_path(self) -> Path:
+        return self.root / "index.parquet"
+
+    def _open(self, key: str) -> FactorFile:
+        path = self.path(key)
+        try:
+            file = FactorFile(path)
+            self._check_key(file, key)
+        except FileNotFoundError:
+            raise KeyError(f"no factors for {key} in {self.root}") from None
+        except DamagedFactorsError as error:
+            self._set_aside(path, error)
+            raise
+        return file
+
+    @staticmethod
+    def _check_key(file: FactorFile, key: str) -> None:
+        if file.metadata.get("key") != key:
+            raise DamagedFactorsError(f"{file.path} is damaged: it holds another matrix")
+
+    def _note(self, file: FactorFile, origin: str, new: bool) -> None:
+        """Remember the row of a file for the index, and write it if it is due."""
+        entry = Entry.of(file, origin)
+        known = self._pending.get(entry.key)
+        origins = {*entry.origins, *(known.origins if known else ())}
+        self._pending[entry.key] = replace(entry, origins=tuple(sorted(origins)))
+        if len(self._pending) < self._batch:
+            return
+        try:
+            self.flush()
+        except InputError:
+            if new:
+                raise
+            # Nothing was computed; a read-only cache that is complete stays usable.
+            _log.info("the index of %s cannot be written; %s is not noted", self.root, origin)
+
+    def _lock(self) -> FileLock:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._refusal(error) from None
+        return FileLock(self.root / ".index.lock")
+
+    def _durably(self, path: Path, fill: Callable[[Path], None]) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, fill)
+        except OSError as error:
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: OSError) -> InputError:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space" if full else "make it writable"
+        return InputError(
+            f"the factors folder {self.root} cannot be written "
+            f"({error.strerror or error}); {remedy} or name another folder; "
+            "what was already computed is kept"
+        )
+
+    def _set_aside(self, path: Path, error: DamagedFactorsError) -> None:
+        """Rename a damaged file to ``*.damaged``, if it is still there and may be renamed."""
+        self._verified.pop(path.stem, None)
+        try:
+            path.replace(path.with_name(f"{path.name}.damaged"))
+        except OSError as refusal:
+            _log.warning("%s; it stays where it is (%s)", error, refusal.strerror)
+        else:
+            _log.warning("%s; set aside as %s.damaged", error, path.name)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
