@@ -33,7 +33,8 @@ class Classify:
 class Choose:
     """Ask which of `choices` continues `prompt` best (or fills its `MASK`).
 
-    Each choice follows the prompt as it stands: it carries its own leading space.
+    Each choice follows the prompt as it stands: it carries its own leading space (see
+    `tasks.prompts`).
     """
 
     prompt: str
@@ -45,7 +46,7 @@ class Complete:
     """Ask for the tokens after `prompt` (or at its `MASK`) and compare them with `answer`.
 
     `answer` follows the prompt as it stands: it carries its own leading space (see
-    `tasks.prompts.continuation`).
+    `tasks.prompts`).
     """
 
     prompt: str

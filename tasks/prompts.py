@@ -26,12 +26,21 @@ def with_mask(prompt: str) -> str:
     return text if MASK in text else f"{text.rstrip()} {MASK}.".lstrip()
 
 
+def fill(prompt: str, answer: str) -> str:
+    """Return `answer` as it fills the mask of `prompt`: with the space before the mask, if any.
+
+    The space belongs to the word in byte-level BPE and SentencePiece vocabularies, whose mask
+    tokens swallow it.
+    """
+    before = prompt.partition(MASK)[0]
+    return " " + answer.strip() if before and before[-1].isspace() else answer
+
+
 def ask(example: Example, head: Head) -> Choose | Complete:
     """Return what a causal or masked head is asked: to choose where there are choices."""
-    prompt, meets = example.prompt, example.prompt
+    prompt, follow = example.prompt, continuation
     if head == "masked":
-        prompt = with_mask(prompt)
-        meets = prompt.partition(MASK)[0]
+        prompt, follow = with_mask(prompt), fill
     if example.choices:
-        return Choose(prompt, tuple(continuation(meets, choice) for choice in example.choices))
-    return Complete(prompt, continuation(meets, example.answer))
+        return Choose(prompt, tuple(follow(prompt, choice) for choice in example.choices))
+    return Complete(prompt, follow(prompt, example.answer))
