@@ -97,7 +97,8 @@ def assemble(prepared: Prepared, scores: TokenScores, tokenizer: Any) -> list[Re
     ]
     said = [tuple(scores.tops[slot] for slot in span) for span in open_spans]
     unique = list(dict.fromkeys(said))
-    texts = dict(zip(unique, tokenizer.batch_decode([list(ids) for ids in unique]), strict=True))
+    decoded = tokenizer.batch_decode([list(ids) for ids in unique]) if unique else []
+    texts = dict(zip(unique, decoded, strict=True))
     words = iter(texts[ids] for ids in said)
     replies: list[Reply] = []
     for request, spans in zip(prepared.requests, prepared.spans, strict=True):

@@ -49,12 +49,15 @@ class TokenScorer:
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         self.picks_before_head = False
+        self._calibrated = False
         parameters = inspect.signature(model.forward).parameters
         self._options = {"use_cache": False} if "use_cache" in parameters else {}
 
     def calibrate(self, batch: Batch) -> None:
-        """Try on `batch` whether picking before the head gives the model's own logits."""
-        self.picks_before_head = False
+        """Try on `batch`, once, whether picking before the head gives the model's own logits."""
+        if self._calibrated:
+            return
+        self._calibrated = True
         with torch.inference_mode():
             full = self.run(batch)
             self.picks_before_head = True

@@ -1,0 +1,248 @@
+"""Tokenizers of every kind and tiny random models, made here."""
+
+import pytest
+import torch
+import transformers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import PreTrainedTokenizerFast
+
+CORPUS = [
+    "The mother tongue of Danielle Darrieux is French",
+    "BBC One is my favorite product out of everything owned by the BBC",
+    "The profession of Arun Nehru is politician, Paris is in France.",
+    "Review: a fine film\nSentiment: positive\nReview: dull\nSentiment: negative",
+    "Question: is it (Rome) or 12 or foobar? Answer: yes. A longer text of many words. foo bar",
+] * 8
+SIZE = 420
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _byte_level(specials, post=None, **names):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=specials,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return _finish(tokenizer, post, **names)
+
+
+def _finish(tokenizer, post=None, **names):
+    if post:
+        single, pair = post
+        ids = [(t, tokenizer.token_to_id(t)) for t in names.values() if isinstance(t, str)]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=single, pair=pair, special_tokens=ids
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def _gpt2():
+    return _byte_level(["<|endoftext|>"], bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+
+
+def _roberta():
+    from transformers import AddedToken
+
+    tokenizer = _byte_level(
+        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        ("<s> $A </s>", "<s> $A </s> </s> $B </s>"),
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+    )
+    tokenizer.add_special_tokens({"mask_token": AddedToken("<mask>", lstrip=True)})
+    return tokenizer
+
+
+def _unigram():
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return _finish(
+        tokenizer, ("<s> $A", "<s> $A <s> $B"), bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def _wordpiece():
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=180,
+        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return _finish(
+        tokenizer,
+        ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        mask_token="[MASK]",
+    )
+
+
+def _wordlevel():
+    tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=200, special_tokens=["<unk>", "<eos>"], show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return _finish(tokenizer, unk_token="<unk>", eos_token="<eos>")
+
+
+MAKERS = {
+    "byte-level": _gpt2,
+    "byte-level with specials": _roberta,
+    "unigram": _unigram,
+    "wordpiece": _wordpiece,
+    "wordlevel": _wordlevel,
+}
+
+
+@pytest.fixture(scope="session")
+def tokenizers():
+    return {name: make() for name, make in MAKERS.items()}
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 2}
+SPECIALS = {"bos_token_id": 0, "eos_token_id": 0}
+
+CAUSAL = {
+    "gpt2": ("GPT2", {**GPT, **SPECIALS, "n_positions": 48}, "byte-level"),
+    "llama": (
+        "Llama",
+        {**SIZES, "intermediate_size": 48, "max_position_embeddings": 48, "num_key_value_heads": 1},
+        "unigram",
+    ),
+    "gptj": ("GPTJ", {**GPT, **SPECIALS, "n_positions": 48, "rotary_dim": 8}, "wordlevel"),
+    "gemma2": (
+        "Gemma2",
+        {
+            **SIZES,
+            "intermediate_size": 48,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "final_logit_softcapping": 0.5,
+            "sliding_window": 6,
+        },
+        "unigram",
+    ),
+    "cohere": (
+        "Cohere",
+        {
+            **SIZES,
+            "intermediate_size": 48,
+            "logit_scale": 0.3,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+        "byte-level with specials",
+    ),
+    "granite": ("Granite", {**SIZES, "intermediate_size": 48, "logits_scaling": 3.0}, "byte-level"),
+    "opt": (
+        "OPT",
+        {
+            **SIZES,
+            "ffn_dim": 48,
+            "max_position_embeddings": 48,
+            "word_embed_proj_dim": 32,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        },
+        "byte-level",
+    ),
+}
+MASKED = {
+    "bert": (
+        "Bert",
+        {**SIZES, "intermediate_size": 48, "max_position_embeddings": 32},
+        "wordpiece",
+    ),
+    "roberta": (
+        "Roberta",
+        {
+            **SIZES,
+            "intermediate_size": 48,
+            "max_position_embeddings": 34,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        },
+        "byte-level with specials",
+    ),
+    "distilbert": (
+        "DistilBert",
+        {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 48, "max_position_embeddings": 32},
+        "wordpiece",
+    ),
+}
+HEADS = {
+    "causal": {"GPT2": "GPT2LMHeadModel"},
+    "masked": {},
+    "classifier": {},
+}
+SUFFIX = {
+    "causal": "ForCausalLM",
+    "masked": "ForMaskedLM",
+    "classifier": "ForSequenceClassification",
+}
+
+
+@pytest.fixture(scope="session")
+def build(tokenizers):
+    """Build a tiny model with a given head, and its tokenizer; large weights so logits differ."""
+    cache = {}
+
+    def build(head, name, **changes):
+        key = (head, name, repr(changes))
+        if key not in cache:
+            family, sizes, kind = {**CAUSAL, **MASKED}[name]
+            tokenizer = tokenizers[kind]
+            config = getattr(transformers, f"{family}Config")(
+                vocab_size=len(tokenizer), **{**sizes, **changes}
+            )
+            title = HEADS[head].get(family, family + SUFFIX[head])
+            torch.manual_seed(0)
+            model = getattr(transformers, title)(config).eval()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.ndim > 1:
+                        parameter.mul_(4)
+            cache[key] = model, tokenizer
+        return cache[key]
+
+    return build
