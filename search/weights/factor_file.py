@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +104,11 @@ class FactorFile:
         except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
             raise DamagedFactorsError(f"{path} is damaged: {error!r}") from None
         self.shape = (int(self.metadata["out"]), int(self.metadata["in"]))
-        self._map = np.memmap(path, dtype=np.uint8, mode="c")
+        with path.open("rb") as stream:
+            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        if hasattr(mmap, "MADV_RANDOM"):
+            # No read-ahead past the rows that are asked for; `rows` announces those.
+            self._map.madvise(mmap.MADV_RANDOM)
         self._digests = self._array("digests", np.uint8)
         self._left = self._array("U", np.float32)
         self._right = self._array("V", np.float32)
@@ -132,22 +137,32 @@ class FactorFile:
 
     def _array(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
         at, shape = self._places[name]
-        count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return np.asarray(self._map[at : at + count].view(dtype).reshape(shape))
+        return np.frombuffer(self._map, dtype, int(np.prod(shape)), at).reshape(shape)
 
     def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """U [stop - start, out] and V [stop - start, in] of these ranks, mapped, checked.
 
         Raises DamagedFactorsError if one of these rows is not what was written.
         """
-        for i in range(start, stop):
-            if self._checked[i]:
-                continue
+        missing = [i for i in range(start, stop) if not self._checked[i]]
+        if missing:
+            for name in ("digests", "U", "V"):
+                self._announce(name, missing[0], missing[-1] + 1)
+        for i in missing:
             stored = self._digests[i].tobytes()
             if _row(i, self._left[i]) + _row(i, self._right[i]) != stored:
                 raise DamagedFactorsError(f"{self.path} is damaged: row {i} was altered")
             self._checked[i] = True
         return torch.from_numpy(self._left[start:stop]), torch.from_numpy(self._right[start:stop])
+
+    def _announce(self, name: str, start: int, stop: int) -> None:
+        """Have the system read these rows from disk, in large pieces."""
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        at, shape = self._places[name]
+        row = shape[1] * (1 if name == "digests" else 4)
+        first = (at + start * row) // mmap.PAGESIZE * mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_WILLNEED, first, at + stop * row - first)
 
 
 class Factors:

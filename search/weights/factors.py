@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -67,14 +68,16 @@ class FactorCache:
         self._verified: dict[str, tuple[int, int, int]] = {}
 
     def __enter__(self) -> FactorCache:
+        self._batch = _BATCH_ENTRIES
         return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        trace: TracebackType | None,
     ) -> None:
+        self._batch = 1
         self.flush()
 
     def path(self, key: str) -> Path:
@@ -227,12 +230,19 @@ class FactorCache:
             # Nothing was computed; a read-only cache that is complete stays usable.
             _log.info("the index of %s cannot be written; %s is not noted", self.root, origin)
 
-    def _lock(self) -> FileLock:
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold the index, against all processes that use this folder."""
+        lock = FileLock(self.root / ".index.lock", mode=0o666)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except OSError as error:
             raise self._refusal(error) from None
-        return FileLock(self.root / ".index.lock")
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _durably(self, path: Path, fill: Callable[[Path], None]) -> None:
         try:
