@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import Batch, Scored, TokenRow, collate, merge_equal, pack
+from search.evaluation.batching import Batch, Budget, Scored, TokenRow, collate, merge_equal, pack
 from search.evaluation.encoding import max_tokens
 from search.evaluation.token_scorer import NonFiniteLogits
 from tasks.base import Classified, Classify, Head, Reply, Request
@@ -81,10 +81,8 @@ class ClassifierPredictor:
             log.warning("%d of %d texts were cut to the model's length", truncated, len(texts))
         merged = merge_equal(rows)
         pad_id = self._pad_id(merged)
-        batches = [
-            collate(group, pad_id, self.device)
-            for group in pack(merged, self.tokens_per_batch, max(1, len(texts)))
-        ]
+        budget = Budget.of(self.tokens_per_batch, len(texts), self.device)
+        batches = [collate(group, pad_id, self.device) for group in pack(merged, budget)]
         return PreparedTexts(tuple(batches), len(texts), truncated, pad_id)
 
     def answer(self, prepared: PreparedTexts) -> list[Reply]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.evaluation.batching import Batch, TokenRow, collate, pack
+from search.evaluation.batching import Batch, Budget, TokenRow, collate, pack
 from search.evaluation.token_scorer import TokenScorer, TokenScores
 from tasks.base import Choose, Chosen, Complete, Completed, Reply, Request
 from tasks.errors import InputError
@@ -73,7 +73,8 @@ def prepare_batches(
             start += length
         spans.append(tuple(parts))
     pad_id = _pad_id(scorer)
-    packed = pack(rows, tokens_per_batch, max(1, SCORED_CELLS // scorer.vocabulary))
+    scored = max(1, SCORED_CELLS // scorer.vocabulary)
+    packed = pack(rows, Budget.of(tokens_per_batch, scored, scorer.device))
     if packed:
         scorer.calibrate(collate(packed[0][:2] + packed[-1][:1], pad_id, scorer.device))
     if truncated:

@@ -1,0 +1,150 @@
+"""The program: commands that run studies, and those of search."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from search import cli as search_cli
+from tasks.errors import InputError
+
+app = typer.Typer(
+    name="laser-search",
+    help="Search for the rank reductions (LASER) that raise a transformer's accuracy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict alone.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("laser-search"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
+    ] = False,
+) -> None:
+    """Search for the rank reductions (LASER) that raise a transformer's accuracy."""
+
+
+@app.command()
+def launch(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The configuration.")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The study folder; by default named after the file, beside it."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Start a study: factors, search, and the verdict on test.
+
+    Example: laser-search launch study.yaml --out my-study
+    """
+    from cluster.driver import launch as start
+    from search.config import read_config
+
+    config = read_config(study)
+    folder = out or study.with_suffix("")
+    _run(lambda view: start(config, folder, view), folder, config.task.name, quiet)
+
+
+@app.command()
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
+    quiet: Quiet = False,
+) -> None:
+    """Continue a study that was interrupted, to the number of trials it asks for.
+
+    Example: laser-search resume my-study
+    """
+    from cluster.driver import resume as proceed
+    from search.study.record import StudyRecord
+
+    task = StudyRecord.read(folder).config.task.name
+    _run(lambda view: proceed(folder, view), folder, task, quiet)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The study folder.")] = Path("laser-demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Search a small model that ships with the program: no network, no GPU, two minutes.
+
+    Example: laser-search demo
+    """
+    from cluster.driver import launch as start
+    from search.demo.study import demo_config
+
+    folder = _unused(out)
+    config = demo_config(folder)
+    if not quiet:
+        typer.echo(
+            "The demo's model was made for the purpose: it learnt a small world of facts from "
+            "texts in which\nthe true answer was often replaced by a generic word. It knows the "
+            "facts, but often says the\ngeneric word. The search looks for weights to simplify so "
+            "that it says what it knows."
+        )
+    _run(lambda view: start(config, folder, view), folder, config.task.name, quiet)
+
+
+def _unused(folder: Path) -> Path:
+    """`folder`, or the same with the first number that makes it new."""
+    candidate, number = folder, 1
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
+def _run(start: object, folder: Path, task: str, quiet: bool) -> None:
+    from rich.console import Console
+
+    from cluster.view import View, plain
+    from search.report.text import print_verdict
+    from tasks.registry import get_task
+
+    console = Console()
+    try:
+        end = start(View(console, quiet))  # type: ignore[operator]
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; continue with: laser-search resume {folder}", err=True)
+        raise typer.Exit(130) from None
+    if end.stopped:
+        typer.echo(f"stopped: {end.stopped}", err=True)
+        typer.echo(f"after mending it, continue with: laser-search resume {folder}", err=True)
+        raise typer.Exit(1)
+    console.print(plain(end.summary), highlight=False, markup=False, soft_wrap=True)
+    if end.verdict is not None:
+        print_verdict(console, end.verdict, get_task(task).metric)
+    if end.summary.winner is not None:
+        console.print(f"\nstudy: {folder}", highlight=False, soft_wrap=True)
+        console.print(
+            f"export: laser-search export {folder} --out MODEL_DIR", highlight=False, soft_wrap=True
+        )
+
+
+search_cli.mount(app)
+
+
+def main() -> None:
+    """Run the program; bad input is one sentence and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        sys.stderr.write(f"laser-search: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

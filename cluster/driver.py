@@ -1,0 +1,193 @@
+"""Ray Tune over a study: precompute, search, score on test. The same for a start and a resume."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.resources import Resources, divide
+from cluster.view import View
+from search.config import ClusterConfig, StudyConfig, read_config, write_config
+from search.plan import Plan, make_plan
+from search.study.identity import FILE as IDENTITY_FILE
+from search.study.identity import Identity, digest_examples, digest_weights
+from search.study.lock import driver_lock
+from search.study.record import CONFIG
+from search.study.storage import mend_journal
+from search.study.study import Study
+from search.study.summary import Summary, summarise
+from search.study.verdict import Verdict, conclude
+from tasks.errors import InputError
+
+SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Tune's loggers, checkpoints and printing cost more than a trial and say nothing that the study
+does not. Set before Ray is imported."""
+
+OBJECT_STORE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class End:
+    """How a driver's run ended: the study's state, and its verdict if test was scored."""
+
+    summary: Summary
+    verdict: Verdict | None
+    stopped: str | None
+
+
+def launch(config: StudyConfig, folder: Path, view: View) -> End:
+    """Start a study in `folder`. Raises InputError, before Ray starts where that is possible."""
+    if (folder / IDENTITY_FILE).exists():
+        raise InputError(
+            f"{folder} already holds a study; continue it with laser-search resume {folder} "
+            "or give another --out"
+        )
+    plan = make_plan(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    with driver_lock(folder):
+        write_config(config, folder / CONFIG)
+        return _drive(plan, folder, view)
+
+
+def resume(folder: Path, view: View) -> End:
+    """Continue a study to the number of trials that it asks for. Raises InputError."""
+    Identity.read(folder)
+    plan = make_plan(read_config(folder / CONFIG))
+    with driver_lock(folder):
+        mend_journal(folder)
+        return _drive(plan, folder, view)
+
+
+def _drive(plan: Plan, folder: Path, view: View) -> End:
+    with _ray(plan.config.cluster), view:
+        import ray
+
+        shares = divide(plan.config.cluster, ray.cluster_resources())
+        identity = _identify(plan, folder, shares, view)
+        study = Study(folder, identity, plan.config, plan.space, plan.max_ranks)
+        study.on_change = lambda: view.study(lambda: _summary(study))
+        _search(plan, study, shares)
+        view.study(lambda: _summary(study), force=True)
+    verdict = None
+    if not study.stopped:
+        verdict = conclude(folder, identity, study.winner(), plan.split)
+    return End(_summary(study), verdict, study.stopped)
+
+
+def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identity:
+    """Compute missing factors; then begin the study, or check that its world is unchanged."""
+    from cluster.precompute import precompute
+
+    keys = precompute(
+        plan.source,
+        plan.searched,
+        Path(plan.config.factors),
+        view.factors,
+        gpus=min(1.0, shares.gpus),
+        threads=shares.threads,
+    )
+    weights = digest_weights(keys)
+    examples = digest_examples(plan.split.validation, plan.split.test)
+    if (folder / IDENTITY_FILE).exists():
+        identity = Identity.read(folder)
+        identity.check(weights, examples)
+        return identity
+    identity = Identity.new(weights, examples)
+    identity.write(folder)
+    return identity
+
+
+def _search(plan: Plan, study: Study, shares: Resources) -> None:
+    from ray import tune
+
+    from cluster.tune_search import StudyScheduler, StudySearch
+    from cluster.worker import Blueprint, StudyWorker
+
+    blueprint = Blueprint(
+        plan.config,
+        str(study.folder.resolve()),
+        study.identity.study_id,
+        tuple(plan.split.validation),
+        tuple(plan.split.test),
+        shares.threads,
+    )
+    search = StudySearch(study)
+    # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
+    scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]
+    worker = tune.with_resources(
+        tune.with_parameters(StudyWorker, blueprint=blueprint),
+        {"cpu": shares.cpus, "gpu": shares.gpus},
+    )
+    try:
+        tune.Tuner(
+            worker,
+            tune_config=tune.TuneConfig(
+                search_alg=search,
+                scheduler=StudyScheduler(search, study),
+                num_samples=-1,
+                max_concurrent_trials=shares.workers,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch.parent, ignore_errors=True)
+
+
+def _trial_name(trial: object) -> str:
+    return str(getattr(trial, "trial_id", trial))
+
+
+def _summary(study: Study) -> Summary:
+    return summarise(study.trials(), study.baseline, study.budget)
+
+
+@contextmanager
+def _ray(config: ClusterConfig) -> Iterator[None]:
+    """A local Ray of our own, or the cluster at the configured address."""
+    os.environ.update({k: v for k, v in SETTINGS.items() if k not in os.environ})
+    import ray
+
+    options: dict[str, object] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if config.address is None:
+        # Without an address Ray would attach to any cluster that happens to run on this machine.
+        ray.init(
+            "local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options
+        )
+    else:
+        import cluster
+        import search
+        import tasks
+
+        try:
+            ray.init(
+                config.address, runtime_env={"py_modules": [tasks, search, cluster]}, **options
+            )
+        except ConnectionError as error:
+            raise InputError(
+                f"cluster.address {config.address!r} does not answer: "
+                f"{str(error).splitlines()[0]}; start Ray there or use null for a local one"
+            ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

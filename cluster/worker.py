@@ -1,0 +1,145 @@
+"""The Ray Tune trainable: an actor that loads the model once and evaluates many trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from search.config import StudyConfig
+from search.evaluation.bench import Bench, Progress
+from search.evaluation.setup import open_bench
+from search.study.identity import FILE as IDENTITY_FILE
+from search.study.identity import Identity
+from search.study.jobs import Job
+from search.study.outcomes import outcome_bytes, read_outcomes, write_outcomes
+from tasks.base import Example
+from tasks.registry import get_task
+
+METRIC = "score"
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a worker needs to build its bench; sent once per worker through Ray's object store."""
+
+    config: StudyConfig
+    folder: str
+    study_id: str
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    threads: int
+
+    def build(self) -> Bench:
+        """Load the model and the factors on this worker's device."""
+        import torch
+
+        torch.set_num_threads(self.threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return open_bench(
+            self.config.model.source(),
+            get_task(self.config.task.name),
+            {"validation": self.validation, "test": self.test},
+            Path(self.config.factors),
+            study_id=self.study_id,
+            chunks=self.config.search.chunks,
+            tokens_per_batch=self.config.tokens_per_batch,
+            device=device,
+        )
+
+
+class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
+    """Evaluates one job after another; the actor, its model and its factors stay."""
+
+    def setup(self, config: dict[str, Any], blueprint: Blueprint) -> None:
+        """Build the bench once. A failure is kept and reported by `step`, as a sentence."""
+        self._blueprint = blueprint
+        self._folder = Path(blueprint.folder)
+        self._shares_folder = _shares(self._folder, blueprint.study_id)
+        self._run: Generator[Progress, None, None] | None = None
+        self._broken: str | None = None
+        started = time.perf_counter()
+        try:
+            self._bench = blueprint.build()
+        except Exception as error:  # raising here would kill the actor and lose the reason
+            self._broken = _sentence(error)
+        self._log("setup", seconds=round(time.perf_counter() - started, 3), error=self._broken)
+        self._job = Job.from_dict(json.loads(config["job"]))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next job; whatever the last one edited is restored first."""
+        self._close()
+        self._job = Job.from_dict(json.loads(new_config["job"]))
+        return True
+
+    def cleanup(self) -> None:
+        """Restore the model."""
+        self._close()
+
+    def step(self) -> dict[str, Any]:
+        """Evaluate one chunk. Never raises: an exception would cost a model load."""
+        if self._broken is not None:
+            return {METRIC: float("nan"), "broken": self._broken, "done": True}
+        try:
+            return self._advance()
+        except Exception as error:
+            self._log("failed", job=self._job.name, error=_sentence(error))
+            return {METRIC: float("nan"), "error": _sentence(error), "done": True}
+
+    def _advance(self) -> dict[str, Any]:
+        if self._run is None:
+            if self._shares_folder and self._known():
+                return {METRIC: 0.0, "finished": True, "done": True}
+            self._log("start", job=self._job.name, effect=self._job.effect)
+            self._run = self._bench.run(self._job)
+        progress = next(self._run)
+        result: dict[str, Any] = {METRIC: progress.score, "step": progress.step, "done": False}
+        if progress.evaluation is not None:
+            result |= {"done": True, "finished": True}
+            if self._shares_folder:
+                write_outcomes(self._folder, progress.evaluation)
+            else:
+                result["outcomes"] = outcome_bytes(progress.evaluation)
+            self._log("done", job=self._job.name, effect=self._job.effect)
+        return result
+
+    def _known(self) -> bool:
+        """Whether an earlier driver's worker finished this very job before it could be told."""
+        job, study_id = self._job, self._blueprint.study_id
+        return read_outcomes(self._folder, job.name, study_id, job.effect) is not None
+
+    def _close(self) -> None:
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+
+    def _log(self, event: str, **facts: Any) -> None:
+        """Append one line to this worker's log in the study folder, where it is shared."""
+        if not self._shares_folder:
+            return
+        folder = self._folder / "logs"
+        folder.mkdir(exist_ok=True)
+        line = {"time": round(time.time(), 3), "event": event, **facts}
+        with (folder / f"worker-{socket.gethostname()}-{os.getpid()}.jsonl").open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+def _shares(folder: Path, study_id: str) -> bool:
+    """Whether this machine sees the study's own folder, and not another of the same path."""
+    try:
+        return (folder / IDENTITY_FILE).is_file() and Identity.read(folder).study_id == study_id
+    except ValueError:
+        return False
+
+
+def _sentence(error: Exception) -> str:
+    """One line for a record: the kind of error and its first line."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:500]

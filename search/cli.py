@@ -1,0 +1,136 @@
+"""Commands that need no cluster: evaluate, status, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(evaluate)
+    app.command()(status)
+    app.command()(export)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Local folder or hub id.")],
+    task: Annotated[str, typer.Option(help="The task, for instance sst2 or jsonl.")],
+    data: Annotated[Optional[str], typer.Option(help="Local file or hub id.")] = None,  # noqa: UP045
+    split: Annotated[
+        Literal["all", "validation", "test"], typer.Option(help="Which examples to ask.")
+    ] = "all",
+    intervention: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="MATRIX=RHO such as 1.fc_in=0.1; may be repeated."),
+    ] = None,
+    head: Annotated[
+        Literal["auto", "causal", "masked", "classifier"], typer.Option(help="Which head to load.")
+    ] = "auto",
+    validation: Annotated[float, typer.Option(help="Fraction of the validation part.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    factors: Annotated[Path, typer.Option(help="The factor cache.")] = Path("factors"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a model, and the same model after interventions.
+
+    Example: laser-search evaluate ./bert-sst2 --task sst2 --data dev.tsv --intervention 1.fc_in=0.1
+    """
+    from search.evaluation.direct import evaluate_compositions
+
+    found = evaluate_compositions(
+        model=model,
+        head=head,
+        task_name=task,
+        data=data,
+        split=(split, validation, seed),
+        interventions=intervention or [],
+        factors=factors,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        found.print()
+
+
+def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
+    """Say where a study stands.
+
+    Example: laser-search status ./my-study --json
+    """
+    from search.study.record import StudyRecord
+
+    record = StudyRecord.read(folder)
+    if as_json:
+        typer.echo(json.dumps(_status(record), indent=2))
+        return
+    summary = record.summary
+    typer.echo(f"study {record.identity.study_id} begun {record.identity.created}")
+    typer.echo(f"trials: {summary.finished} of {summary.asked} finished")
+    for name in ("complete", "pruned", "failed", "running", "duplicates"):
+        typer.echo(f"  {name}: {getattr(summary, name)}")
+    for reason, count in summary.failures.items():
+        typer.echo(f"  failed {count}x: {reason}")
+    if summary.baseline is not None:
+        typer.echo(f"baseline: {summary.baseline.score:.4f} on validation")
+    if summary.best is not None:
+        trial = summary.best
+        found = f"{trial.value:.4f} on validation, {trial.user_attrs['composition']}"
+        typer.echo(f"best: {found} (trial {trial.number})")
+    if record.result is not None and record.result["comparisons"]:
+        test = record.result["comparisons"]["test"]
+        typer.echo(
+            f"test: {test['baseline']:.4f} to {test['winner']:.4f} "
+            f"({test['difference']:+.4f}, 95 % interval {test['low']:+.4f} to {test['high']:+.4f})"
+        )
+
+
+def _status(record: Any) -> dict[str, Any]:
+    summary = record.summary
+    best = summary.best
+    return {
+        "study": record.identity.study_id,
+        "created": record.identity.created,
+        "asked": summary.asked,
+        "finished": summary.finished,
+        "complete": summary.complete,
+        "pruned": summary.pruned,
+        "failed": summary.failed,
+        "running": summary.running,
+        "duplicates": summary.duplicates,
+        "failures": summary.failures,
+        "baseline": None if summary.baseline is None else summary.baseline.score,
+        "best": None
+        if best is None
+        else {
+            "trial": best.number,
+            "score": best.value,
+            "log_loss": best.user_attrs["log_loss"],
+            "composition": best.user_attrs["composition"],
+        },
+        "result": record.result,
+    }
+
+
+def export(
+    folder: StudyFolder,
+    out: Annotated[Path, typer.Option(help="A new folder for the model.")],
+    trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
+) -> None:
+    """Write the best composition as a model folder that transformers loads.
+
+    Example: laser-search export ./my-study --out ./my-model
+    """
+    from search.export.dense import choose_trial, export_dense
+    from search.study.record import StudyRecord
+
+    record = StudyRecord.read(folder)
+    chosen = choose_trial(record, trial)
+    export_dense(record, chosen, out)
+    typer.echo(f"{out}: {chosen.user_attrs['composition']} (trial {chosen.number})")

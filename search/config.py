@@ -1,0 +1,249 @@
+"""study.yaml: one strict model, checked before anything expensive starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from search.durable import write_text
+from search.model import DType, HeadChoice, ModelSource
+from tasks.errors import InputError, nearest
+
+PAPER_RHO = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
+"""The grid of the LASER paper, as fractions kept."""
+
+
+def _no_bool(value: Any) -> Any:
+    """YAML's true is an int to Python; here it is a mistake."""
+    if isinstance(value, bool):
+        raise ValueError("a number is expected")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """A part of the configuration: unknown keys and wrong types are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ModelConfig(Strict):
+    """The model: a local folder or a hub id at a revision."""
+
+    path: str = Field(min_length=1)
+    head: HeadChoice = "auto"
+    dtype: DType = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def source(self) -> ModelSource:
+        """The checkpoint that this names."""
+        return ModelSource(self.path, self.revision, self.head, self.dtype, self.trust_remote_code)
+
+
+class TaskConfig(Strict):
+    """The questions: a task by name, and a local file or hub id where it is not the default."""
+
+    name: str
+    data: str | None = None
+    revision: str | None = None
+
+
+class SplitConfig(Strict):
+    """The fraction of examples that the search sees; the rest is the test part."""
+
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: int = 0
+
+
+class RhoRange(Strict):
+    """A continuous range of rho, drawn log-uniformly."""
+
+    low: Annotated[float, Field(gt=0, le=1)]
+    high: Annotated[float, Field(gt=0, le=1)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> RhoRange:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        return self
+
+
+class SpaceConfig(Strict):
+    """What may be cut: layers, matrix types or groups, fractions of rank kept."""
+
+    layers: Literal["all"] | list[Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] | str] = (
+        "all"
+    )
+    matrices: Annotated[list[str], Field(min_length=1)] = ["fc_in", "fc_out"]
+    rho: Annotated[list[Fraction], Field(min_length=1)] | RhoRange = list(PAPER_RHO)
+    max_interventions: Count = 3
+
+
+class SearchConfig(Strict):
+    """How the space is searched. `trials` counts finished evaluations, duplicates are free."""
+
+    strategy: str = "tpe"
+    trials: Count = 200
+    seed: int = 0
+    pruner: Literal["none", "median", "successive-halving"] = "none"
+    chunks: Count = 1
+    max_attempts: Count = 3
+
+    @model_validator(mode="after")
+    def _pruning_needs_chunks(self) -> SearchConfig:
+        if self.pruner != "none" and self.chunks < 2:
+            raise ValueError(
+                f"pruner {self.pruner!r} compares trials after each chunk; set chunks to 2 or more"
+            )
+        return self
+
+
+class ClusterConfig(Strict):
+    """Where it runs. `address` null starts a local Ray, anything else joins that cluster."""
+
+    address: str | None = None
+    gpus_per_trial: Literal["auto"] | Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = (
+        "auto"
+    )
+    max_concurrent: Literal["auto"] | Count = "auto"
+
+
+class StudyConfig(Strict):
+    """The whole of study.yaml."""
+
+    model: ModelConfig
+    task: TaskConfig
+    split: SplitConfig = SplitConfig()
+    space: SpaceConfig = SpaceConfig()
+    search: SearchConfig = SearchConfig()
+    factors: str = "./factors"
+    storage: str | None = None
+    cluster: ClusterConfig = ClusterConfig()
+    tokens_per_batch: Count = 4096
+
+    @model_validator(mode="after")
+    def _known_storage(self) -> StudyConfig:
+        if self.storage is not None and "://" not in self.storage:
+            raise ValueError(
+                f"storage {self.storage!r} is no URL; use null for a file in the study folder "
+                "or postgresql://user@host/database"
+            )
+        return self
+
+
+def read_config(path: Path) -> StudyConfig:
+    """Read and check study.yaml; relative paths in it are relative to its folder.
+
+    Raises InputError: one sentence with the key, the value, what was expected, the nearest name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give the path of a study.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path} holds no mapping; start with model: and task:")
+    return _anchor(parse_config(data, str(path)), path.resolve().parent)
+
+
+def parse_config(data: dict[str, Any], where: str) -> StudyConfig:
+    """Check a configuration that was read from `where`. Raises InputError."""
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_sentence(error, data)}") from None
+
+
+def write_config(config: StudyConfig, path: Path) -> None:
+    """Freeze a configuration as YAML that `read_config` reads back."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_text(path, text)
+
+
+def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
+    """Make paths absolute that name something on this machine, so that any process finds them."""
+
+    def absolute(value: str) -> str:
+        path = Path(value).expanduser()
+        return str(path if path.is_absolute() else (folder / path).resolve())
+
+    def present(value: str | None) -> str | None:
+        if value is None:
+            return None
+        local = value.startswith(("./", "../", "~", "/")) or Path(absolute(value)).exists()
+        return absolute(value) if local else value
+
+    model = config.model.model_copy(update={"path": present(config.model.path)})
+    task = config.task.model_copy(update={"data": present(config.task.data)})
+    factors = config.factors if "://" in config.factors else absolute(config.factors)
+    return config.model_copy(update={"model": model, "task": task, "factors": factors})
+
+
+def _sentence(error: ValidationError, data: dict[str, Any]) -> str:
+    """The first thing that is wrong, as one sentence."""
+    found = error.errors()
+    first = next((e for e in found if not _is_other_branch(e["loc"], e["type"])), found[0])
+    path = _path(first)
+    key = ".".join(str(part) for part in path)
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(path[:-1])
+        hint = nearest(str(path[-1]), known)
+        return f"key {key!r} is unknown; expected one of {', '.join(known)}{hint}"
+    if first["type"] == "missing":
+        return f"key {key!r} is missing"
+    value = first["input"]
+    message = first["msg"].removeprefix("Value error, ")
+    if _is_other_branch(first["loc"], first["type"]):
+        alternatives = [
+            e["msg"].removeprefix("Input should be ") for e in found if _path(e) == path
+        ]
+        message = f"input should be {' or '.join(dict.fromkeys(alternatives))}"
+    if first["type"] == "literal_error" and isinstance(value, str):
+        expected = first["ctx"]["expected"]
+        message += nearest(
+            value, [name.strip(" '") for name in expected.replace(" or ", ",").split(",")]
+        )
+    if isinstance(value, dict):
+        return f"{key}: {message}" if key else message
+    return f"{key} is {value!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _path(error: ErrorDetails) -> list[int | str]:
+    """Where an error is, in the user's words."""
+    return [part for part in error["loc"] if not _is_branch(part)]
+
+
+def _is_other_branch(path: tuple[int | str, ...], kind: str) -> bool:
+    """Whether an error only says that a value is not of one branch of a union."""
+    return (
+        bool(path) and _is_branch(path[-1]) and (kind.endswith("_type") or kind == "literal_error")
+    )
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a location names a branch of a union, which the user never wrote."""
+    return isinstance(part, str) and (
+        "[" in part or part in {"int", "str", "float", "RhoRange", "literal['all']"}
+    )
+
+
+def _keys_at(path: list[int | str]) -> list[str]:
+    model: Any = StudyConfig
+    for part in path:
+        model = model.model_fields[part].annotation
+        if not hasattr(model, "model_fields"):
+            return sorted(RhoRange.model_fields)
+    return list(model.model_fields)

@@ -1,0 +1,122 @@
+"""A resident model with its questions: compositions are applied, evaluated and taken back."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from search.study.jobs import Job
+from search.study.outcomes import Evaluation
+from search.weights.edit import Editor
+from tasks.base import Example, Outcome, Predictor, Task
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After `step` chunks: the mean score so far, and the evaluation when it is whole."""
+
+    step: int
+    score: float
+    evaluation: Evaluation | None
+
+
+class Bench:
+    """Evaluates jobs on one model, which it edits and restores bit for bit.
+
+    `parts` are the examples of validation and test, `chunks` the number of pieces that validation
+    is reported in. Every job sees the same examples in the same order: chunks are drawn once, by a
+    hash of the example's id, so each is a fair sample. Requests are tokenised once and kept.
+    """
+
+    def __init__(
+        self,
+        editor: Editor,
+        predictor: Predictor,
+        task: Task,
+        parts: Mapping[str, Sequence[Example]],
+        *,
+        study_id: str = "",
+        chunks: int = 1,
+    ) -> None:
+        """Nothing is tokenised yet."""
+        self.editor = editor
+        self._study_id = study_id
+        self._predictor = predictor
+        self._task = task
+        self._parts = {name: tuple(examples) for name, examples in parts.items()}
+        self._chunks = {"validation": chunks}
+        self._prepared: dict[str, list[tuple[list[Example], Any]]] = {}
+
+    def run(self, job: Job) -> Generator[Progress, None, None]:
+        """Evaluate a job chunk by chunk; closing the iterator early restores the model too."""
+        started = time.perf_counter()
+        chunks = self._prepare(job.part)
+        outcomes: dict[str, Outcome] = {}
+        seconds = {"prepare": time.perf_counter() - started, "forward": 0.0, "score": 0.0}
+        mark = time.perf_counter()
+        try:
+            self.editor.apply(job.composition)
+            seconds["apply"] = time.perf_counter() - mark
+            for step, (examples, prepared) in enumerate(chunks, start=1):
+                mark = time.perf_counter()
+                replies = self._predictor.answer(prepared)
+                seconds["forward"] += time.perf_counter() - mark
+                mark = time.perf_counter()
+                for example, reply in zip(examples, replies, strict=True):
+                    outcomes[example.id] = self._task.outcome(example, reply)
+                score = sum(o.score for o in outcomes.values()) / len(outcomes)
+                seconds["score"] += time.perf_counter() - mark
+                if step < len(chunks):
+                    yield Progress(step, score, None)
+        finally:
+            mark = time.perf_counter()
+            self.editor.restore()
+            seconds["restore"] = time.perf_counter() - mark
+        seconds["total"] = time.perf_counter() - started
+        yield Progress(len(chunks), score, self._whole(job, outcomes, score, seconds))
+
+    def evaluate(self, job: Job) -> Evaluation:
+        """Evaluate a job to its end."""
+        *_, last = self.run(job)
+        if last.evaluation is None:
+            raise AssertionError("the last progress carries the evaluation")
+        return last.evaluation
+
+    def _whole(
+        self, job: Job, outcomes: Mapping[str, Outcome], score: float, seconds: dict[str, float]
+    ) -> Evaluation:
+        in_order = tuple(outcomes[example.id] for example in self._parts[job.part])
+        log_loss = -sum(o.log_probability for o in in_order) / len(in_order)
+        rounded = {name: round(value, 6) for name, value in seconds.items()}
+        return Evaluation(
+            name=job.name,
+            study=self._study_id,
+            composition=str(job.composition),
+            effect=job.effect,
+            part=job.part,
+            score=score,
+            log_loss=log_loss,
+            seconds=rounded,
+            outcomes=in_order,
+        )
+
+    def _prepare(self, part: str) -> list[tuple[list[Example], Any]]:
+        if part not in self._prepared:
+            shuffled = sorted(self._parts[part], key=_shuffle_key)
+            count = min(self._chunks.get(part, 1), len(shuffled))
+            bounds = [len(shuffled) * i // count for i in range(count + 1)]
+            pieces = [shuffled[a:b] for a, b in pairwise(bounds)]
+            head = self._predictor.head
+            self._prepared[part] = [
+                (piece, self._predictor.prepare([self._task.request(x, head) for x in piece]))
+                for piece in pieces
+            ]
+        return self._prepared[part]
+
+
+def _shuffle_key(example: Example) -> bytes:
+    return hashlib.blake2b(example.id.encode(), digest_size=16).digest()

@@ -1,0 +1,36 @@
+"""From a plan to a bench: the model is loaded here, once per process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from search.evaluation.bench import Bench
+from search.evaluation.predictor import make_predictor
+from search.model import ModelSource
+from search.weights.edit import Editor
+from search.weights.factors import FactorCache
+from search.weights.matrices import find_matrices
+from tasks.base import Example, Task
+
+
+def open_bench(
+    source: ModelSource,
+    task: Task,
+    parts: Mapping[str, Sequence[Example]],
+    factors: Path,
+    *,
+    study_id: str = "",
+    chunks: int = 1,
+    tokens_per_batch: int = 4096,
+    device: str | torch.device = "cpu",
+) -> Bench:
+    """Load the model on `device` and lay the questions before it. Raises InputError."""
+    model = source.load(device)
+    editor = Editor(model, find_matrices(model), FactorCache(factors))
+    predictor = make_predictor(
+        source.head, model, source.tokenizer(), tokens_per_batch=tokens_per_batch
+    )
+    return Bench(editor, predictor, task, parts, study_id=study_id, chunks=chunks)

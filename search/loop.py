@@ -1,0 +1,29 @@
+"""A study run in one process: the reference that a cluster must agree with."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from search.evaluation.bench import Bench
+from search.study.jobs import Job
+from search.study.study import Study
+
+
+def run_study(study: Study, bench: Bench) -> None:
+    """Work off every job of a study, one after the other."""
+    while (job := study.next_job()) is not None:
+        run_job(study, bench, job)
+
+
+def run_job(study: Study, bench: Bench, job: Job) -> None:
+    """Evaluate one job and tell the study what became of it."""
+    try:
+        with closing(bench.run(job)) as run:
+            for progress in run:
+                if progress.evaluation is not None:
+                    study.finish(job, progress.evaluation)
+                elif study.report(job, progress.step, progress.score):
+                    study.prune(job)
+                    return
+    except Exception as error:  # one composition's failure is a result, not the end of a search
+        study.fail(job, f"{type(error).__name__}: {error}")

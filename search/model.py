@@ -1,0 +1,213 @@
+"""Where a model comes from: its folder, its head, its skeleton and its weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from tasks.base import Head
+from tasks.errors import InputError, nearest
+
+DType = Literal["auto", "float32", "float16", "bfloat16"]
+HeadChoice = Literal["auto", "causal", "masked", "classifier"]
+
+_SUFFIXES: tuple[tuple[str, Head], ...] = (
+    ("ForSequenceClassification", "classifier"),
+    ("ForMaskedLM", "masked"),
+    ("ForCausalLM", "causal"),
+    ("LMHeadModel", "causal"),
+)
+_STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+
+
+def find_head(architectures: list[str] | None, where: str) -> Head:
+    """Return the head that a checkpoint was saved with. Raises InputError if there is none."""
+    for name in architectures or []:
+        for suffix, head in _SUFFIXES:
+            if name.endswith(suffix):
+                return head
+    raise InputError(
+        f"{where} was saved as {', '.join(architectures or ['nothing'])}, which has none of the "
+        f"heads {', '.join(get_args(Head))}; name one with head:"
+    )
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A Hugging Face checkpoint by local folder or hub id.
+
+    `dtype` ``auto`` is the checkpoint's own. `trust_remote_code` runs code from the checkpoint and
+    is off unless the user turns it on. Nothing is read before a property is used.
+    """
+
+    path: str
+    revision: str | None = None
+    head_choice: HeadChoice = "auto"
+    dtype: DType = "auto"
+    trust_remote_code: bool = False
+
+    @cached_property
+    def folder(self) -> Path:
+        """The checkpoint's local folder; a hub id is downloaded (no pickled weights).
+
+        Raises InputError if there is neither a folder nor a hub repository of that name.
+        """
+        local = Path(self.path).expanduser()
+        if local.is_dir():
+            if not (local / "config.json").is_file():
+                raise InputError(
+                    f"{local} holds no config.json; give a folder written by save_pretrained"
+                )
+            return local.resolve()
+        parts = self.path.split("/")
+        if local.is_absolute() or self.path.startswith(("./", "../", "~")) or len(parts) > 2:
+            raise InputError(f"model {self.path} does not exist{_neighbour(local)}")
+        return self._download()
+
+    def _download(self) -> Path:
+        from huggingface_hub import snapshot_download
+
+        try:
+            found = snapshot_download(self.path, revision=self.revision, allow_patterns=_WANTED)
+        except Exception as error:  # the hub raises many kinds; each means "not to be had"
+            raise InputError(
+                f"model {self.path!r} is neither a local folder nor to be had from the hub "
+                f"({type(error).__name__}){_neighbour(Path(self.path))}; "
+                "check the name, the revision and the network"
+            ) from error
+        return Path(found)
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's configuration."""
+        from transformers import AutoConfig
+
+        try:
+            return AutoConfig.from_pretrained(
+                self.folder, trust_remote_code=self.trust_remote_code, local_files_only=True
+            )
+        except (OSError, ValueError, json.JSONDecodeError) as error:
+            sentence = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"the configuration in {self.folder} is unreadable: {sentence}"
+            ) from None
+
+    @cached_property
+    def head(self) -> Head:
+        """The head to load: as chosen, or as the checkpoint was saved."""
+        if self.head_choice != "auto":
+            return self.head_choice
+        return find_head(getattr(self.config, "architectures", None), self.path)
+
+    @property
+    def _auto_class(self) -> Any:
+        import transformers
+
+        return {
+            "causal": transformers.AutoModelForCausalLM,
+            "masked": transformers.AutoModelForMaskedLM,
+            "classifier": transformers.AutoModelForSequenceClassification,
+        }[self.head]
+
+    @cached_property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype that the weights are loaded in.
+
+        For ``auto`` what transformers does: the configuration's, else that of the checkpoint's
+        first floating-point weight.
+        """
+        declared = self.dtype if self.dtype != "auto" else getattr(self.config, "dtype", None)
+        if isinstance(declared, str):
+            return _floating(declared)
+        return declared or self._stored_dtype()
+
+    def _stored_dtype(self) -> torch.dtype:
+        from safetensors import safe_open
+
+        for file in sorted(self.folder.glob("*.safetensors")):
+            with safe_open(file, framework="pt") as stream:
+                for name in stream.keys():  # noqa: SIM118  # no mapping
+                    found = _STORED.get(stream.get_slice(name).get_dtype())
+                    if found is not None:
+                        return found
+        return torch.float32
+
+    def skeleton(self) -> nn.Module:
+        """The model on the meta device: names and shapes, no memory. Raises InputError."""
+        try:
+            with torch.device("meta"):
+                model: nn.Module = self._auto_class.from_config(
+                    self.config,
+                    dtype=self.torch_dtype,
+                    trust_remote_code=self.trust_remote_code,
+                )
+        except ValueError as error:
+            sentence = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"{self.path} cannot be built with head {self.head!r}: {sentence}"
+            ) from None
+        return model
+
+    def load(self, device: str | torch.device = "cpu") -> nn.Module:
+        """The model with its weights, in evaluation mode, without gradients.
+
+        Raises InputError if the weights are not safetensors, or lack a part that the head needs:
+        a freshly initialised head would give numbers that mean nothing.
+        """
+        try:
+            model, info = self._auto_class.from_pretrained(
+                self.folder,
+                dtype=self.torch_dtype,
+                trust_remote_code=self.trust_remote_code,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except OSError as error:
+            raise InputError(
+                f"{self.folder} holds no weights in safetensors "
+                f"({str(error).strip().splitlines()[0]}); "
+                "convert it with save_pretrained, pickled weights are not read"
+            ) from None
+        missing = sorted(info.get("missing_keys", ()))
+        mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
+        if missing or mismatched:
+            raise InputError(
+                f"{self.path} lacks weights that head {self.head!r} needs "
+                f"({', '.join((missing + mismatched)[:3])}); choose the head it was trained with"
+            )
+        loaded: nn.Module = model.to(device).eval().requires_grad_(False)
+        return loaded
+
+    def tokenizer(self) -> Any:
+        """The tokenizer that belongs to the checkpoint. Raises InputError if there is none."""
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(
+                self.folder, trust_remote_code=self.trust_remote_code, local_files_only=True
+            )
+        except (OSError, ValueError, KeyError) as error:
+            sentence = str(error).strip().splitlines()[0]
+            raise InputError(f"{self.folder} holds no usable tokenizer: {sentence}") from None
+
+
+def _floating(name: str) -> torch.dtype:
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def _neighbour(path: Path) -> str:
+    """Name the most alike entry beside a path that does not exist."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    return nearest(path.name, names)

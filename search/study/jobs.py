@@ -1,0 +1,48 @@
+"""One piece of work for a worker: a composition on a part of the data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from search.composition import Composition
+
+Part = Literal["validation", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to evaluate.
+
+    `name` is unique in a study and names the outcome file. `number` is the Optuna trial's, None for
+    the baseline and for scoring on test.
+    """
+
+    name: str
+    composition: Composition
+    effect: str
+    part: Part
+    number: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, to be sent to another process."""
+        return {**asdict(self), "composition": self.composition.to_json()}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Job:
+        """Read what `to_dict` wrote."""
+        return Job(**{**data, "composition": Composition.from_json(data["composition"])})
+
+
+BASELINE = "baseline-validation"
+TEST_BASELINE = "baseline-test"
+
+
+def trial_name(number: int) -> str:
+    """The evaluation name of a trial on validation."""
+    return f"trial-{number:05d}"
+
+
+def test_name(number: int) -> str:
+    """The evaluation name of a trial on test."""
+    return f"trial-{number:05d}-test"

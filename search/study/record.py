@@ -1,0 +1,51 @@
+"""A study read from its folder, by anyone, while it runs or after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from search.config import StudyConfig, read_config
+from search.study.identity import Identity
+from search.study.jobs import BASELINE
+from search.study.outcomes import read_outcomes
+from search.study.storage import JOURNAL, open_storage
+from search.study.study import BUDGET
+from search.study.summary import Summary, summarise
+from search.study.verdict import read_result
+
+CONFIG = "study.yaml"
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What the folder says. Nothing is written and no lock is taken."""
+
+    folder: Path
+    config: StudyConfig
+    identity: Identity
+    trials: list[FrozenTrial]
+    summary: Summary
+    result: dict[str, Any] | None
+
+    @staticmethod
+    def read(folder: Path) -> StudyRecord:
+        """Read a study. Raises InputError if there is none or its storage does not answer."""
+        identity = Identity.read(folder)
+        config = read_config(folder / CONFIG)
+        baseline = read_outcomes(folder, BASELINE, identity.study_id, "")
+        trials: list[FrozenTrial] = []
+        asked = config.search.trials
+        if config.storage is not None or (folder / JOURNAL).exists():
+            storage = open_storage(folder, config.storage)
+            names = {study.study_name for study in storage.get_all_studies()}
+            if identity.study_id in names:
+                study = optuna.load_study(study_name=identity.study_id, storage=storage)
+                trials = study.get_trials(deepcopy=False)
+                asked = study.user_attrs.get(BUDGET, asked)
+        summary = summarise(trials, baseline, asked)
+        return StudyRecord(folder, config, identity, trials, summary, read_result(folder))

@@ -1,0 +1,75 @@
+"""Where a study stands, from its trials alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial, TrialState
+
+from search.strategies.replayable import is_duplicate
+from search.study.outcomes import Evaluation
+from search.study.study import choose_winner, merit
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts of a study's trials; `finished` = complete + pruned + failed, without duplicates.
+
+    `rate_per_s` is measured over the last finished trials of the current run, 0 if unknown.
+    `winner` is the best trial if it beats the baseline, `best` the best trial in any case.
+    """
+
+    asked: int
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    duplicates: int
+    failures: dict[str, int]
+    rate_per_s: float
+    best: FrozenTrial | None
+    winner: FrozenTrial | None
+    baseline: Evaluation | None
+
+    @property
+    def finished(self) -> int:
+        """Trials that count against the number asked for."""
+        return self.complete + self.pruned + self.failed
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the number asked for is reached, at the present rate."""
+        return (self.asked - self.finished) / self.rate_per_s if self.rate_per_s else None
+
+
+def summarise(
+    trials: Sequence[FrozenTrial], baseline: Evaluation | None, asked: int, window: int = 50
+) -> Summary:
+    """Count trials. The rate is that of the last `window` finished ones."""
+    evaluated = [trial for trial in trials if not is_duplicate(trial)]
+    states = Counter(trial.state for trial in evaluated)
+    failed = [t.user_attrs.get("reason", "?") for t in evaluated if t.state == TrialState.FAIL]
+    best = max((t for t in evaluated if t.state == TrialState.COMPLETE), key=merit, default=None)
+    return Summary(
+        asked=asked,
+        complete=states[TrialState.COMPLETE],
+        pruned=states[TrialState.PRUNED],
+        failed=states[TrialState.FAIL],
+        running=states[TrialState.RUNNING],
+        duplicates=len(trials) - len(evaluated),
+        failures=dict(Counter(failed).most_common()),
+        rate_per_s=_rate(evaluated[-window:]),
+        best=best,
+        winner=choose_winner([best] if best else [], baseline),
+        baseline=baseline,
+    )
+
+
+def _rate(trials: Sequence[FrozenTrial]) -> float:
+    ends = sorted(trial.datetime_complete for trial in trials if trial.datetime_complete)
+    if len(ends) < 2:
+        return 0.0
+    span_s = (ends[-1] - ends[0]).total_seconds()
+    return (len(ends) - 1) / span_s if span_s > 0 else 0.0

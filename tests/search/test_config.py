@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from search.config import read_config, write_config
+from tasks.errors import InputError
+
+GOOD = {
+    "model": {"path": "./model"},
+    "task": {"name": "sst2", "data": "./dev.tsv"},
+    "space": {"layers": "all", "matrices": ["fc_in"], "rho": [0.9, 0.1], "max_interventions": 2},
+}
+
+
+def write(folder: Path, change: dict[str, object]) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **change}))
+    return path
+
+
+def test_a_frozen_configuration_reads_back_the_same(tmp_path: Path) -> None:
+    (tmp_path / "dev.tsv").touch()
+    config = read_config(write(tmp_path, {"search": {"trials": 7}}))
+    frozen = tmp_path / "elsewhere"
+    frozen.mkdir()
+    write_config(config, frozen / "study.yaml")
+    assert read_config(frozen / "study.yaml") == config
+    assert config.task.data == str(tmp_path / "dev.tsv")
+
+
+def test_hub_ids_are_left_alone(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, {"model": {"path": "EleutherAI/gpt-j-6b"}}))
+    assert config.model.path == "EleutherAI/gpt-j-6b"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"modle": {}}, ["'modle'", "unknown", "did you mean 'model'"]),
+        ({"search": {"trails": 5}}, ["'search.trails'", "did you mean 'trials'"]),
+        ({"search": {"trials": "many"}}, ["search.trials", "'many'", "integer"]),
+        ({"search": {"trials": True}}, ["search.trials", "True", "number"]),
+        ({"search": {"trials": 0}}, ["search.trials", "0", "greater than or equal to 1"]),
+        ({"space": {"rho": [1.5]}}, ["space.rho", "1.5", "less than or equal to 1"]),
+        ({"space": {"rho": {"low": 0.5, "high": 0.1}}}, ["low 0.5 must be below high 0.1"]),
+        ({"space": {"matrices": []}}, ["space.matrices", "at least 1"]),
+        ({"search": {"pruner": "medain"}}, ["search.pruner", "did you mean 'median'"]),
+        ({"search": {"pruner": "median"}}, ["chunks"]),
+        ({"storage": "studies.db"}, ["'studies.db'", "postgresql://"]),
+        ({"model": {"path": "x", "head": "clasifier"}}, ["did you mean 'classifier'"]),
+        ({"split": {"validation": 1.0}}, ["split.validation", "less than 1"]),
+        ({"space": {"layers": 5}}, ["space.layers is 5", "'all' or a valid list"]),
+        ({"cluster": {"max_concurrent": "x"}}, ["'auto' or a valid integer"]),
+        ({"task": {}}, ["'task.name'", "missing"]),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path: Path, change, words) -> None:
+    path = write(tmp_path, change)
+    with pytest.raises(InputError) as caught:
+        read_config(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in [str(path), *words]:
+        assert word in message, message
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_config(tmp_path / "absent.yaml")
+    path = tmp_path / "study.yaml"
+    path.write_text("model: [")
+    with pytest.raises(InputError, match="no YAML"):
+        read_config(path)
+    path.write_text("!!python/object/apply:os.system ['true']")
+    with pytest.raises(InputError, match="no YAML"):
+        read_config(path)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import itertools
+
+import optuna
+import pytest
+
+from search.config import RhoRange, SpaceConfig
+from search.space import Space, choose_layers, choose_types
+from search.weights.refs import MatrixRef
+from tasks.errors import InputError
+
+REFS = tuple(MatrixRef(layer, kind) for layer in range(3) for kind in ("fc_in", "fc_out"))
+
+
+def compositions(space: Space, n: int = 400) -> set[str]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    ranks = dict.fromkeys(space.matrices, 16)
+    return {space.composition(study.ask()).effect(ranks) for _ in range(n)}
+
+
+def test_size_counts_the_distinct_effects() -> None:
+    # rho 0.01 and 0.05 both keep rank 1 of 16, and 1.0 keeps all: two effects a matrix remain.
+    space = Space(REFS[:3], (1.0, 0.5, 0.05, 0.01), 2)
+    ranks = dict.fromkeys(space.matrices, 16)
+    expected = 3 * 2 + 3 * 2 * 2
+    assert space.size(ranks) == expected
+    assert len(compositions(space, 2000) - {""}) == expected
+
+
+@pytest.mark.parametrize("refs", [REFS, REFS[:5], REFS[:2] + REFS[4:]])
+def test_every_matrix_can_be_drawn(refs) -> None:
+    space = Space(refs, (0.5,), 1)
+    assert compositions(space) == {f"{ref}=keep-top:8" for ref in refs}
+
+
+def test_a_drawn_trial_gives_its_composition_again() -> None:
+    space = Space(REFS, RhoRange(low=0.01, high=0.9), 3)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for _ in range(50):
+        trial = study.ask()
+        drawn = space.composition(trial)
+        again = space.composition(optuna.trial.FixedTrial(trial.params))
+        assert again == drawn
+        assert 1 <= len(drawn.interventions) <= 3
+
+
+def test_layers_and_types_expand() -> None:
+    assert choose_layers(["0-2", 5], range(6)) == [0, 1, 2, 5]
+    assert choose_types(["mlp"], ["q_proj", "fc_in", "fc_out"]) == ["fc_in", "fc_out"]
+    assert choose_types(["fc_in", "all"], ["fc_in", "q_proj"]) == ["fc_in", "q_proj"]
+
+
+@pytest.mark.parametrize("layers", [["x"], [7], ["5-9"], ["3-1"]])
+def test_bad_layers_are_refused(layers) -> None:
+    with pytest.raises(InputError, match=r"space\.layers"):
+        choose_layers(layers, range(6))
+
+
+def test_a_type_that_the_model_lacks_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"did you mean 'fc_out'"):
+        choose_types(["fc_oot"], ["fc_in", "fc_out"])
+
+
+def test_more_interventions_than_matrices_are_refused() -> None:
+    class Found:
+        searchable = True
+
+        def __init__(self, ref: MatrixRef) -> None:
+            self.ref = ref
+
+    config = SpaceConfig(layers=[0], matrices=["fc_in"], rho=[0.1], max_interventions=2)
+    with pytest.raises(InputError, match="only 1 matrices"):
+        Space.build(config, [Found(ref) for ref in REFS])  # type: ignore[list-item]
+
+
+def test_pairs_are_reachable() -> None:
+    space = Space(REFS[:3], (0.5,), 2)
+    found = compositions(space, 500)
+    for a, b in itertools.combinations(REFS[:3], 2):
+        assert f"{a}=keep-top:8 {b}=keep-top:8" in found

@@ -1,0 +1,274 @@
+"""A study survives being killed between any two writes, and accounts exactly."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from search.strategies.replayable import is_duplicate
+from search.study.jobs import BASELINE, TEST_BASELINE, Job
+from search.study.outcomes import Evaluation, outcome_file, write_outcomes
+from search.study.storage import JOURNAL, mend_journal
+from search.study.study import Study, choose_winner
+from tasks.base import Outcome
+
+FULL = 64
+
+
+def landscape(effect: str, example: int = 0) -> float:
+    """A made-up objective in (0, 1): deterministic, with interactions, best off the grid's edge."""
+    value = 0.5
+    for part in effect.split():
+        name, rank = part.split("=")
+        layer, kind = name.split(".")
+        kept = int(rank.split(":")[1]) / FULL
+        value += (0.1 if kind == "fc_in" else 0.02) * (int(layer) - 1) * (0.6 - kept)
+    return 1 / (1 + math.exp(-(value + 0.01 * example)))
+
+
+def evaluation(study: Study, job: Job) -> Evaluation:
+    outcomes = tuple(
+        Outcome(str(i), str(i // 2), landscape(job.effect, i), -0.1 * i, "x") for i in range(4)
+    )
+    score = sum(o.score for o in outcomes) / 4
+    return Evaluation(
+        job.name, study.identity.study_id, str(job.composition), job.effect, job.part,
+        score, 0.15, {"total": 0.0}, outcomes,
+    )  # fmt: skip
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+def drive(study, limit: int | None = None) -> list[str]:
+    """Work off a study's jobs in one process; returns the effects evaluated on validation."""
+    evaluated = []
+    for _ in itertools.islice(itertools.count(), limit):
+        job = study.next_job()
+        if job is None:
+            break
+        if job.part == "validation":
+            evaluated.append(job.effect)
+        study.finish(job, evaluation(study, job))
+    return evaluated
+
+
+def finished(study) -> list[tuple[object, ...]]:
+    return [
+        (t.number, t.params, t.value, t.state, is_duplicate(t), t.user_attrs.get("effect"))
+        for t in study.trials()
+    ]
+
+
+def test_exactly_the_budget_and_every_effect_once(tmp_path: Path, open_study) -> None:
+    study = open_study(tmp_path)
+    evaluated = drive(study)
+    assert evaluated[0] == ""
+    assert len(evaluated) == len(set(evaluated)) == 30 + 1
+    assert study.spent == 30
+    assert not any(t.state == TrialState.RUNNING for t in study.trials())
+    assert outcome_file(tmp_path, TEST_BASELINE).exists()
+    assert study.next_job() is None
+
+
+def test_the_search_goes_uphill(tmp_path: Path, make_config, open_study) -> None:
+    scores = {}
+    for strategy in ("tpe", "random"):
+        found = []
+        for seed in range(3):
+            folder = tmp_path / f"{strategy}{seed}"
+            config = make_config(trials=60, strategy=strategy, seed=seed)
+            study = open_study(folder, config)
+            drive(study)
+            found.append(study.winner().value)
+        scores[strategy] = sum(found)
+    assert scores["tpe"] > scores["random"]
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "random"])
+def test_killed_at_any_write_it_ends_as_if_uninterrupted(
+    tmp_path: Path, make_config, open_study, monkeypatch, strategy
+) -> None:
+    config = make_config(trials=14, strategy=strategy)
+    whole = open_study(tmp_path / "whole", config)
+    drive(whole)
+    expected = finished(whole)
+    append = JournalFileBackend.append_logs
+    folder = tmp_path / "killed"
+    kills = 0
+    for after in itertools.cycle([3, 9, 1, 14, 5, 2, 22, 7]):
+        writes = itertools.count(1)
+
+        def dying(self, logs, writes=writes, after=after) -> None:
+            if next(writes) > after:
+                if after % 2:  # half of the kills tear the line that was being written
+                    append(self, logs)
+                    data = (folder / JOURNAL).read_bytes()
+                    (folder / JOURNAL).write_bytes(data[: -1 - after])
+                raise Killed
+            append(self, logs)
+
+        monkeypatch.setattr(JournalFileBackend, "append_logs", dying)
+        try:
+            folder.mkdir(exist_ok=True)
+            mend_journal(folder)
+            study = open_study(folder, config)
+            drive(study)
+            break
+        except Killed:
+            kills += 1
+            assert kills < 400
+    monkeypatch.setattr(JournalFileBackend, "append_logs", append)
+    assert kills > 10
+    assert finished(open_study(folder, config)) == expected
+
+
+def test_a_finished_evaluation_that_was_not_told_is_not_run_again(
+    tmp_path: Path, open_study
+) -> None:
+    study = open_study(tmp_path)
+    drive(study, limit=5)
+    job = study.next_job()
+    write_outcomes(tmp_path, evaluation(study, job))  # the worker wrote it, then the driver died
+    again = open_study(tmp_path)
+    next_one = again.next_job()
+    assert next_one.number > job.number
+    assert again.trials()[job.number].state == TrialState.COMPLETE
+
+
+def test_a_damaged_outcome_file_is_evaluated_again(tmp_path: Path, open_study) -> None:
+    study = open_study(tmp_path)
+    drive(study, limit=3)
+    job = study.next_job()
+    path = outcome_file(tmp_path, job.name)
+    path.write_bytes(b"PAR1 torn")
+    assert open_study(tmp_path).next_job() == job
+
+
+def test_what_was_in_flight_runs_again_under_its_own_number(tmp_path: Path, open_study) -> None:
+    study = open_study(tmp_path)
+    drive(study, limit=4)
+    in_flight = [study.next_job() for _ in range(3)]
+    again = open_study(tmp_path)
+    assert [again.next_job() for _ in range(3)] == in_flight
+    for job in in_flight:
+        again.finish(job, evaluation(again, job))
+    drive(again)
+    assert again.spent == 30
+
+
+def test_failures_count_and_keep_their_reason(tmp_path: Path, open_study) -> None:
+    study = open_study(tmp_path)
+    drive(study, limit=3)
+    job = study.next_job()
+    study.fail(job, "NonFiniteLogits: layer 2")
+    drive(study)
+    trial = study.trials()[job.number]
+    assert (trial.state, trial.user_attrs["reason"]) == (
+        TrialState.FAIL,
+        "NonFiniteLogits: layer 2",
+    )
+    assert study.spent == 30
+
+
+def test_a_dead_worker_costs_a_retry_then_a_failure(tmp_path: Path, open_study) -> None:
+    study = open_study(tmp_path)
+    drive(study, limit=2)
+    job = study.next_job()
+    for _ in range(2):
+        study.died(job, "killed")
+        assert study.next_job() == job
+    study = open_study(tmp_path)  # deaths are remembered
+    assert study.next_job() == job
+    study.died(job, "killed")
+    assert study.trials()[job.number].state == TrialState.FAIL
+    assert "3 times" in study.trials()[job.number].user_attrs["reason"]
+
+
+def test_a_machine_on_which_nothing_works_stops_the_study(tmp_path: Path, open_study) -> None:
+    study = open_study(tmp_path)
+    drive(study, limit=1)
+    for _ in range(100):
+        job = study.next_job()
+        if job is None:
+            break
+        study.died(job, "out of memory")
+    assert study.stopped is not None
+    assert "out of memory" in study.stopped
+    drive(again := open_study(tmp_path))
+    assert again.spent == 30
+
+
+def test_a_failing_baseline_stops_the_study(tmp_path: Path, open_study) -> None:
+    study = open_study(tmp_path)
+    job = study.next_job()
+    assert job.name == BASELINE
+    study.fail(job, "ValueError: no mask token")
+    assert study.next_job() is None
+    assert "no mask token" in study.stopped
+
+
+def test_twins_in_flight_wait_for_one_answer(tmp_path: Path, make_config, open_study) -> None:
+    config = make_config(trials=20, rho=[0.5], strategy="random")
+    study = open_study(tmp_path, config)
+    jobs = [study.next_job() for _ in range(18)]
+    effects = [job.effect for job in jobs]
+    assert len(set(effects)) == len(effects)
+    for job in reversed(jobs):
+        study.finish(job, evaluation(study, job))
+    duplicates = [t for t in study.trials() if is_duplicate(t)]
+    assert duplicates
+    by_number = {t.number: t for t in study.trials()}
+    for trial in duplicates:
+        assert trial.value == by_number[trial.user_attrs["duplicate_of"]].value
+
+
+def test_a_small_space_is_exhausted_and_no_more(tmp_path: Path, make_config, open_study) -> None:
+    config = make_config(trials=500, rho=[0.5])
+    study = open_study(tmp_path, config)
+    drive(study)
+    assert study.budget == study.spent == 8 + 8 * 7 // 2
+
+
+def test_pruned_trials_keep_their_scores_and_never_win(
+    tmp_path: Path, make_config, open_study
+) -> None:
+    config = make_config(pruner="median", chunks=3)
+    study = open_study(tmp_path, config)
+    pruned = 0
+    while (job := study.next_job()) is not None:
+        result = evaluation(study, job)
+        if job.number is not None and any(study.report(job, s, result.score) for s in (1, 2)):
+            study.prune(job)
+            pruned += 1
+        else:
+            study.finish(job, result)
+    states = [t.state for t in study.trials() if not is_duplicate(t)]
+    assert pruned > 0
+    assert states.count(TrialState.PRUNED) == pruned
+    assert states.count(TrialState.COMPLETE) == 30 - pruned
+    for trial in study.trials():
+        if trial.state == TrialState.PRUNED:
+            assert trial.intermediate_values
+    assert study.winner().state == TrialState.COMPLETE
+
+
+def test_ties_go_to_the_lower_log_loss_then_to_fewer_cuts(tmp_path: Path) -> None:
+    def trial(number: int, log_loss: float, effect: str) -> optuna.trial.FrozenTrial:
+        found = optuna.trial.create_trial(value=0.5)
+        found.number = number
+        found.user_attrs = {"effect": effect, "log_loss": log_loss}
+        return found
+
+    a = trial(0, 0.3, "0.fc_in=keep-top:1")
+    b = trial(1, 0.2, "0.fc_in=keep-top:1 1.fc_in=keep-top:1")
+    c = trial(2, 0.2, "1.fc_in=keep-top:1")
+    assert choose_winner([a, b, c], None).number == 2
+    assert choose_winner([a, b], None).number == 1
