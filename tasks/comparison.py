@@ -94,15 +94,21 @@ def _interval(
     """Percentile interval of the ratio of sums over resampled groups.
 
     Groups with one sum and size are interchangeable, so how often each kind is drawn is
-    multinomial; 0/1 scores have a handful of kinds however many groups there are.
+    multinomial; 0/1 scores have a handful of kinds however many groups there are. Where almost
+    every group is a kind of its own, drawing the groups themselves is several times faster.
     """
     kinds, counts = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
-    share = counts / counts.sum()
-    chunk = max(1, CELLS // len(counts))
+    few = len(counts) * 6 < len(sums)
+    chunk = max(1, CELLS // (len(counts) if few else len(sums)))
     values = []
     for start in range(0, resamples, chunk):
-        drawn = rng.multinomial(len(sums), share, size=min(chunk, resamples - start))
-        values.append((drawn @ kinds[0]) / (drawn @ kinds[1]))
+        draws = min(chunk, resamples - start)
+        if few:
+            drawn = rng.multinomial(len(sums), counts / counts.sum(), size=draws)
+            values.append((drawn @ kinds[0]) / (drawn @ kinds[1]))
+        else:
+            picked = rng.integers(0, len(sums), size=(draws, len(sums)), dtype=np.int32)
+            values.append(sums[picked].sum(1) / sizes[picked].sum(1))
     low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
     return float(low), float(high)
 

@@ -34,16 +34,22 @@ class CausalPredictor:
     def prepare(self, requests: Sequence[Request]) -> Prepared:
         """Tokenise `requests` (Choose, Complete) into batches. Raises InputError for others."""
         questions = flatten(requests, self.head)
-        rows, lengths, truncated = [], [], 0
-        slot = 0
+        rows, answers = [], []
+        slot = truncated = 0
         for prompt, answer in self.encoder.split(questions):
             row, cut = self._row(prompt, answer, slot)
             rows.append(row)
-            lengths.append(len(answer))
+            answers.append(answer)
             truncated += cut
             slot += len(answer)
         return prepare_batches(
-            requests, merge_prefixes(rows), lengths, truncated, self.scorer, self.tokens_per_batch
+            requests,
+            merge_prefixes(rows),
+            answers,
+            truncated,
+            self.scorer,
+            self.tokens_per_batch,
+            self.tokenizer.unk_token_id,
         )
 
     def answer(self, prepared: Prepared) -> list[Reply]:

@@ -49,9 +49,14 @@ class MaskedPredictor:
             rows += found
             truncated += cut
             slot += len(answer)
-        lengths = [len(answer) for answer in answers]
         return prepare_batches(
-            requests, merge_equal(rows), lengths, truncated, self.scorer, self.tokens_per_batch
+            requests,
+            merge_equal(rows),
+            answers,
+            truncated,
+            self.scorer,
+            self.tokens_per_batch,
+            self.tokenizer.unk_token_id,
         )
 
     def answer(self, prepared: Prepared) -> list[Reply]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.evaluation.batching import Batch, Budget, TokenRow, collate, pack
+from search.evaluation.encoding import Ids
 from search.evaluation.token_scorer import TokenScorer, TokenScores
 from tasks.base import Choose, Chosen, Complete, Completed, Reply, Request
 from tasks.errors import InputError
@@ -23,7 +24,8 @@ class Prepared:
     """Requests as batches; made once, answered by any number of trials.
 
     `spans`: per request the slots of its answer (Complete) or of each choice (Choose). `slots`:
-    results in all. `truncated`: questions whose prompt was cut to the model's length.
+    results in all. `truncated`: answers whose prompt was cut to the model's length. `unknown`:
+    answers that the tokenizer can only write with its token for unknown words.
     """
 
     batches: tuple[Batch, ...]
@@ -31,6 +33,7 @@ class Prepared:
     spans: tuple[tuple[range, ...], ...]
     slots: int
     truncated: int
+    unknown: int
 
 
 def flatten(requests: Sequence[Request], head: str) -> list[tuple[str, str]]:
@@ -53,17 +56,18 @@ def flatten(requests: Sequence[Request], head: str) -> list[tuple[str, str]]:
 def prepare_batches(
     requests: Sequence[Request],
     rows: Sequence[TokenRow],
-    lengths: Sequence[int],
+    answers: Sequence[Ids],
     truncated: int,
     scorer: TokenScorer,
     tokens_per_batch: int,
+    unknown_id: int | None,
 ) -> Prepared:
     """Pack `rows` and note which slots answer which request.
 
-    `lengths`: tokens of each flattened answer, whose slots follow one another.
+    `answers`: the tokens of each flattened answer, whose slots follow one another.
     """
     spans: list[tuple[range, ...]] = []
-    remaining = iter(lengths)
+    remaining = map(len, answers)
     start = 0
     for request in requests:
         parts = []
@@ -76,11 +80,14 @@ def prepare_batches(
     scored = max(1, SCORED_CELLS // scorer.vocabulary)
     packed = pack(rows, Budget.of(tokens_per_batch, scored, scorer.device))
     if packed:
-        scorer.calibrate(collate(packed[0][:2] + packed[-1][:1], pad_id, scorer.device))
+        scorer.calibrate(collate(packed[0][:2], pad_id, scorer.device))
+    unknown = sum(unknown_id in answer for answer in answers)
     if truncated:
-        log.warning("%d of %d prompts were cut to the model's length", truncated, len(lengths))
+        log.warning("%d of %d prompts were cut to the model's length", truncated, len(answers))
+    if unknown:
+        log.warning("%d of %d answers have words unknown to the tokenizer", unknown, len(answers))
     batches = tuple(collate(group, pad_id, scorer.device) for group in packed)
-    return Prepared(batches, tuple(requests), tuple(spans), start, truncated)
+    return Prepared(batches, tuple(requests), tuple(spans), start, truncated, unknown)
 
 
 def _pad_id(scorer: TokenScorer) -> int:

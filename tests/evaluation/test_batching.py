@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.evaluation.batching import (
+    Budget,
     Scored,
     TokenRow,
     collate,
@@ -38,17 +39,19 @@ def test_no_row_that_begins_another_is_left(rows):
             assert a == b or ids[b][: len(ids[a])] != ids[a]
 
 
-@given(token_rows, st.integers(1, 12), st.integers(1, 5), st.integers(0, 99))
-def test_batches_keep_the_budgets_and_do_not_depend_on_order(rows, tokens, scored, seed):
+@given(token_rows, st.builds(Budget, *[st.integers(0, 12)] * 3), st.integers(0, 99))
+def test_batches_keep_the_budget_and_do_not_depend_on_order(rows, budget, seed):
     merged = merge_prefixes(rows)
-    batches = pack(merged, tokens, scored)
+    batches = pack(merged, budget)
     assert sorted(row for batch in batches for row in map(hash, batch)) == sorted(map(hash, merged))
     for batch in batches:
         if len(batch) > 1:
-            assert len(batch) * max(len(row.ids) for row in batch) <= tokens
-            assert sum(len(row.scored) for row in batch) <= scored
+            padded = len(batch) * max(len(row.ids) for row in batch)
+            assert padded <= budget.tokens
+            assert padded - sum(len(row.ids) for row in batch) <= budget.padding
+            assert sum(len(row.scored) for row in batch) <= budget.scored
     shuffled = random.Random(seed).sample(rows, len(rows))
-    assert pack(merge_prefixes(shuffled), tokens, scored) == batches
+    assert pack(merge_prefixes(shuffled), budget) == batches
 
 
 def test_collate_pads_on_the_right():
