@@ -103,7 +103,7 @@ def _in_stack(stack: Stack, names: dict[int, list[str]], listed: set[int]) -> It
             aliases = [name for name in names[identity] if name != linear.name]
             shared = f"also used as {', '.join(aliases)}" if aliases else ""
             if uses > 1:
-                shared = f"one set of weights serves all {uses} layers"
+                shared = f"one set of weights serves {uses} layers"
             for matrix in _pieces(stack, layer, linear, rule, role):
                 yield replace(
                     matrix,

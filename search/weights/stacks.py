@@ -80,6 +80,7 @@ def find_stacks(model: nn.Module) -> list[Stack]:
     Names are given where there is more than one: ``encoder``, ``decoder``, ``vision``, ... Raises
     InputError on quantised or sharded weights in a block.
     """
+    _refuse_quantised(getattr(model, "config", None))
     stacks: list[Stack] = []
     for path, module in model.named_modules():
         if not isinstance(module, nn.ModuleList | nn.Sequential):
@@ -158,6 +159,14 @@ def _is_transposed(module: nn.Module, parameter: nn.Parameter) -> bool:
         return True
     # transformers marks expert stacks that are stored as [experts, in, out].
     return parameter.ndim == 3 and getattr(module, "is_transposed", False) is True
+
+
+def _refuse_quantised(config: Any) -> None:
+    plan = getattr(config, "quantization_config", None)
+    if plan:
+        found = plan.get("quant_method") if isinstance(plan, dict) else plan.quant_method
+        # An enumeration of transformers prints with its class's name.
+        raise InputError(_quantised("the checkpoint", str(getattr(found, "value", found))))
 
 
 def _refuse_packed(module: nn.Module, name: str) -> None:
