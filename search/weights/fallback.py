@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,11 +12,11 @@ _QUERY = {"q_proj", "query", "q", "q_lin", "wq", "to_q", "query_proj", "linear_q
 _KEY = {"k_proj", "key", "k", "k_lin", "wk", "to_k", "key_proj", "linear_k"}
 _VALUE = {"v_proj", "value", "v", "v_lin", "wv", "to_v", "value_proj", "linear_v"}
 _OUT = {"o_proj", "out_proj", "out_lin", "wo", "o", "to_out", "c_proj", "dense", "proj"}
-_GATE = {"gate_proj", "wi_0", "w_gate", "gate"}
-_UP = {"up_proj", "wi_1", "w_up", "up"}
+_GATE = {"gate_proj", "wi_0", "w_gate", "gate", "w1"}
+_UP = {"up_proj", "wi_1", "w_up", "up", "w3"}
 _IN = {"fc1", "c_fc", "lin1", "fc_in", "dense_h_to_4h", "linear1", "linear_1", "wi", "layer_1"}
 _DOWN = {"down_proj", "fc2", "c_proj", "lin2", "fc_out", "dense_4h_to_h", "linear2", "wo"}
-_DOWN |= {"linear_2", "layer_2", "w_down", "down"}
+_DOWN |= {"linear_2", "layer_2", "w_down", "down", "w2"}
 _CROSS = ("cross", "encdec", "enc_dec", "encoder_att", "enc_att")
 _ROUTERS = {"router", "gate", "shared_expert_gate"}
 
@@ -43,9 +44,10 @@ def guess(shapes: Mapping[str, tuple[int, int]]) -> dict[str, Guess]:
     for name in shapes:
         if name not in answers and not any(name.startswith(f"{path}.") for path in attention):
             families.setdefault(name.rpartition(".")[0], []).append(name)
+    _stacked(shapes, answers)
     for path, names in families.items():
-        _experts(path, names, answers)
         _feed_forward(path, [name for name in names if name not in answers], shapes, answers)
+    _bert_like(shapes, answers)
     return answers
 
 
@@ -84,14 +86,22 @@ def _attention(shapes: Mapping[str, tuple[int, int]], answers: dict[str, Guess])
     return found
 
 
-def _experts(path: str, names: list[str], answers: dict[str, Guess]) -> None:
-    for name in names:
-        leaf = _leaf(name)
-        if leaf in _ROUTERS and any("expert" in other for other in names):
-            answers[name] = Guess(Role(note="router of a mixture of experts"), "a router")
-        if path.endswith("experts") and leaf in ("gate_up_proj", "down_proj"):
-            kinds = GATE_UP.split() if leaf == "gate_up_proj" else ["fc_out"]
-            answers[name] = Guess(Role(tuple(kinds)), "stacked experts")
+def _stacked(shapes: Mapping[str, tuple[int, int]], answers: dict[str, Guess]) -> None:
+    """Fill in transformers' stacks of experts, and the router beside them."""
+    for name, (rows, columns) in shapes.items():
+        path, _, leaf = name.rpartition(".")
+        if leaf in _ROUTERS and any(other.startswith(f"{path}.experts.") for other in shapes):
+            answers[name] = Guess(Role(note="router of a mixture of experts"), "beside experts")
+        down = f"{path}.down_proj"
+        if path.rpartition(".")[2] != "experts" or leaf != "gate_up_proj" or down not in shapes:
+            continue
+        hidden, inner = shapes[down]
+        # Stored [in, out], both shapes read the other way round.
+        transposed = (rows, columns) == (inner, 2 * hidden)
+        if transposed or (rows, columns) == (2 * inner, hidden):
+            for stack, kinds in ((name, GATE_UP), (down, "fc_out")):
+                role = Role(tuple(kinds.split()), transposed=transposed)
+                answers[stack] = Guess(role, "a stack of experts")
 
 
 def _feed_forward(
@@ -109,9 +119,23 @@ def _feed_forward(
     kinds: list[tuple[str, str]] = []
     if len(gates) == 1 and len(ups) == 1 and not ins:
         kinds = [(gates[0], "fc_in"), (ups[0], "fc_up")]
-    elif len(ins) + len(ups) == 1 and not gates:
-        kinds = [((ins + ups)[0], "fc_in")]
+    elif len(ins) + len(ups) + len(gates) == 1:
+        kinds = [((ins + ups + gates)[0], "fc_in")]
     if not kinds or any(shapes[name] != wide for name, _ in kinds):
         return
+    expert = re.fullmatch(r"(.*\bexperts)\.\d+", path)
     for name, kind in [*kinds, (narrowing[0], "fc_out")]:
-        answers[name] = Guess(Role((kind,)), "a map that widens and one that narrows again")
+        pattern = f"{expert[1]}.{{expert}}.{name.rpartition('.')[2]}" if expert else ""
+        role = Role((kind,), pattern=pattern)
+        answers[name] = Guess(role, "a map that widens and one that narrows again")
+
+
+def _bert_like(shapes: Mapping[str, tuple[int, int]], answers: dict[str, Guess]) -> None:
+    """BERT's feed-forward network is spread over two modules of the block."""
+    wide, narrow = "intermediate.dense", "output.dense"
+    if not {wide, narrow} <= set(shapes) or {wide, narrow} & set(answers):
+        return
+    if shapes[wide] == shapes[narrow][::-1]:
+        for name, kind in ((wide, "fc_in"), (narrow, "fc_out")):
+            reason = "a map that widens and one that narrows again"
+            answers[name] = Guess(Role((kind,)), reason)

@@ -124,7 +124,8 @@ def _roles(layout: Layout | None, maps: list[LinearMap]) -> list[tuple[str, Role
         if role is not None and layout is not None:
             answers.append((f"table row {layout.name}", role))
         elif guessed is not None:
-            answers.append((f"structural fallback: {guessed.reason}", guessed.role))
+            role = replace(guessed.role, order="alternate") if linear.alternate else guessed.role
+            answers.append((f"structural fallback: {guessed.reason}", role))
         else:
             answers.append(("no rule knows this module", None))
     return answers

@@ -33,6 +33,7 @@ class LinearMap:
 
     `name` is the parameter's, `local` its name inside the block without ``.weight``, `module` its
     owner's name. `transposed`: stored as [in, out], as Conv1D and some expert stacks do.
+    `alternate`: a stack of experts whose gate and up rows take turns, as transformers marks it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class LinearMap:
     module: str
     parameter: nn.Parameter
     transposed: bool
+    alternate: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -138,6 +140,7 @@ def _linear_maps(block: nn.Module, path: str) -> list[LinearMap]:
                     module=f"{path}.{name}" if name else path,
                     parameter=parameter,
                     transposed=_is_transposed(module, parameter),
+                    alternate=getattr(module, "is_concatenated", True) is False,
                 )
             )
     return found
@@ -196,14 +199,14 @@ def _name(stacks: list[Stack]) -> None:
     """Name the stacks of a model with several, each differently and in letters alone."""
     if len(stacks) < 2:
         return
+    common = set.intersection(*(set(stack.path.split(".")) for stack in stacks))
     taken: set[str] = set()
     for stack in stacks:
         parts = stack.path.split(".")
         known = [_STACK_NAMES[part] for part in parts if part in _STACK_NAMES]
-        letters = "".join(c for c in stack.path.lower() if "a" <= c <= "z")
-        name = known[0] if known else letters
-        if name in taken or not name:
-            name = letters
+        own = "".join(part for part in parts if part not in common) or "main"
+        letters = "".join(c for c in own.lower() if "a" <= c <= "z") or "stack"
+        name = known[0] if known and known[0] not in taken else letters
         while name in taken:
             name += "x"
         taken.add(name)

@@ -88,6 +88,71 @@ def test_two_of_a_kind_in_one_block_are_both_listed_and_neither_searched():
     assert not double.searchable and "would name more than one matrix" in double.rule
 
 
+class Experts(nn.Module):
+    def __init__(self, gate_up, down, **marks):
+        super().__init__()
+        self.gate_up_proj = nn.Parameter(torch.randn(gate_up))
+        self.down_proj = nn.Parameter(torch.randn(down))
+        for name, value in marks.items():
+            setattr(self, name, value)
+
+
+class Mixture(nn.Module):
+    def __init__(self, experts):
+        super().__init__()
+        self.gate = nn.Linear(8, 3)
+        self.experts = experts
+        self.shared_experts = Network()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "marks"),
+    [
+        (((3, 24, 8), (3, 8, 12)), {}),
+        (((3, 8, 24), (3, 12, 8)), {}),
+        (((3, 8, 24), (3, 12, 8)), {"is_transposed": True}),
+        (((3, 8, 24), (3, 12, 8)), {"is_transposed": True, "is_concatenated": False}),
+    ],
+)
+def test_stacked_experts_either_way_round(shapes, marks):
+    model = Model(Block(attn=Attention(), moe=Mixture(Experts(*shapes, **marks))))
+    matrices = {str(m.ref): m for m in find_matrices(model)}
+    stored = model.layers[0].moe.experts.gate_up_proj.detach()[2]
+    whole = stored if shapes[0][1] == 24 else stored.T
+    gate, up = (whole[::2], whole[1::2]) if "is_concatenated" in marks else whole.chunk(2)
+    parameter = model.get_parameter("layers.0.moe.experts.gate_up_proj")
+    assert torch.equal(matrices["0.experts.2.fc_in"].read(parameter), gate)
+    assert torch.equal(matrices["0.experts.2.fc_up"].read(parameter), up)
+    assert matrices["0.experts.0.fc_out"].shape == (8, 12)
+    assert matrices["0.fc_in"].module == "layers.0.moe.shared_experts.gate_proj"
+    assert not matrices["0.moe.gate"].searchable
+
+
+def test_experts_that_are_modules():
+    experts = nn.ModuleList([Network(), Network()])
+    matrices = found(Block(attn=Attention(), moe=Block(experts=experts)))
+    assert matrices["0.experts.1.fc_up"].module == "layers.0.moe.experts.1.up_proj"
+    assert sum(m.ref.expert == 0 for m in matrices.values()) == 3
+
+
+def test_berts_feed_forward_outside_the_table():
+    block = Block(
+        attn=Attention(),
+        intermediate=Block(dense=nn.Linear(8, 20)),
+        output=Block(dense=nn.Linear(20, 8)),
+    )
+    assert found(block)["0.fc_out"].module == "layers.0.output.dense"
+
+
+def test_several_stacks_have_names_of_their_own():
+    model = nn.Module()
+    for name in ("first_part", "second_part", "decoder"):
+        part = nn.Module()
+        part.layers = nn.ModuleList([Block(attn=Attention(), mlp=Network())])
+        setattr(model, name, part)
+    assert {m.ref.stack for m in find_matrices(model)} == {"firstpart", "secondpart", "decoder"}
+
+
 def test_wrong_shapes_are_not_believed():
     odd = Network(("gate_proj", "up_proj", "down_proj"))
     odd.up_proj = nn.Linear(8, 12)
