@@ -15,7 +15,10 @@ ALGORITHM = 1
 """Version of the exact algorithm; a change that moves its results by a bit needs a new one."""
 
 GRAM_CONDITION = 1e-4
-"""Smallest singular value, as a fraction of the largest, up to which the Gram route is taken."""
+"""Smallest singular value, as a fraction of the largest, that is taken from a Gram matrix."""
+
+TAIL_OVERLAP = 3e-8
+"""Largest cosine between right vectors of the Gram route's two parts; the rounding's is 6e-8."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def _gram(weight: Tensor) -> Triple | None:
 
     For W [m, n] with m <= n, W Wᵀ = U Λ Uᵀ, σ = √λ, V = Wᵀ U / σ. In float64 the eigenvalues are
     exact to ε σ₁², so the vectors of σ are orthonormal to about ε (σ₁/σ)²: 1e-8 at σ₁/σ = 1e4,
-    below the 6e-8 of the final rounding. Several times faster than gesdd.
+    below the 6e-8 of the final rounding. Below that the few remaining rows Uᵀ W are decomposed by
+    themselves, where nothing is squared. Several times faster than gesdd on the whole.
     """
     tall = weight.shape[0] > weight.shape[1]
     wide = weight.T if tall else weight
@@ -87,11 +91,36 @@ def _gram(weight: Tensor) -> Triple | None:
     except LinAlgError:
         return None
     squares, left = squares.flip(0), left.flip(1)
-    if not bool(squares[-1] > squares[0] * GRAM_CONDITION**2):
+    head = int((squares > squares[0] * GRAM_CONDITION**2).sum()) if squares[0] > 0 else 0
+    # With half of the vectors in the tail, splitting it off saves nothing.
+    if 2 * head < len(squares):
         return None
-    S = squares.sqrt()
-    right = (wide.T @ left) / S
+    S = squares[:head].sqrt()
+    right = (wide.T @ left[:, :head]) / S
+    if head < len(squares):
+        tail = _tail(wide, left[:, head:], right)
+        if tail is None:
+            return None
+        left = torch.cat([left[:, :head], tail[0]], 1)
+        S, right = torch.cat([S, tail[1]]), torch.cat([right, tail[2]], 1)
+        if bool((S.diff() > 0).any()):  # two values that the split tore apart
+            S, order = S.sort(descending=True, stable=True)
+            left, right = left[:, order], right[:, order]
     return (right, S, left) if tall else (left, S, right)
+
+
+def _tail(wide: Tensor, left: Tensor, head: Tensor) -> Triple | None:
+    """The singular triples of `wide` [m, n] whose left vectors span `left` [m, t].
+
+    `head` [n, h] are the right vectors of the others. None if the new ones are not orthogonal to
+    them, as happens to those of singular values that are zero.
+    """
+    rows = left.T @ wide
+    rows = rows - (rows @ head) @ head.T
+    U, S, V = _dense(rows)
+    if bool((head.T @ V).abs().max() > TAIL_OVERLAP):
+        return None
+    return left @ U, S, V
 
 
 def _dense(weight: Tensor) -> Triple:
