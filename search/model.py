@@ -161,6 +161,9 @@ class ModelSource:
         Raises InputError if the weights are not safetensors, or lack a part that the head needs:
         a freshly initialised head would give numbers that mean nothing.
         """
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # a worker has no terminal, and the commands have their own
         try:
             model, info = self._auto_class.from_pretrained(
                 self.folder,

@@ -74,6 +74,7 @@ def export_dense(record: StudyRecord, trial: FrozenTrial, out: Path) -> Path:
         source.tokenizer().save_pretrained(partial)
         write_json(partial / "interventions.json", _facts(record, trial, composition))
         write_text(partial / "README.md", model_card(record, trial))
+        _open_to_readers(partial)
         if out.exists():
             out.rmdir()
         partial.replace(out)
@@ -96,6 +97,13 @@ def _facts(record: StudyRecord, trial: FrozenTrial, composition: Composition) ->
         "weights": record.identity.weights,
         "versions": record.identity.versions,
     }
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Give files the usual permissions: some writers make them private to their owner."""
+    mode = (folder / "interventions.json").stat().st_mode
+    for path in folder.iterdir():
+        path.chmod(mode)
 
 
 def _device() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
@@ -14,7 +16,12 @@ def print_verdict(console: Console, verdict: Verdict, metric: str) -> None:
     """Print what was found and how far it can be trusted."""
     console.print()
     console.print(sentence(verdict, metric), soft_wrap=True, highlight=False, markup=False)
-    console.print(_scores(verdict.scores, metric))
+    rows = [
+        (part, side, parts[part])
+        for part in ("validation", "test")
+        for side, parts in verdict.scores.items()
+    ]
+    console.print(score_table(rows, metric))
     for side, parts in verdict.scores.items():
         if parts["test"].degenerate:
             console.print(warning(side, parts["test"]), style="yellow", highlight=False)
@@ -48,32 +55,22 @@ def warning(side: str, scores: Scores) -> str:
     )
 
 
-def score_row(scores: Scores) -> list[str]:
-    """The cells of one row of scores."""
-    balanced = "" if scores.balanced_accuracy is None else f"{scores.balanced_accuracy:.4f}"
-    return [
-        str(scores.n),
-        f"{scores.score:.4f}",
-        f"{scores.log_loss:.4f}",
-        balanced,
-        f"{scores.majority_baseline:.4f}",
-        f"{scores.top_prediction!r} {scores.top_share:.0%}",
-    ]
-
-
-def score_table(metric: str) -> Table:
-    """An empty table with the columns of `score_row` behind two of the caller's."""
+def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
+    """A table of scores by part and model; balanced accuracy only where there are classes."""
+    balanced = any(scores.balanced_accuracy is not None for _, _, scores in rows)
     table = Table(box=None, pad_edge=False)
-    for name in ("", "", "n", metric, "log-loss", "balanced", "majority", "commonest"):
-        table.add_column(name, justify="left" if not name or name == "commonest" else "right")
-    return table
-
-
-def _scores(scores: dict[str, dict[str, Scores]], metric: str) -> Table:
-    table = score_table(metric)
-    for part in ("validation", "test"):
-        for side, parts in scores.items():
-            table.add_row(part, side, *score_row(parts[part]))
+    table.add_column("")
+    table.add_column("")
+    for name in ("n", metric, "log-loss", *(["balanced"] if balanced else []), "majority"):
+        table.add_column(name, justify="right")
+    table.add_column("commonest", no_wrap=True)
+    for part, side, scores in rows:
+        cells = [str(scores.n), f"{scores.score:.4f}", f"{scores.log_loss:.4f}"]
+        if balanced:
+            value = scores.balanced_accuracy
+            cells.append("" if value is None else f"{value:.4f}")
+        cells.append(f"{scores.majority_baseline:.4f}")
+        table.add_row(part, side, *cells, f"{scores.top_prediction!r} {scores.top_share:.0%}")
     return table
 
 

@@ -184,8 +184,8 @@ class Study:
         """Queue a composition near the last one that has no record; False if none is found.
 
         A sampler that has converged proposes what is known already; after every such proposal its
-        neighbourhood is searched instead, farther out at every attempt (docs/log.md). Drawn from the seed and the number of trials, so a
-        resumed study draws the same.
+        neighbourhood is searched instead, farther out at every attempt (docs/log.md). Drawn from
+        the seed and the number of trials, so a resumed study draws the same.
         """
         seen = self._records.keys() | {live.job.effect for live in self._live.values()}
         trials = self.trials()

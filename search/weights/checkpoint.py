@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from search.weights.matrices import Matrix
+from search.weights.views import View
 from tasks.errors import InputError
 
 _SINGLE = "model.safetensors"
@@ -64,9 +67,9 @@ class CheckpointReader:
     def has(self, matrix: Matrix) -> bool:
         """Whether `read` would find the matrix, by name and shape."""
         try:
-            name = self._name(matrix)
+            name, view = self._place(matrix)
             with self._open(name) as stream:
-                self._check_shape(matrix, tuple(stream.get_slice(name).get_shape()))
+                self._check_shape(matrix, view, tuple(stream.get_slice(name).get_shape()))
         except NotInCheckpoint:
             return False
         return True
@@ -76,18 +79,20 @@ class CheckpointReader:
 
         Raises NotInCheckpoint if it is stored otherwise there, InputError if the file is torn.
         """
-        name = self._name(matrix)
+        name, view = self._place(matrix)
         with self._open(name) as stream:
             stored = stream.get_slice(name)
-            self._check_shape(matrix, tuple(stored.get_shape()))
-            expert = matrix.view.expert
+            self._check_shape(matrix, view, tuple(stored.get_shape()))
+            expert = view.expert
             # Of a stack only the wanted expert's bytes are read.
             tensor: Tensor = stored[:] if expert is None else stored[expert : expert + 1]
-        part = matrix.read_expert(tensor)
-        if not part.is_floating_point():
+        if not tensor.is_floating_point():
             raise InputError(
-                f"{name} in {self.folder} is quantised ({part.dtype}); use the unquantised weights"
+                f"{name} in {self.folder} is quantised ({tensor.dtype}); "
+                "use the unquantised weights"
             )
+        cut = view if expert is None else replace(view, expert=0)
+        part = cut.of(tensor).clone(memory_format=torch.contiguous_format).view(matrix.shape)
         return part.to(matrix.dtype)
 
     def _open(self, name: str) -> safe_open:
@@ -97,23 +102,50 @@ class CheckpointReader:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
 
-    def _name(self, matrix: Matrix) -> str:
-        wanted = matrix.parameter
+    def _place(self, matrix: Matrix) -> tuple[str, View]:
+        """Name of the tensor that holds the matrix, and the view of it there."""
+        name = self._name(matrix.parameter)
+        if name is not None:
+            return name, matrix.view
+        for single in _single_expert(matrix):
+            name = self._name(single)
+            if name is not None:
+                return name, View()
+        raise NotInCheckpoint(f"{matrix.parameter} is not in {self.folder}")
+
+    def _name(self, wanted: str) -> str | None:
         if wanted in self._files:
             return wanted
         # Without the base model's prefix, or with one: the names must agree in all that is left.
         without = wanted.partition(".")[2]
         candidates = [without] if without in self._files else []
         candidates += self._suffixes.get(wanted, [])
-        if len(candidates) == 1:
-            return candidates[0]
-        raise NotInCheckpoint(f"{wanted} is not in {self.folder}")
+        return candidates[0] if len(candidates) == 1 else None
 
     @staticmethod
-    def _check_shape(matrix: Matrix, shape: tuple[int, ...]) -> None:
-        dimensions = 2 if matrix.view.expert is None else 3
-        if len(shape) != dimensions or matrix.view.shape(shape) != matrix.shape:
+    def _check_shape(matrix: Matrix, view: View, shape: tuple[int, ...]) -> None:
+        dimensions = 2 if view.expert is None else 3
+        if len(shape) != dimensions or view.shape(shape) != matrix.shape:
             raise NotInCheckpoint(f"{matrix.parameter} has shape {shape} in the checkpoint")
+
+
+_SINGLE_EXPERT = {
+    "fc_in": ("gate_proj", "w1"),
+    "fc_up": ("up_proj", "w3"),
+    "fc_out": ("down_proj", "w2"),
+}
+
+
+def _single_expert(matrix: Matrix) -> Iterator[str]:
+    """Names under which files hold one expert of what transformers stacks while it loads."""
+    path, found, _ = matrix.parameter.rpartition(".experts.")
+    expert = matrix.view.expert
+    if not found or expert is None:
+        return
+    block = path.rpartition(".")[0]
+    for leaf in _SINGLE_EXPERT.get(matrix.ref.type, ()):
+        yield f"{path}.experts.{expert}.{leaf}.weight"
+        yield f"{block}.block_sparse_moe.experts.{expert}.{leaf}.weight"
 
 
 def _by_suffix(names: Iterable[str]) -> dict[str, list[str]]:

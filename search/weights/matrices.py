@@ -49,11 +49,6 @@ class Matrix:
         view = self.view.of(parameter.detach())
         return view.clone(memory_format=torch.contiguous_format).view(self.shape)
 
-    def read_expert(self, stored: Tensor) -> Tensor:
-        """As `read`, where `stored` is the parameter cut to this matrix's expert, if it has one."""
-        own = self.view if self.view.expert is None else replace(self.view, expert=0)
-        return replace(self, view=own).read(stored)
-
     def write(self, parameter: Tensor, value: Tensor) -> None:
         """Put `value` [out, in], cast to `parameter`'s dtype, in the matrix's rows.
 
