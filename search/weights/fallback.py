@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from search.weights.layouts import GATE_UP, Role
+from search.weights.layouts import GATE_UP
+from search.weights.roles import Role
 
 _QUERY = {"q_proj", "query", "q", "q_lin", "wq", "to_q", "query_proj", "linear_q", "q_attn"}
 _KEY = {"k_proj", "key", "k", "k_lin", "wk", "to_k", "key_proj", "linear_k"}

@@ -11,102 +11,11 @@ configuration says), ``transposed`` (stored [in, out]), ``cross`` (from decoder 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
-from search.weights.views import View
-
-_ORDERS = ("rows", "heads", "alternate", "mp4", "falcon", "bigcode")
-
-
-@dataclass(frozen=True)
-class Role:
-    """What a weight is: its types in order, and how they are interleaved. No types: listed only."""
-
-    types: tuple[str, ...] = ()
-    order: str = "rows"
-    cross: bool = False
-    transposed: bool = False
-    note: str = ""
-    pattern: str = ""
-
-    @staticmethod
-    def parse(text: str, pattern: str = "") -> Role:
-        """Read the value of a table row."""
-        if text == "router":
-            return Role(note="router of a mixture of experts", pattern=pattern)
-        if text == "own":
-            return Role(note="a part with no type of its own", pattern=pattern)
-        head, colon, tail = text.partition(":")
-        words = set(head.split()) if colon else set()
-        order = next((word for word in _ORDERS if word in words), "rows")
-        return Role(
-            types=tuple((tail if colon else text).split()),
-            order=order,
-            cross="cross" in words,
-            transposed="transposed" in words,
-            pattern=pattern,
-        )
-
-    def expert_of(self, local: str) -> int | None:
-        """The expert's index in a module name, where experts are modules of their own."""
-        match = _regex(self.pattern).fullmatch(local) if self.pattern else None
-        number = match.groupdict().get("expert") if match else None
-        return None if number is None else int(number)
-
-    def spans(self, rows: int, config: Any) -> list[tuple[str, View]] | None:
-        """(type, view) of each part of a weight of `rows` rows; None if the sizes do not fit."""
-        if len(self.types) == 1:
-            return [(self.types[0], View())]
-        if len(self.types) != 3:
-            return self._periods(1 if self.order == "rows" else rows // len(self.types), rows)
-        heads, groups, width = _attention(config, rows)
-        order = self.order
-        if order == "falcon":
-            grouped = getattr(config, "new_decoder_architecture", False)
-            order = "rows" if not grouped and getattr(config, "multi_query", False) else "heads"
-            groups = groups if grouped else (1 if order == "rows" else heads)
-        elif order == "bigcode":
-            order = "rows" if getattr(config, "multi_query", False) else "heads"
-            groups = 1 if order == "rows" else heads
-        outer = {"heads": groups, "mp4": 4}.get(order, 1)
-        if width * (heads + 2 * groups) != rows or heads % groups or heads % outer:
-            return None
-        sizes = {"q_proj": heads * width, "k_proj": groups * width, "v_proj": groups * width}
-        return self._cut(outer, [sizes[kind] // outer for kind in self.types])
-
-    def _periods(self, outer: int, rows: int) -> list[tuple[str, View]] | None:
-        parts = len(self.types) * outer
-        return None if rows % parts else self._cut(outer, [rows // parts] * len(self.types))
-
-    def _cut(self, outer: int, widths: list[int]) -> list[tuple[str, View]]:
-        offsets = [sum(widths[:i]) for i in range(len(widths))]
-        return [
-            (kind, View(outer=outer, offset=offset, width=width))
-            for kind, offset, width in zip(self.types, offsets, widths, strict=True)
-        ]
-
-
-def _attention(config: Any, rows: int) -> tuple[int, int, int]:
-    """(heads, key-value heads, rows a head) of an attention whose q, k, v make up `rows` rows."""
-
-    def first(*names: str) -> int | None:
-        values = (getattr(config, name, None) for name in names)
-        return next((int(value) for value in values if value), None)
-
-    heads = first("num_attention_heads", "n_head", "n_heads") or 1
-    groups = first("num_key_value_heads", "num_kv_heads", "multi_query_group_num") or heads
-    hidden = first("hidden_size", "n_embd", "d_model") or 0
-    return heads, groups, first("head_dim") or (hidden // heads if hidden else rows // (3 * heads))
-
-
-@cache
-def _regex(pattern: str) -> re.Pattern[str]:
-    escaped = re.escape(pattern).replace(r"\*", r"\d+").replace(r"\{expert\}", r"(?P<expert>\d+)")
-    return re.compile(escaped)
+from search.weights.roles import Role, name_regex
 
 
 @dataclass(frozen=True)
@@ -122,7 +31,7 @@ class Layout:
     def role(self, local: str) -> Role | None:
         """The role of the weight called `local` inside a block, or None if the row has none."""
         for pattern, text in self.names.items():
-            if _regex(pattern).fullmatch(local):
+            if name_regex(pattern).fullmatch(local):
                 return Role.parse(text, pattern)
         return None
 
@@ -182,7 +91,10 @@ _LINEAR = {"linear_attn.out_proj": "out_proj"} | {
 }
 _LATENT = {
     f"self_attn.{name}": "own"
-    for name in ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")
+    for name in (
+        *("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
+        *("indexer.wk", "indexer.wq_b", "indexer.weights_proj"),
+    )
 }
 _GPT2 = {
     "attn.c_attn": QKV,
@@ -217,6 +129,11 @@ _T5 = {
     "layer.*.DenseReluDense.wi_0": "fc_in",
     "layer.*.DenseReluDense.wi_1": "fc_up",
     "layer.*.DenseReluDense.wo": "fc_out",
+    "layer.*.mlp.wi": "fc_in",
+    "layer.*.mlp.wo": "fc_out",
+    "layer.*.mlp.experts.expert_{expert}.wi": "fc_in",
+    "layer.*.mlp.experts.expert_{expert}.wo": "fc_out",
+    "layer.*.mlp.router.classifier": "router",
 }
 _POSITIONS = {
     f"attention.self.{name}": "own"
@@ -286,7 +203,10 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "deepseek",
-        ("deepseek_v2", "deepseek_v3", "glm4_moe_lite"),
+        (
+            *("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa"),
+            *("mistral4", "minicpm3", "youtu", "axk1"),
+        ),
         _SELF | _LATENT | _gated("mlp") | _MOE,
     ),
     Layout(
@@ -307,7 +227,7 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "phi3",
-        ("phi3",),
+        ("phi3", "phi4_multimodal"),
         {"self_attn.qkv_proj": QKV, "self_attn.o_proj": "out_proj", **_MLP_FUSED},
     ),
     Layout("glm", ("glm", "glm4"), _SELF | _MLP_FUSED),
@@ -351,8 +271,13 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "modernbert",
-        ("modernbert",),
-        {"attn.Wqkv": QKV, "attn.Wo": "out_proj", "mlp.Wi": GATE_UP, "mlp.Wo": "fc_out"},
+        ("modernbert", "modernbert-decoder"),
+        {
+            "attn.Wqkv": QKV,
+            **_attn("attn", "q_proj k_proj v_proj Wo"),
+            "mlp.Wi": GATE_UP,
+            "mlp.Wo": "fc_out",
+        },
     ),
     Layout(
         "albert",
@@ -365,7 +290,7 @@ LAYOUTS: tuple[Layout, ...] = (
         inner="albert_layers",
         shared=True,
     ),
-    Layout("t5", ("t5", "mt5", "umt5", "longt5", "byt5"), _T5),
+    Layout("t5", ("t5", "mt5", "umt5", "longt5", "byt5", "switch_transformers"), _T5),
     Layout(
         "bart",
         (
@@ -373,6 +298,19 @@ LAYOUTS: tuple[Layout, ...] = (
             *("blenderbot-small", "plbart", "nllb", "speech_to_text"),
         ),
         _SELF_OUT | _CROSS_OUT | _FC_12,
+    ),
+    Layout(
+        "nllb-moe",
+        ("nllb-moe",),
+        {
+            **_SELF_OUT,
+            **_attn("cross_attention", "q_proj k_proj v_proj out_proj", "cross:"),
+            "ffn.fc1": "fc_in",
+            "ffn.fc2": "fc_out",
+            "ffn.experts.expert_{expert}.fc1": "fc_in",
+            "ffn.experts.expert_{expert}.fc2": "fc_out",
+            "ffn.router.classifier": "router",
+        },
     ),
     Layout("vit", ("vit", "deit", "dinov2", "beit", "vit_mae", "vit_msn"), _VIT),
     Layout(

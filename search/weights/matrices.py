@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from search.weights.fallback import guess
-from search.weights.layouts import Layout, Role, layout_of
+from search.weights.layouts import Layout, layout_of
 from search.weights.refs import GROUPS, MatrixRef
+from search.weights.roles import Role
 from search.weights.stacks import LinearMap, Stack, find_stacks
 from search.weights.views import View
 from tasks.errors import InputError

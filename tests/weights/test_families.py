@@ -58,6 +58,7 @@ T5 = dict(vocab_size=48, d_model=32, num_layers=2, num_heads=4, d_ff=56, d_kv=8)
 IMAGE = dict(image_size=8, patch_size=4)
 VISION = dict(SIZES, **IMAGE) | {"vocab_size": None}
 SPECIAL = dict(bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2)
+SPARSE = dict(num_sparse_encoder_layers=1, num_sparse_decoder_layers=1)
 DELTA = dict(
     layer_types=["linear_attention", "full_attention"],
     linear_num_value_heads=4,
@@ -72,6 +73,7 @@ GATED = "q_proj k_proj v_proj out_proj fc_in fc_up fc_out"
 EXPERTS = " experts.fc_in*3 experts.fc_up*3 experts.fc_out*3"
 ATTENTION = "q_proj k_proj v_proj out_proj"
 CROSS = " cross.q_proj cross.k_proj cross.v_proj cross.out_proj"
+SWITCH = ATTENTION + " experts.fc_in*3 experts.fc_out*3 own"
 NAMED = "own*4 out_proj fc_in fc_up fc_out"
 
 LM, MLM, BASE = "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModel"
@@ -178,6 +180,7 @@ FAMILIES = {
         PLAIN + " own*2",
     ),
     "ModernBERT": (MLM, "modernbert", dict(SIZES, **SPECIAL), GATED),
+    "ModernBERT decoder": (LM, "modernbert-decoder", dict(SIZES, **SPECIAL), GATED),
     "ALBERT": (MLM, "albert", dict(SIZES, embedding_size=16), PLAIN),
     "T5": (S2S, "t5", T5, {"encoder": PLAIN, "decoder": PLAIN + CROSS}),
     "Flan-T5, T5 1.1": (
@@ -185,6 +188,18 @@ FAMILIES = {
         "t5",
         dict(T5, feed_forward_proj="gated-gelu"),
         {"encoder": GATED, "decoder": GATED + CROSS},
+    ),
+    "Switch Transformers": (
+        S2S,
+        "switch_transformers",
+        dict(T5, num_decoder_layers=2, num_experts=3, **SPARSE),
+        {"encoder": SWITCH, "decoder": SWITCH + CROSS},
+    ),
+    "NLLB MoE": (
+        S2S,
+        "nllb-moe",
+        dict(SEQ2SEQ, num_experts=3, encoder_sparse_step=2, decoder_sparse_step=2),
+        {"encoder": SWITCH, "decoder": SWITCH + CROSS},
     ),
     "BART": (S2S, "bart", SEQ2SEQ, {"encoder": PLAIN, "decoder": PLAIN + CROSS}),
     "Whisper": (
