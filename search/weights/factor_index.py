@@ -55,12 +55,12 @@ class Entry:
         )
 
 
-def read_index(path: Path) -> pa.Table | None:
-    """The table; None if there is no index or it cannot be read (with a warning)."""
+def read_index(path: Path, columns: list[str] | None = None) -> pa.Table | None:
+    """The table, or these `columns` of it; None if there is none, or (warned) it is damaged."""
     if not path.exists():
         return None
     try:
-        return pq.read_table(path, schema=SCHEMA, memory_map=False)
+        return pq.read_table(path, columns=columns, schema=SCHEMA, memory_map=False)
     except (pa.ArrowException, OSError) as error:
         _log.warning("%s cannot be read (%s); it is rebuilt from the factor files", path, error)
         return None
@@ -99,8 +99,7 @@ def entries_of(table: pa.Table) -> dict[str, Entry]:
 
 def has_origins(table: pa.Table, entries: Mapping[str, Entry]) -> bool:
     """Whether `table` already names every origin of `entries`."""
-    columns = table.select(["key", "origins"]).to_pydict()
-    known = dict(zip(columns["key"], columns["origins"], strict=True))
+    known = dict(zip(table["key"].to_pylist(), table["origins"].to_pylist(), strict=True))
     return all(set(e.origins) <= set(known.get(key, ())) for key, e in entries.items())
 
 

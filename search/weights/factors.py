@@ -65,7 +65,6 @@ class FactorCache:
         self.method = method
         self._pending: dict[str, Entry] = {}
         self._batch = 1
-        self._verified: dict[str, tuple[int, int, int]] = {}
 
     def __enter__(self) -> FactorCache:
         self._batch = _BATCH_ENTRIES
@@ -97,12 +96,13 @@ class FactorCache:
         """Have the factors of `key` on disk, whole; return whether they were computed here.
 
         `weight` [out, in] is the matrix or reads it, and is used only if they are missing or
-        damaged; `origin` says where it came from, for the index. A file that is there has every
-        byte checked once per process. Raises ValueError if the matrix has another key, InputError
+        damaged; `origin` says where it came from, for the index. Every byte of a file that is there
+        is checked. Raises ValueError if the matrix has another key, InputError
         if it has no SVD or the folder cannot be written.
         """
-        if self.has(key) and self.verify(key):
-            self._note(FactorFile(self.path(key)), origin, new=False)
+        file = self._whole(key)
+        if file is not None:
+            self._note(file, origin, new=False)
             return False
         matrix = weight if isinstance(weight, Tensor) else weight()
         if content_key(matrix, self.method) != key:
@@ -120,26 +120,26 @@ class FactorCache:
         U, S, V = (part.cpu() for part in (parts.U, parts.S, parts.V))
         path = self.path(key)
         self._durably(path, lambda temporary: factor_file.write(temporary, metadata, U, S, V))
-        self._verified[key] = _stamp(path)
         self._note(FactorFile(path), origin, new=True)
         return True
 
     def verify(self, key: str) -> bool:
         """Check every byte of the file of `key`; set it aside if damaged. False: not there now."""
+        return self._whole(key) is not None
+
+    def _whole(self, key: str) -> FactorFile | None:
+        """The file of `key` if it is there and every byte of it is right."""
         path = self.path(key)
         try:
-            stamp = _stamp(path)
-            if self._verified.get(key) != stamp:
-                file = FactorFile(path)
-                self._check_key(file, key)
-                file.rows(0, len(file.spectrum))
-                self._verified[key] = stamp
+            file = FactorFile(path)
+            self._check_key(file, key)
+            file.rows(0, len(file.spectrum))
         except FileNotFoundError:
-            return False
+            return None
         except DamagedFactorsError as error:
             self._set_aside(path, error)
-            return False
-        return True
+            return None
+        return file
 
     def load(self, key: str, rank: int | None = None) -> Factors:
         """The factors of `key`, of which the first `rank` rows (all if None) are read and checked.
@@ -163,8 +163,10 @@ class FactorCache:
     def flush(self) -> None:
         """Merge what `ensure` noted into the index on disk. Safe among processes."""
         pending, self._pending = self._pending, {}
-        table = read_index(self._index_path)
-        if not pending or (table is not None and has_origins(table, pending)):
+        if not pending:
+            return
+        table = read_index(self._index_path, ["key", "origins"])
+        if table is not None and has_origins(table, pending):
             return
         with self._lock():
             table = read_index(self._index_path)
@@ -252,7 +254,8 @@ class FactorCache:
             raise self._refusal(error) from None
 
     def _refusal(self, error: OSError) -> InputError:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # Arrow names the error in its text alone.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         remedy = "free some space" if full else "make it writable"
         return InputError(
             f"the factors folder {self.root} cannot be written "
@@ -262,15 +265,9 @@ class FactorCache:
 
     def _set_aside(self, path: Path, error: DamagedFactorsError) -> None:
         """Rename a damaged file to ``*.damaged``, if it is still there and may be renamed."""
-        self._verified.pop(path.stem, None)
         try:
             path.replace(path.with_name(f"{path.name}.damaged"))
         except OSError as refusal:
             _log.warning("%s; it stays where it is (%s)", error, refusal.strerror)
         else:
             _log.warning("%s; set aside as %s.damaged", error, path.name)
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
