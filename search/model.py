@@ -27,14 +27,14 @@ _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
-def find_head(architectures: list[str] | None, where: str) -> Head:
+def find_head(architectures: list[str], where: str) -> Head:
     """Return the head that a checkpoint was saved with. Raises InputError if there is none."""
-    for name in architectures or []:
+    for name in architectures:
         for suffix, head in _SUFFIXES:
             if name.endswith(suffix):
                 return head
     raise InputError(
-        f"{where} was saved as {', '.join(architectures or ['nothing'])}, which has none of the "
+        f"{where} was saved as {', '.join(architectures) or 'nothing'}, which has none of the "
         f"heads {', '.join(get_args(Head))}; name one with head:"
     )
 
@@ -102,9 +102,16 @@ class ModelSource:
     @cached_property
     def head(self) -> Head:
         """The head to load: as chosen, or as the checkpoint was saved."""
-        if self.head_choice != "auto":
-            return self.head_choice
-        return find_head(getattr(self.config, "architectures", None), self.path)
+        architectures: list[str] = getattr(self.config, "architectures", None) or []
+        if self.head_choice == "auto":
+            return find_head(architectures, self.path)
+        saved = {head for name in architectures for s, head in _SUFFIXES if name.endswith(s)}
+        if saved and self.head_choice not in saved:
+            raise InputError(
+                f"head {self.head_choice!r} of {self.path} would be untrained: it was saved as "
+                f"{', '.join(architectures)}; use head: {' or '.join(sorted(saved))}, or auto"
+            )
+        return self.head_choice
 
     @property
     def _auto_class(self) -> Any:

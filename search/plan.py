@@ -45,6 +45,8 @@ def make_plan(config: StudyConfig) -> Plan:
     source = config.model.source()
     check_head(task, source.head)
     examples = task.load(config.task.data, config.task.revision)
+    for example in examples:
+        task.request(example, source.head)  # a question that this head cannot be asked raises here
     split = split_by_group(examples, config.split.validation, config.split.seed)
     matrices = tuple(find_matrices(source.skeleton()))
     return Plan(config, source, task, split, matrices, Space.build(config.space, matrices))

@@ -66,6 +66,8 @@ def evaluate_compositions(
     check_head(task, source.head)
     part, fraction, seed = split
     examples = _examples(task.load(data), part, fraction, seed)
+    for example in examples:
+        task.request(example, source.head)
     bench = open_bench(source, task, {part: examples}, factors)
     with bench.editor.applied(composition):
         pass  # bad interventions are refused, and factors computed, before anything is evaluated
