@@ -59,11 +59,11 @@ def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
     """A table of scores by part and model; balanced accuracy only where there are classes."""
     balanced = any(scores.balanced_accuracy is not None for _, _, scores in rows)
     table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("")
-    for name in ("n", metric, "log-loss", *(["balanced"] if balanced else []), "majority"):
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for name in ("n", metric, "loss", *(["balanced"] if balanced else []), "majority"):
         table.add_column(name, justify="right")
-    table.add_column("commonest", no_wrap=True)
+    table.add_column("commonest", no_wrap=True, max_width=18)
     for part, side, scores in rows:
         cells = [str(scores.n), f"{scores.score:.4f}", f"{scores.log_loss:.4f}"]
         if balanced:

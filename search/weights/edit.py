@@ -38,6 +38,7 @@ class Editor:
         `keys`, if given, are the keys that the caller expects; another one in the model is refused
         when the matrix is first used. `allow_shared` permits weights that several layers use.
         """
+        self.model = model
         self._parameters = dict(model.named_parameters())
         self._matrices = {matrix.ref: matrix for matrix in matrices}
         self._cache = cache

@@ -59,7 +59,7 @@ def test_the_cluster_agrees_with_one_process(finished: Path, tmp_path: Path) -> 
     assert [t.params for t in ours] == [t.params for t in theirs]
     assert [t.value for t in ours] == [t.value for t in theirs]
     fresh = dict(plan.source.load().named_parameters())
-    for name, parameter in bench.editor._parameters.items():
+    for name, parameter in bench.editor.model.named_parameters():
         assert torch.equal(parameter, fresh[name]), name
 
 
