@@ -86,6 +86,7 @@ class Jsonl:
                 return score_chosen(example, reply)
             case Completed():
                 return score_completed(example, reply)
+        raise TypeError(f"jsonl does not ask for {type(reply).__name__}")
 
 
 def _is_question(example: Example) -> bool:
