@@ -14,6 +14,7 @@ from search.study.jobs import Job
 from tasks.base import Example
 from tasks.comparison import Comparison, compare
 from tasks.datasets import split_by_group
+from tasks.metrics import shown_change, shown_interval
 from tasks.registry import check_head, get_task
 from tasks.scoring import Scores, summarise
 
@@ -43,8 +44,9 @@ class Direct:
                 console.print(warning(name, scores), style="yellow", highlight=False)
         if (found := self.comparison) is not None:
             console.print(
-                f"difference {found.difference:+.4f}, 95 % interval {found.low:+.4f} to "
-                f"{found.high:+.4f}, p = {found.p_value:.2g} ({found.test})",
+                f"difference {shown_change(self.metric, found.difference)}, 95 % interval "
+                f"{shown_interval(self.metric, found.low, found.high)}, "
+                f"p = {found.p_value:.2g} ({found.test})",
                 highlight=False,
             )
 
