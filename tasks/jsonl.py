@@ -44,6 +44,7 @@ class Jsonl:
     """
 
     name = "jsonl"
+    about = "your own questions or texts, with data"
     metric = "accuracy"
     heads: frozenset[Head] = frozenset({"causal", "masked", "classifier"})
 
