@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tasks.base import Column, Example, Outcome
+from tasks.calibration import further_scores
 from tasks.comparison import Comparison, compare
 from tasks.errors import InputError, nearest
 
@@ -28,7 +29,8 @@ class Scores:
     have no classes in common. `majority_baseline`: score of always giving the commonest right
     answer, None where scores are not 0 or 1. `top_prediction`, `top_share`: the most frequent
     prediction and its share of all, None and 0 where nothing is predicted. `measures`: means of the
-    outcomes' further values.
+    outcomes' further values. `further`: what outcomes say beyond that, see
+    `tasks.calibration.further_scores`.
     """
 
     n: int
@@ -39,6 +41,7 @@ class Scores:
     top_prediction: str | None
     top_share: float
     measures: dict[str, float] = field(default_factory=dict)
+    further: dict[str, float] = field(default_factory=dict)
 
     @property
     def degenerate(self) -> bool:
@@ -80,6 +83,7 @@ def summarise(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> Score
         top_prediction=prediction,
         top_share=times / len(outcomes),
         measures=_measures(outcomes),
+        further=further_scores(outcomes),
     )
 
 

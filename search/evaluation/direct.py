@@ -9,7 +9,7 @@ from typing import Any
 from search.composition import Composition
 from search.evaluation.setup import open_bench
 from search.model import HeadChoice, ModelSource
-from search.report.text import score_table, warning
+from search.report.text import print_scores, warning
 from search.study.jobs import Job
 from tasks.base import Example
 from tasks.comparison import Comparison, compare
@@ -38,7 +38,7 @@ class Direct:
 
         console = Console()
         rows = [(self.part, name, scores) for name, scores in self.scores.items()]
-        console.print(score_table(rows, self.metric))
+        print_scores(console, rows, self.metric)
         for name, scores in self.scores.items():
             if scores.degenerate:
                 console.print(warning(name, scores), style="yellow", highlight=False)

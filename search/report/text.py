@@ -22,7 +22,7 @@ def print_verdict(console: Console, verdict: Verdict, metric: str) -> None:
         for part in ("validation", "test")
         for side, parts in verdict.scores.items()
     ]
-    console.print(score_table(rows, metric))
+    print_scores(console, rows, metric)
     for side, parts in verdict.scores.items():
         if parts["test"].degenerate:
             console.print(warning(side, parts["test"]), style="yellow", highlight=False)
@@ -58,6 +58,23 @@ def warning(side: str, scores: Scores) -> str:
     if scores.majority_baseline is None:
         return f"{found}."
     return f"{found}; always giving the commonest answer scores {scores.majority_baseline:.4f}."
+
+
+def print_scores(console: Console, rows: Sequence[tuple[str, str, Scores]], metric: str) -> None:
+    """Print scores by part and model, and below them those that only some tasks have."""
+    console.print(score_table(rows, metric))
+    names = list(dict.fromkeys(name for _, _, scores in rows for name in scores.further))
+    if not names:
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("", ""):
+        table.add_column(column)
+    for name in names:
+        table.add_column(name, justify="right")
+    for part, side, scores in rows:
+        values = map(scores.further.get, names)
+        table.add_row(part, side, *("" if v is None else f"{v:.4f}" for v in values))
+    console.print(table)
 
 
 def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
