@@ -1,4 +1,4 @@
-"""Commands that need no cluster: evaluate, status, export."""
+"""Commands that need no cluster: evaluate, tasks, status, export."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def mount(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command()(evaluate)
     app.command()(status)
+    app.command("tasks")(list_tasks)
     app.command()(export)
 
 
@@ -57,6 +58,25 @@ def evaluate(
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
         found.print()
+
+
+def list_tasks(as_json: JsonFlag = False) -> None:
+    """List every task: its name, the heads that can answer it, and what it asks.
+
+    Example: laser-search tasks
+    """
+    from tasks.registry import all_tasks, describe
+
+    found = [
+        {"name": t.name, "metric": t.metric, "heads": sorted(t.heads), "about": describe(t)}
+        for t in all_tasks()
+    ]
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    width = max(len(str(task["name"])) for task in found)
+    for task in found:
+        typer.echo(f"{task['name']:<{width}}  {task['about']} ({', '.join(task['heads'])})")
 
 
 def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tasks.base import Chosen, Completed, Example, Outcome
 
@@ -30,8 +31,15 @@ def score_classes(
 ) -> Outcome:
     """Score a distribution over classes: 1 when class `right` is the likeliest."""
     said = argmax(log_probabilities)
+    probabilities = [math.exp(value) for value in log_probabilities]
     return Outcome(
-        example.id, example.group, float(said == right), log_probabilities[right], names[said]
+        example.id,
+        example.group,
+        float(said == right),
+        log_probabilities[right],
+        names[said],
+        confidence=probabilities[said],
+        brier=math.fsum((p - (n == right)) ** 2 for n, p in enumerate(probabilities)),
     )
 
 
@@ -42,13 +50,20 @@ def score_chosen(example: Example, reply: Chosen) -> Outcome:
     """
     if example.label is None:
         raise ValueError(f"example {example.id} has choices but no label")
-    return score_classes(
+    outcome = score_classes(
         example, log_softmax(reply.log_likelihoods), example.label, example.choices
     )
+    return replace(outcome, tokens=reply.lengths_tokens[example.label])
 
 
 def score_completed(example: Example, reply: Completed) -> Outcome:
     """Score an open answer: 1 when greedy decoding says every token of it."""
     return Outcome(
-        example.id, example.group, float(reply.greedy), reply.log_likelihood, reply.text.strip()
+        example.id,
+        example.group,
+        float(reply.greedy),
+        reply.log_likelihood,
+        reply.text.strip(),
+        rank=reply.rank,
+        tokens=reply.length_tokens,
     )

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Head = Literal["causal", "masked", "classifier"]
-"""What sits on the transformer: next-token, masked-token or sequence-classification head."""
+Head = Literal["causal", "masked", "classifier", "seq2seq"]
+"""What a model answers with: the next token, a masked token, a class, or a text for a text."""
 
 MASK = "[MASK]"
 """Where a masked head fills in, in every prompt; a predictor writes its tokenizer's own mask."""
@@ -53,7 +53,49 @@ class Complete:
     answer: str
 
 
-Request = Classify | Choose | Complete
+@dataclass(frozen=True, slots=True)
+class Weigh:
+    """Ask how likely each continuation is after a prompt of its own: `pairs` of the two.
+
+    For questions whose choices stand before a common ending, or that compare a choice with itself
+    after another prompt. A continuation carries its own leading space.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Ask for the text that greedy decoding puts after `prompt`.
+
+    At most `max_new_tokens` tokens; the text ends before the model's end token and before the first
+    of the `stop` texts. `answer`, if any, is scored as a Complete's is: what follows the prompt as
+    it stands. `enough`: decoding may end as soon as one of these texts is decided to stand in the
+    generated text (see `tasks.matching.is_decided`), for tasks that ask no more than that.
+    """
+
+    prompt: str
+    max_new_tokens: int
+    answer: str = ""
+    stop: tuple[str, ...] = ()
+    enough: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenNll:
+    """Ask how unlikely every token of `text` is, each given the tokens before it.
+
+    A text of more than `window_tokens` is read in windows of that many: the first predicts all its
+    tokens, every further one the next `stride_tokens`, and reads what stands before them. None:
+    windows as long as the model reads; a stride as long as the window.
+    """
+
+    text: str
+    window_tokens: int | None = None
+    stride_tokens: int | None = None
+
+
+Request = Classify | Choose | Complete | Weigh | Generate | TokenNll
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +125,48 @@ class Completed:
     `greedy`: every token of the answer is the model's first choice, so greedy decoding says it.
     `rank`: place of the answer's first token in the vocabulary, 0 is best.
     `text`: the model's first choice at each of the answer's positions, decoded.
+    `length_tokens`: of the answer.
     """
 
     log_likelihood: float
     greedy: bool
     rank: int
     text: str
+    length_tokens: int = 1
 
 
-Reply = Classified | Chosen | Completed
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """Per pair the summed log-likelihood in nats, whether greedy decoding says it, its length."""
+
+    log_likelihoods: tuple[float, ...]
+    greedy: tuple[bool, ...]
+    lengths_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What greedy decoding said: the generated part alone, without special tokens.
+
+    `length_tokens`: tokens generated, the end token included. `log_likelihood`, `answer_tokens`: of
+    the request's answer in nats, summed over its tokens; 0 of 0 tokens where none was given.
+    """
+
+    text: str
+    length_tokens: int
+    log_likelihood: float = 0.0
+    answer_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenNlls:
+    """Negative log-likelihood of a text in nats, summed over its tokens, and their number."""
+
+    nats: float
+    tokens: int
+
+
+Reply = Classified | Chosen | Completed | Weighed | Generated | TokenNlls
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +176,8 @@ class Example:
     `group`: examples of one group (paraphrases of a fact, answers to a question) never cross the
     split. `prompt`, `answer`, `choices`: as the task's docstring says. `label`: index of the right
     choice or class, None for open answers. `columns`: further data columns, for breakdowns.
-    `text_pair`: the second sentence of a classification example, if any.
+    `text_pair`: the second sentence of a classification example, if any. `part`: where the data
+    set itself says which examples are for validation and which for test, else empty.
     """
 
     id: str
@@ -112,6 +188,7 @@ class Example:
     label: int | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
     text_pair: str | None = None
+    part: Literal["", "validation", "test"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +197,25 @@ class Outcome:
 
     `score`: 0 or 1 for accuracy tasks, else a value in which more is better.
     `log_probability`: of the right answer in nats (normalised over labels or choices where there
-    are any). `prediction`: what the model said.
+    are any). `prediction`: what the model said, None where it is not asked to say anything.
+    `weight`: how much the example counts in means, such as its number of tokens. `measures`:
+    further values by name, reported as weighted means. The rest is None where it has no meaning:
+    `rank`: place of an open answer's first token in the vocabulary, 0 is best. `tokens`: length of
+    the right answer. `confidence`: probability of the prediction among labels or choices. `brier`:
+    sum over labels or choices of the squared error of their probabilities, 0 to 2 (Brier 1950).
     """
 
     example_id: str
     group: str
     score: float
     log_probability: float
-    prediction: str
+    prediction: str | None
+    rank: int | None = None
+    tokens: int | None = None
+    confidence: float | None = None
+    brier: float | None = None
+    weight: float = 1.0
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Task(Protocol):

@@ -21,9 +21,9 @@ CELLS = 4_000_000
 class Comparison:
     """The paired difference of two sets of outcomes.
 
-    `n`, `groups`: examples and groups. `baseline`, `winner`: mean scores. `difference`: winner
-    minus baseline, with the 95 % interval from `low` to `high`. `p_value`: two-sided, by the test
-    named in `test`. `fixed`, `broken`: examples whose score rose and fell.
+    `n`, `groups`: examples and groups. `baseline`, `winner`: weighted mean scores. `difference`:
+    winner minus baseline, with the 95 % interval from `low` to `high`. `p_value`: two-sided, by the
+    test named in `test`. `fixed`, `broken`: examples whose score rose and fell.
     """
 
     n: int
@@ -48,12 +48,13 @@ def compare(
     """Compare two models on the same examples, matched by id in any order.
 
     Interval: percentile bootstrap (Efron 1979) over groups. Groups are drawn with replacement, as
-    many as there are; a resample's value is the sum of its score differences over its number of
-    examples; the limits are its 2.5 and 97.5 percentiles over `resamples`, linearly interpolated.
-    Test: exact McNemar when every group is one example scored 0 or 1; else groups change sign
-    together under the null hypothesis, and the distribution of the summed difference is exact
-    for whole differences and otherwise drawn `resamples` times.
-    Depends on the outcomes and the seed alone. Raises ValueError when the examples differ.
+    many as there are; a resample's value is the weighted sum of its score differences over its
+    weight; the limits are its 2.5 and 97.5 percentiles over `resamples`, linearly interpolated.
+    Test: exact McNemar when every group is one example of weight 1 scored 0 or 1; else groups
+    change sign together under the null hypothesis, and the distribution of the summed difference is
+    exact for whole differences and otherwise drawn `resamples` times.
+    Depends on the outcomes and the seed alone. Raises ValueError when the examples or their weights
+    differ.
     """
     before = {outcome.example_id: outcome for outcome in baseline}
     after = {outcome.example_id: outcome for outcome in winner}
@@ -63,19 +64,22 @@ def compare(
     names, group = np.unique([before[i].group for i in ids], return_inverse=True)
     old = np.array([before[i].score for i in ids])
     new = np.array([after[i].score for i in ids])
+    weights = np.array([before[i].weight for i in ids])
+    if not np.array_equal(weights, [after[i].weight for i in ids]):
+        raise ValueError("baseline and winner must weigh the examples alike")
     change = new - old
-    sums = np.bincount(group, weights=change).astype(np.float64)
-    sizes = np.bincount(group)
+    sums = np.bincount(group, weights=change * weights).astype(np.float64)
+    sizes = np.bincount(group, weights=weights).astype(np.float64)
     rng = np.random.default_rng(seed)
     low, high = _interval(sums, sizes, rng, resamples)
-    binary = bool(np.isin(np.concatenate([old, new]), (0.0, 1.0)).all())
+    binary = bool(np.isin(np.concatenate([old, new, weights]), (0.0, 1.0)).all())
     p_value, test = _test(sums, binary and len(names) == len(ids), rng, resamples)
     return Comparison(
         n=len(ids),
         groups=len(names),
-        baseline=float(old.mean()),
-        winner=float(new.mean()),
-        difference=float(change.mean()),
+        baseline=float(np.average(old, weights=weights)),
+        winner=float(np.average(new, weights=weights)),
+        difference=float(np.average(change, weights=weights)),
         low=low,
         high=high,
         p_value=p_value,
@@ -87,7 +91,7 @@ def compare(
 
 def _interval(
     sums: NDArray[np.float64],
-    sizes: NDArray[np.int64],
+    sizes: NDArray[np.float64],
     rng: np.random.Generator,
     resamples: int,
 ) -> tuple[float, float]:

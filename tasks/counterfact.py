@@ -27,6 +27,7 @@ class CounterFact:
     """
 
     name = "counterfact"
+    about = "facts as statements to complete, with paraphrases"
     metric = "accuracy"
     heads: frozenset[Head] = frozenset({"causal", "masked"})
     hub = "azhx/counterfact::train+test"

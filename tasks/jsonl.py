@@ -44,6 +44,7 @@ class Jsonl:
     """
 
     name = "jsonl"
+    about = "your own questions or texts, with data"
     metric = "accuracy"
     heads: frozenset[Head] = frozenset({"causal", "masked", "classifier"})
 
@@ -86,6 +87,7 @@ class Jsonl:
                 return score_chosen(example, reply)
             case Completed():
                 return score_completed(example, reply)
+        raise TypeError(f"jsonl does not ask for {type(reply).__name__}")
 
 
 def _is_question(example: Example) -> bool:

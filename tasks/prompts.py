@@ -36,9 +36,18 @@ def fill(prompt: str, answer: str) -> str:
     return " " + answer.strip() if before and before[-1].isspace() else answer
 
 
-def ask(example: Example, head: Head) -> Choose | Complete:
-    """Return what a causal or masked head is asked: to choose where there are choices."""
-    prompt, follow = example.prompt, continuation
+def sentence(text: str) -> str:
+    """Return `text` with a full stop at its end, unless it ends a sentence already."""
+    text = text.strip()
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def ask(example: Example, head: Head, prompt: str | None = None) -> Choose | Complete:
+    """Return what a causal or masked head is asked: to choose where there are choices.
+
+    `prompt`: the whole of it where it is more than the example's own.
+    """
+    prompt, follow = example.prompt if prompt is None else prompt, continuation
     if head == "masked":
         prompt, follow = with_mask(prompt), fill
     if example.choices:

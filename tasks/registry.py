@@ -1,29 +1,101 @@
-"""Every task by its name."""
+"""Every task by its name: those built in, and those that installed packages bring."""
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 
 from tasks.base import Head, Task
+from tasks.bigbench import SUBSETS, BigBench
+from tasks.bios import BiosGender, BiosProfession
 from tasks.counterfact import CounterFact
 from tasks.errors import InputError, nearest
+from tasks.fever import Fever
+from tasks.glue import PARTS, Glue
 from tasks.jsonl import Jsonl
 from tasks.sst2 import Sst2
+from tasks.truthfulqa import TruthfulQA
 
-TASKS: Mapping[str, Task] = MappingProxyType(
-    {task.name: task for task in (CounterFact(), Jsonl(), Sst2())}
+log = logging.getLogger(__name__)
+
+GROUP = "laser_search.tasks"
+"""The entry point group in which a package names its task classes."""
+MEMBERS = ("name", "metric", "heads", "load", "request", "outcome")
+
+BUILT_IN: tuple[Task, ...] = (
+    BigBench(),
+    *(BigBench(subset) for subset in SUBSETS),
+    BiosGender(),
+    BiosProfession(),
+    CounterFact(),
+    Fever(),
+    *(Glue(part) for part in PARTS),
+    Jsonl(),
+    Sst2(),
+    TruthfulQA(),
 )
+TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in BUILT_IN})
 
 
 def get_task(name: str) -> Task:
-    """Return the task called `name`. Raises InputError with the nearest name."""
-    if name not in TASKS:
+    """Return the task called `name`, built in or installed.
+
+    Raises InputError with the nearest name, or when an installed one cannot be used.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    installed = _installed()
+    if name in installed:
+        return _load(installed[name])
+    known = [*TASKS, *installed]
+    raise InputError(
+        f"task {name!r} does not exist{nearest(name, known)}; "
+        f"expected one of {', '.join(sorted(known))}"
+    )
+
+
+def all_tasks() -> list[Task]:
+    """Every task by name. Installed ones that cannot be used are left out with a warning."""
+    found = dict(TASKS)
+    for name, point in _installed().items():
+        try:
+            found[name] = _load(point)
+        except InputError as error:
+            log.warning("%s", error)
+    return [found[name] for name in sorted(found)]
+
+
+def describe(task: Task) -> str:
+    """One line on a task: what it says about itself, else its docstring's first line."""
+    about = getattr(task, "about", "") or (inspect.getdoc(type(task)) or "").partition("\n")[0]
+    return str(about)
+
+
+def _installed() -> dict[str, EntryPoint]:
+    """Entry points by task name; a name that is built in stays what it is."""
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in TASKS}
+
+
+def _load(point: EntryPoint) -> Task:
+    """The task of an entry point: an instance, or a class that needs no arguments."""
+    try:
+        found = point.load()
+        task: Task = found() if isinstance(found, type) else found
+    except Exception as error:  # foreign code may raise anything; its name is what helps
         raise InputError(
-            f"task {name!r} does not exist{nearest(name, TASKS)}; "
-            f"expected one of {', '.join(sorted(TASKS))}"
+            f"task {point.name!r} of {point.value} cannot be loaded: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    missing = [member for member in MEMBERS if not hasattr(task, member)]
+    if missing or task.name != point.name:
+        fault = f"lacks {', '.join(missing)}" if missing else f"calls itself {task.name!r}"
+        raise InputError(
+            f"task {point.name!r} of {point.value} {fault}; it must keep tasks.base.Task"
         )
-    return TASKS[name]
+    return task
 
 
 def check_head(task: Task, head: Head) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from tasks.base import Column, Example, Outcome
+from tasks.calibration import further_scores
 from tasks.comparison import Comparison, compare
 from tasks.errors import InputError, nearest
 
-__all__ = ["Comparison", "Scores", "breakdown", "compare", "summarise"]
+__all__ = ["Comparison", "Scores", "breakdown", "compare", "mean", "mean_score", "summarise"]
 
 TAKEOVER = 0.95
 """Share of one prediction above which a score says more about the answer than about the model."""
@@ -21,25 +23,40 @@ TAKEOVER = 0.95
 class Scores:
     """How well a set of examples was answered.
 
-    `n`: examples. `score`: mean score, the accuracy where scores are 0 or 1. `log_loss`: minus the
-    mean log-probability of the right answer, in nats. `balanced_accuracy`: mean over classes of
-    the mean score in the class, None where the examples have no classes in common.
-    `majority_baseline`: score of always giving the commonest right answer. `top_prediction`,
-    `top_share`: the most frequent prediction and its share of all.
+    All means are weighted by the outcomes. `n`: examples. `score`: mean score, the accuracy where
+    scores are 0 or 1. `log_loss`: minus the mean log-probability of the right answer, in nats.
+    `balanced_accuracy`: mean over classes of the mean score in the class, None where the examples
+    have no classes in common. `majority_baseline`: score of always giving the commonest right
+    answer, None where scores are not 0 or 1. `top_prediction`, `top_share`: the most frequent
+    prediction and its share of all, None and 0 where nothing is predicted. `measures`: means of the
+    outcomes' further values. `further`: what outcomes say beyond that, see
+    `tasks.calibration.further_scores`.
     """
 
     n: int
     score: float
     log_loss: float
     balanced_accuracy: float | None
-    majority_baseline: float
-    top_prediction: str
+    majority_baseline: float | None
+    top_prediction: str | None
     top_share: float
+    measures: dict[str, float] = field(default_factory=dict)
+    further: dict[str, float] = field(default_factory=dict)
 
     @property
     def degenerate(self) -> bool:
         """Whether one prediction has taken over: more than 95 % of all."""
         return self.top_share > TAKEOVER
+
+
+def mean(values: Iterable[float], weights: Sequence[float]) -> float:
+    """Weighted mean, the same to the last bit in any order."""
+    return math.fsum(map(operator.mul, values, weights)) / math.fsum(weights)
+
+
+def mean_score(outcomes: Collection[Outcome]) -> float:
+    """Weighted mean score: what a search maximises."""
+    return mean((o.score for o in outcomes), [o.weight for o in outcomes])
 
 
 def summarise(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> Scores:
@@ -52,18 +69,21 @@ def summarise(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> Score
     by_id = {example.id: example for example in examples}
     asked = [by_id[outcome.example_id] for outcome in outcomes]
     scores = [outcome.score for outcome in outcomes]
+    weights = [outcome.weight for outcome in outcomes]
     answers = Counter(_answer(example) for example in asked)
-    prediction, times = min(
-        Counter(outcome.prediction for outcome in outcomes).items(), key=lambda p: (-p[1], p[0])
-    )
+    binary = all(score in (0.0, 1.0) for score in scores)
+    said = Counter(outcome.prediction for outcome in outcomes if outcome.prediction is not None)
+    prediction, times = min(said.items(), key=lambda p: (-p[1], p[0]), default=(None, 0))
     return Scores(
         n=len(outcomes),
-        score=math.fsum(scores) / len(scores),
-        log_loss=-math.fsum(outcome.log_probability for outcome in outcomes) / len(outcomes),
+        score=mean_score(outcomes),
+        log_loss=-mean((outcome.log_probability for outcome in outcomes), weights),
         balanced_accuracy=_balanced(asked, scores),
-        majority_baseline=max(answers.values()) / len(outcomes),
+        majority_baseline=max(answers.values()) / len(outcomes) if binary else None,
         top_prediction=prediction,
         top_share=times / len(outcomes),
+        measures=_measures(outcomes),
+        further=further_scores(outcomes),
     )
 
 
@@ -88,6 +108,16 @@ def breakdown(
         )
     ordered = sorted(parts.items(), key=lambda part: (-len(part[1]), str(part[0])))
     return {value: summarise(found, examples) for value, found in ordered}
+
+
+def _measures(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Mean of every measure over the outcomes that have it."""
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome.measures)
+    having = {name: [o for o in outcomes if name in o.measures] for name in names}
+    return {
+        name: mean((o.measures[name] for o in found), [o.weight for o in found])
+        for name, found in having.items()
+    }
 
 
 def _answer(example: Example) -> str | int:

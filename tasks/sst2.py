@@ -28,6 +28,7 @@ class Sst2:
     """
 
     name = "sst2"
+    about = "sentences from film reviews, positive or negative"
     metric = "accuracy"
     heads: frozenset[Head] = frozenset({"classifier", "causal"})
     hub = "nyu-mll/glue:sst2:validation"

@@ -13,6 +13,7 @@ from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.weights.edit import Editor
 from tasks.base import Example, Outcome, Predictor, Task
+from tasks.scoring import mean, mean_score
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Bench:
                 mark = time.perf_counter()
                 for example, reply in zip(examples, replies, strict=True):
                     outcomes[example.id] = self._task.outcome(example, reply)
-                score = sum(o.score for o in outcomes.values()) / len(outcomes)
+                score = mean_score(outcomes.values())
                 seconds["score"] += time.perf_counter() - mark
                 if step < len(chunks):
                     yield Progress(step, score, None)
@@ -90,7 +91,7 @@ class Bench:
         self, job: Job, outcomes: Mapping[str, Outcome], score: float, seconds: dict[str, float]
     ) -> Evaluation:
         in_order = tuple(outcomes[example.id] for example in self._parts[job.part])
-        log_loss = -sum(o.log_probability for o in in_order) / len(in_order)
+        log_loss = -mean((o.log_probability for o in in_order), [o.weight for o in in_order])
         rounded = {name: round(value, 6) for name, value in seconds.items()}
         return Evaluation(
             name=job.name,

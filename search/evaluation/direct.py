@@ -9,11 +9,12 @@ from typing import Any
 from search.composition import Composition
 from search.evaluation.setup import open_bench
 from search.model import HeadChoice, ModelSource
-from search.report.text import score_table, warning
+from search.report.text import print_scores, warning
 from search.study.jobs import Job
 from tasks.base import Example
 from tasks.comparison import Comparison, compare
 from tasks.datasets import split_by_group
+from tasks.metrics import shown_change, shown_interval
 from tasks.registry import check_head, get_task
 from tasks.scoring import Scores, summarise
 
@@ -37,14 +38,15 @@ class Direct:
 
         console = Console()
         rows = [(self.part, name, scores) for name, scores in self.scores.items()]
-        console.print(score_table(rows, self.metric))
+        print_scores(console, rows, self.metric)
         for name, scores in self.scores.items():
             if scores.degenerate:
                 console.print(warning(name, scores), style="yellow", highlight=False)
         if (found := self.comparison) is not None:
             console.print(
-                f"difference {found.difference:+.4f}, 95 % interval {found.low:+.4f} to "
-                f"{found.high:+.4f}, p = {found.p_value:.2g} ({found.test})",
+                f"difference {shown_change(self.metric, found.difference)}, 95 % interval "
+                f"{shown_interval(self.metric, found.low, found.high)}, "
+                f"p = {found.p_value:.2g} ({found.test})",
                 highlight=False,
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 from search.evaluation.batching import Batch, Budget, TokenRow, collate, pack
 from search.evaluation.encoding import Ids
 from search.evaluation.token_scorer import TokenScorer, TokenScores
-from tasks.base import Choose, Chosen, Complete, Completed, Reply, Request
+from tasks.base import Choose, Chosen, Complete, Completed, Reply, Request, Weigh, Weighed
 from tasks.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ SCORED_CELLS = 2**27
 class Prepared:
     """Requests as batches; made once, answered by any number of trials.
 
-    `spans`: per request the slots of its answer (Complete) or of each choice (Choose). `slots`:
+    `spans`: per request the slots of its answer (Complete) or of each choice or pair. `slots`:
     results in all. `truncated`: answers whose prompt was cut to the model's length. `unknown`:
     answers that the tokenizer can only write with its token for unknown words.
     """
@@ -37,7 +37,7 @@ class Prepared:
 
 
 def flatten(requests: Sequence[Request], head: str) -> list[tuple[str, str]]:
-    """All (prompt, answer) pairs: one for a Complete, one per choice for a Choose."""
+    """All (prompt, answer) pairs: one for a Complete, one per choice of a Choose or Weigh."""
     pairs: list[tuple[str, str]] = []
     for request in requests:
         match request:
@@ -45,6 +45,8 @@ def flatten(requests: Sequence[Request], head: str) -> list[tuple[str, str]]:
                 pairs.append((prompt, answer))
             case Choose(prompt, choices):
                 pairs.extend((prompt, choice) for choice in choices)
+            case Weigh(own):
+                pairs.extend(own)
             case _:
                 raise InputError(
                     f"a {head} head cannot answer {type(request).__name__}; "
@@ -71,7 +73,7 @@ def prepare_batches(
     start = 0
     for request in requests:
         parts = []
-        for _ in range(len(request.choices) if isinstance(request, Choose) else 1):
+        for _ in range(_answers_of(request)):
             length = next(remaining)
             parts.append(range(start, start + length))
             start += length
@@ -88,6 +90,15 @@ def prepare_batches(
         log.warning("%d of %d answers have words unknown to the tokenizer", unknown, len(answers))
     batches = tuple(collate(group, pad_id, scorer.device) for group in packed)
     return Prepared(batches, tuple(requests), tuple(spans), start, truncated, unknown)
+
+
+def _answers_of(request: Request) -> int:
+    match request:
+        case Choose(_, choices):
+            return len(choices)
+        case Weigh(pairs):
+            return len(pairs)
+    return 1
 
 
 def _pad_id(scorer: TokenScorer) -> int:
@@ -111,10 +122,14 @@ def assemble(prepared: Prepared, scores: TokenScores, tokenizer: Any) -> list[Re
     replies: list[Reply] = []
     for request, spans in zip(prepared.requests, prepared.spans, strict=True):
         sums = [sum(scores.log_probabilities[slot] for slot in span) for span in spans]
+        lengths = tuple(len(span) for span in spans)
         if isinstance(request, Complete):
             (span,) = spans
             ranks = [scores.ranks[slot] for slot in span]
-            replies.append(Completed(sums[0], not any(ranks), ranks[0], next(words)))
+            replies.append(Completed(sums[0], not any(ranks), ranks[0], next(words), lengths[0]))
+        elif isinstance(request, Weigh):
+            greedy = tuple(not any(scores.ranks[slot] for slot in span) for span in spans)
+            replies.append(Weighed(tuple(sums), greedy, lengths))
         else:
-            replies.append(Chosen(tuple(sums), tuple(len(span) for span in spans)))
+            replies.append(Chosen(tuple(sums), lengths))
     return replies

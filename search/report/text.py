@@ -9,6 +9,7 @@ from rich.table import Table
 
 from search.study.verdict import Verdict
 from tasks.comparison import Comparison
+from tasks.metrics import PERPLEXITY, shown, shown_change, shown_interval
 from tasks.scoring import Scores
 
 
@@ -21,27 +22,28 @@ def print_verdict(console: Console, verdict: Verdict, metric: str) -> None:
         for part in ("validation", "test")
         for side, parts in verdict.scores.items()
     ]
-    console.print(score_table(rows, metric))
+    print_scores(console, rows, metric)
     for side, parts in verdict.scores.items():
         if parts["test"].degenerate:
             console.print(warning(side, parts["test"]), style="yellow", highlight=False)
     for column, values in verdict.columns.items():
-        console.print(_column(column, values))
+        console.print(_column(column, values, metric))
 
 
 def sentence(verdict: Verdict, metric: str) -> str:
     """The verdict in one sentence with its interval."""
     if verdict.trial is None:
-        score = verdict.scores["baseline"]["test"].score
+        score = shown(metric, verdict.scores["baseline"]["test"].score)
         return (
             f"No composition beat the unedited model on validation; it keeps its "
             f"{metric} of {score:.4f} on test."
         )
     found = verdict.comparisons["test"]
     return (
-        f"{verdict.composition} (trial {verdict.trial}) {_moves(found)} {metric} on test from "
-        f"{found.baseline:.4f} to {found.winner:.4f}: {found.difference:+.4f}, 95 % interval "
-        f"{found.low:+.4f} to {found.high:+.4f}, {_p(found.p_value)} ({found.test}; "
+        f"{verdict.composition} (trial {verdict.trial}) {_moves(found, metric)} {metric} on test "
+        f"from {shown(metric, found.baseline):.4f} to {shown(metric, found.winner):.4f}: "
+        f"{shown_change(metric, found.difference)}, 95 % interval "
+        f"{shown_interval(metric, found.low, found.high)}, {_p(found.p_value)} ({found.test}; "
         f"{found.fixed} fixed, {found.broken} broken of {found.n} questions in "
         f"{found.groups} groups)."
     )
@@ -49,47 +51,77 @@ def sentence(verdict: Verdict, metric: str) -> str:
 
 def warning(side: str, scores: Scores) -> str:
     """What to say when one prediction has taken over."""
-    return (
+    found = (
         f"Warning: {side} answers {scores.top_prediction!r} to {scores.top_share:.0%} of the test "
-        f"questions; always giving the commonest answer scores {scores.majority_baseline:.4f}."
+        "questions"
     )
+    if scores.majority_baseline is None:
+        return f"{found}."
+    return f"{found}; always giving the commonest answer scores {scores.majority_baseline:.4f}."
+
+
+def print_scores(console: Console, rows: Sequence[tuple[str, str, Scores]], metric: str) -> None:
+    """Print scores by part and model, and below them those that only some tasks have."""
+    console.print(score_table(rows, metric))
+    names = list(dict.fromkeys(name for _, _, scores in rows for name in scores.further))
+    if not names:
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("", ""):
+        table.add_column(column)
+    for name in names:
+        table.add_column(name, justify="right")
+    for part, side, scores in rows:
+        values = map(scores.further.get, names)
+        table.add_row(part, side, *("" if v is None else f"{v:.4f}" for v in values))
+    console.print(table)
 
 
 def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
     """A table of scores by part and model; balanced accuracy only where there are classes."""
     balanced = any(scores.balanced_accuracy is not None for _, _, scores in rows)
+    majority = any(scores.majority_baseline is not None for _, _, scores in rows)
+    said = any(scores.top_prediction is not None for _, _, scores in rows)
+    measures = list(dict.fromkeys(name for _, _, scores in rows for name in scores.measures))
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for name in ("n", metric, "loss", *(["balanced"] if balanced else []), "majority"):
+    optional = [*(["balanced"] if balanced else []), *(["majority"] if majority else [])]
+    for name in ("n", metric, *measures, "loss", *optional):
         table.add_column(name, justify="right")
-    table.add_column("commonest", no_wrap=True, max_width=18)
+    if said:
+        table.add_column("commonest", no_wrap=True)
     for part, side, scores in rows:
-        cells = [str(scores.n), f"{scores.score:.4f}", f"{scores.log_loss:.4f}"]
-        if balanced:
-            value = scores.balanced_accuracy
-            cells.append("" if value is None else f"{value:.4f}")
-        cells.append(f"{scores.majority_baseline:.4f}")
-        table.add_row(part, side, *cells, f"{scores.top_prediction!r} {scores.top_share:.0%}")
+        values = [shown(metric, scores.score), *map(scores.measures.get, measures)]
+        values += [scores.log_loss, *([scores.balanced_accuracy] if balanced else [])]
+        values += [scores.majority_baseline] if majority else []
+        cells = [str(scores.n), *("" if value is None else f"{value:.4f}" for value in values)]
+        if said:
+            cells.append(f"{scores.top_prediction!r} {scores.top_share:.0%}")
+        table.add_row(part, side, *cells)
     return table
 
 
-def _column(column: str, values: dict[str, dict[str, float]]) -> Table:
+def _column(column: str, values: dict[str, dict[str, float]], metric: str) -> Table:
     sides = [side for side in ("baseline", "winner") if side in next(iter(values.values()))]
     table = Table(box=None, pad_edge=False)
     table.add_column(f"test by {column}")
     for name in ("n", *sides):
         table.add_column(name, justify="right")
     for value, found in values.items():
-        table.add_row(value, f"{found['n']:.0f}", *(f"{found[side]:.4f}" for side in sides))
+        table.add_row(
+            value, f"{found['n']:.0f}", *(f"{shown(metric, found[side]):.4f}" for side in sides)
+        )
     return table
 
 
-def _moves(found: Comparison) -> str:
+def _moves(found: Comparison, metric: str) -> str:
+    """What happened to the metric; what is bad stands in capitals."""
+    better, worse = ("lowers", "RAISES") if metric == PERPLEXITY else ("raises", "LOWERS")
     if found.low > 0:
-        return "raises"
+        return better
     if found.high < 0:
-        return "LOWERS"
+        return worse
     return "does not clearly change"
 
 

@@ -1,6 +1,7 @@
 """Per-example outcomes in Parquet: one file per evaluation, written once, readable anywhere.
 
 ``pandas.read_parquet("STUDY/outcomes")`` reads them all; the column `evaluation` tells them apart.
+Every measure of the task is a column too.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from tasks.base import Outcome
 
 FOLDER = "outcomes"
 _META = b"laser-search"
+_KINDS = {"str": pa.string(), "float": pa.float64(), "int": pa.int64()}
+_COLUMNS = {
+    field.name: _KINDS[str(field.type).partition(" ")[0]]
+    for field in fields(Outcome)
+    if field.name != "measures"
+}
 
 
 @dataclass(frozen=True)
@@ -28,8 +35,8 @@ class Evaluation:
 
     `name` is the file's stem (``trial-00012``), `study` the study's identity, `effect` what was
     done to the model, `part` the part of the data. `seconds` says where the time went. `score` is
-    the mean score of the outcomes, `log_loss` the mean negative log-probability of the right
-    answers in nats.
+    the weighted mean score of the outcomes, `log_loss` the weighted mean negative log-probability
+    of the right answers in nats.
     """
 
     name: str
@@ -63,10 +70,22 @@ def write_outcomes(folder: Path, evaluation: Evaluation) -> None:
 
 def outcome_bytes(evaluation: Evaluation) -> bytes:
     """One evaluation as a Parquet file in memory."""
-    rows = [asdict(outcome) for outcome in evaluation.outcomes]
-    columns = {key: [row[key] for row in rows] for key in Outcome.__dataclass_fields__}
-    table = pa.table({"evaluation": [evaluation.name] * len(rows), **columns})
-    table = table.replace_schema_metadata({_META: json.dumps(evaluation.facts).encode()})
+    outcomes = evaluation.outcomes
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome.measures)
+    table = pa.table(
+        {
+            "evaluation": pa.array([evaluation.name] * len(outcomes), pa.string()),
+            **{
+                key: pa.array([getattr(outcome, key) for outcome in outcomes], kind)
+                for key, kind in _COLUMNS.items()
+            },
+            **{
+                name: pa.array([outcome.measures.get(name) for outcome in outcomes], pa.float64())
+                for name in names
+            },
+        },
+        metadata={_META: json.dumps(evaluation.facts).encode()},
+    )
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
@@ -91,7 +110,12 @@ def parse_outcomes(data: bytes, study: str, effect: str) -> Evaluation | None:
     if facts["study"] != study or facts["effect"] != effect:
         return None
     rows = table.drop_columns("evaluation").to_pylist()
-    return Evaluation(outcomes=tuple(Outcome(**row) for row in rows), **facts)
+    return Evaluation(outcomes=tuple(_outcome(row) for row in rows), **facts)
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    known = {key: row.pop(key) for key in _COLUMNS if key in row}
+    return Outcome(**known, measures={k: v for k, v in row.items() if v is not None})
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from search.evaluation.predictor import NonFiniteLogits, make_predictor
-from tasks.base import Choose, Classify, Complete
+from tasks.base import Choose, Classify, Complete, Weigh
 from tasks.errors import InputError
 
 FAMILIES = ["gpt2", "llama", "gptj", "gemma2", "cohere", "granite", "opt"]
@@ -23,6 +23,7 @@ REQUESTS = [
     Complete("Paris is in", " France. A longer text"),
     Complete("BBC One, by", " BBC"),
     Complete("is", " it"),
+    Weigh((("Paris is in", " France"), ("The mother tongue of", " France"), ("is", " it is"))),
 ]
 
 
@@ -53,6 +54,12 @@ def _check(model, tokenizer, requests, replies):
             assert reply.rank == rank
             assert reply.greedy is (said == answer)
             assert reply.text == tokenizer.decode(said)
+            assert reply.length_tokens == len(answer)
+        elif isinstance(request, Weigh):
+            found = [_plain(model, tokenizer, *pair) for pair in request.pairs]
+            assert reply.log_likelihoods == pytest.approx([f[0] for f in found], abs=1e-5)
+            assert reply.greedy == tuple(f[1] == f[2] for f in found)
+            assert reply.lengths_tokens == tuple(len(f[2]) for f in found)
         else:
             found = [_plain(model, tokenizer, request.prompt, c) for c in request.choices]
             assert reply.log_likelihoods == pytest.approx([f[0] for f in found], abs=1e-5)

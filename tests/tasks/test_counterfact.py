@@ -67,7 +67,8 @@ def test_right_is_what_greedy_decoding_says(write):
     outcome = TASK.outcome(example, Completed(-0.5, True, 0, " BBC"))
     assert (outcome.score, outcome.log_probability, outcome.prediction) == (1.0, -0.5, "BBC")
     assert (outcome.example_id, outcome.group) == (example.id, example.group)
-    assert TASK.outcome(example, Completed(-9.0, False, 0, " B")).score == 0.0
+    wrong = TASK.outcome(example, Completed(-9.0, False, 7, " B", 2))
+    assert (wrong.score, wrong.rank, wrong.tokens) == (0.0, 7, 2)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from tasks.base import Task
 from tasks.errors import InputError
-from tasks.registry import TASKS, check_head, get_task
+from tasks.registry import TASKS, check_head, describe, get_task
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
@@ -15,6 +15,7 @@ def test_every_task_keeps_the_contract(name):
     assert task.heads <= {"causal", "masked", "classifier"}
     for word in ("licence", "mask" if "masked" in task.heads else "head"):
         assert word in type(task).__doc__.lower()
+    assert 10 < len(describe(task)) < 80
 
 
 def test_an_unknown_task_names_the_nearest():

@@ -68,6 +68,10 @@ def test_a_choice_is_normalised(examples):
     outcome = TASK.outcome(examples[1], Chosen((-3.0, -4.0), (1, 1)))
     assert (outcome.score, outcome.prediction) == (1.0, "negative")
     assert outcome.log_probability == pytest.approx(-math.log(1 + math.exp(-1)))
+    sure = 1 / (1 + math.exp(-1))
+    assert outcome.confidence == pytest.approx(sure)
+    assert outcome.brier == pytest.approx(2 * (1 - sure) ** 2)
+    assert (outcome.tokens, outcome.rank) == (1, None)
 
 
 def test_log_softmax_of_impossible_choices():

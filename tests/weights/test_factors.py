@@ -318,10 +318,13 @@ except ValueError as error:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
-def test_a_read_only_folder_serves_what_it_has_and_refuses_the_rest():
+@pytest.mark.parametrize("lock", [True, False])
+def test_a_read_only_folder_serves_what_it_has_and_refuses_the_rest(lock):
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         stored(FactorCache(root), matrix(24, 40, 0), "m:0.fc_in")
+        if not lock:
+            (root / ".index.lock").unlink()
         folders = [root, *(path for path in root.iterdir() if path.is_dir())]
         for folder in folders:
             folder.chmod(0o555)
