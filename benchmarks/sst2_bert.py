@@ -48,7 +48,7 @@ def make_tokenizer(sentences: list[str], folder: Path) -> BertTokenizerFast:
     trained.train_from_iterator(sentences, vocab_size=6000, min_frequency=2, show_progress=False)
     folder.mkdir(parents=True, exist_ok=True)
     trained.save_model(str(folder))
-    return BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=96)
+    return BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=96)
 
 
 def train(rows: list[tuple[str, int]], folder: Path, layers: int, epochs: int) -> None:
@@ -63,8 +63,6 @@ def train(rows: list[tuple[str, int]], folder: Path, layers: int, epochs: int) -
         intermediate_size=512,
         max_position_embeddings=128,
         num_labels=2,
-        hidden_dropout_prob=0.1,
-        initializer_range=0.05,  # of this width; at the default 0.02 it does not start to learn
     )
     model = BertForSequenceClassification(config).train()
     steps = epochs * (len(rows) // 64)

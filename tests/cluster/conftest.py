@@ -23,7 +23,7 @@ def run() -> Run:
 
     def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            program(*arguments), capture_output=True, text=True, timeout=240, check=False
+            program(*arguments), capture_output=True, text=True, timeout=500, check=False
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done
@@ -43,14 +43,18 @@ def make_study() -> Callable[..., Path]:
 
     def write(folder: Path, workers: int = 1, storage: str | None = None, **search: object) -> Path:
         config: StudyConfig = demo_config(folder, trials=12)
+        folder.mkdir(exist_ok=True)
+        few = Path(config.task.data).read_text(encoding="utf-8").splitlines(keepends=True)[:480]
+        (folder / "questions.jsonl").write_text("".join(few), encoding="utf-8")
+        task = config.task.model_copy(update={"data": str(folder / "questions.jsonl")})
         config = config.model_copy(
             update={
                 "search": config.search.model_copy(update=search),
                 "cluster": config.cluster.model_copy(update={"max_concurrent": workers}),
                 "storage": storage,
+                "task": task,
             }
         )
-        folder.mkdir(exist_ok=True)
         write_config(config, folder / "study.yaml")
         return folder / "study.yaml"
 

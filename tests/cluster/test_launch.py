@@ -148,7 +148,7 @@ def test_the_driver_may_be_killed_at_any_moment() -> None:
     if not script.exists():
         pytest.skip("benchmarks are not shipped with the wheel")
     done = subprocess.run(
-        [sys.executable, script, "--kills", "2", "--trials", "14"],
+        [sys.executable, script, "--kills", "2", "--trials", "14", "--questions", "480"],
         capture_output=True,
         text=True,
         check=False,
