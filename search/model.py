@@ -15,7 +15,7 @@ from tasks.base import Head
 from tasks.errors import InputError, nearest
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
-HeadChoice = Literal["auto", "causal", "masked", "classifier"]
+HeadChoice = Literal["auto", "causal", "masked", "classifier", "seq2seq"]
 
 _SUFFIXES: tuple[tuple[str, Head], ...] = (
     ("ForSequenceClassification", "classifier"),
@@ -23,13 +23,19 @@ _SUFFIXES: tuple[tuple[str, Head], ...] = (
     ("ForCausalLM", "causal"),
     ("LMHeadModel", "causal"),
 )
+_SEQ2SEQ = ("ForConditionalGeneration", "WithLMHeadModel", "MTModel", "EncoderDecoderModel")
+"""Endings of encoder-decoders; models of images and text use the first one too."""
 _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
-def find_head(architectures: list[str] | None, where: str) -> Head:
+def find_head(
+    architectures: list[str] | None, where: str, *, encoder_decoder: bool = False
+) -> Head:
     """Return the head that a checkpoint was saved with. Raises InputError if there is none."""
     for name in architectures or []:
+        if encoder_decoder and name.endswith(_SEQ2SEQ):
+            return "seq2seq"
         for suffix, head in _SUFFIXES:
             if name.endswith(suffix):
                 return head
@@ -44,7 +50,8 @@ class ModelSource:
     """A Hugging Face checkpoint by local folder or hub id.
 
     `dtype` ``auto`` is the checkpoint's own. `trust_remote_code` runs code from the checkpoint and
-    is off unless the user turns it on. Nothing is read before a property is used.
+    is off unless the user turns it on. `chat_template`: prompts are messages in the tokenizer's
+    chat template. Nothing is read before a property is used.
     """
 
     path: str
@@ -52,6 +59,7 @@ class ModelSource:
     head_choice: HeadChoice = "auto"
     dtype: DType = "auto"
     trust_remote_code: bool = False
+    chat_template: bool = False
 
     @cached_property
     def folder(self) -> Path:
@@ -101,10 +109,27 @@ class ModelSource:
 
     @cached_property
     def head(self) -> Head:
-        """The head to load: as chosen, or as the checkpoint was saved."""
+        """The head to load: as chosen, or as the checkpoint was saved.
+
+        Raises InputError if there is none, or if it takes no chat template.
+        """
+        head = self._find_head()
+        if self.chat_template and head != "causal":
+            raise InputError(
+                f"chat_template is on, but {self.path} has a {head} head, which takes no messages; "
+                "leave it out"
+            )
+        return head
+
+    def _find_head(self) -> Head:
         if self.head_choice != "auto":
             return self.head_choice
-        return find_head(getattr(self.config, "architectures", None), self.path)
+        config = self.config
+        return find_head(
+            getattr(config, "architectures", None),
+            self.path,
+            encoder_decoder=bool(getattr(config, "is_encoder_decoder", False)),
+        )
 
     @property
     def _auto_class(self) -> Any:
@@ -114,6 +139,7 @@ class ModelSource:
             "causal": transformers.AutoModelForCausalLM,
             "masked": transformers.AutoModelForMaskedLM,
             "classifier": transformers.AutoModelForSequenceClassification,
+            "seq2seq": transformers.AutoModelForSeq2SeqLM,
         }[self.head]
 
     @cached_property
