@@ -71,6 +71,8 @@ def resume(folder: Path, view: View) -> End:
 
 
 def _drive(plan: Plan, folder: Path, view: View) -> End:
+    for notice in plan.notices:
+        view.note(f"note: {notice}")
     with _ray(plan.config.cluster), view:
         import ray
 

@@ -16,12 +16,12 @@ from ray import tune
 from search.config import StudyConfig
 from search.evaluation.bench import Bench, Progress
 from search.evaluation.setup import open_bench
+from search.plan import open_task
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.outcomes import outcome_bytes, read_outcomes, write_outcomes
 from tasks.base import Example
-from tasks.registry import get_task
 
 METRIC = "score"
 
@@ -43,9 +43,10 @@ class Blueprint:
 
         torch.set_num_threads(self.threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        source = self.config.model.source()
         return open_bench(
-            self.config.model.source(),
-            get_task(self.config.task.name),
+            source,
+            open_task(self.config.task, source.head),
             {"validation": self.validation, "test": self.test},
             Path(self.config.factors),
             study_id=self.study_id,

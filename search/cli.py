@@ -32,25 +32,43 @@ def evaluate(
         typer.Option(help="MATRIX=RHO such as 1.fc_in=0.1; may be repeated."),
     ] = None,
     head: Annotated[
-        Literal["auto", "causal", "masked", "classifier"], typer.Option(help="Which head to load.")
+        Literal["auto", "causal", "masked", "classifier", "seq2seq"],
+        typer.Option(help="Which head to load."),
     ] = "auto",
     validation: Annotated[float, typer.Option(help="Fraction of the validation part.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     factors: Annotated[Path, typer.Option(help="The factor cache.")] = Path("factors"),
+    protocol: Annotated[
+        Literal["auto", "groups", "paper"], typer.Option(help="How to split.")
+    ] = "auto",
+    scoring: Annotated[
+        Literal["default", "paper"], typer.Option(help="Rules; paper has its code's faults.")
+    ] = "default",
+    num_fewshot: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, help="Solved examples per prompt, for lm_eval tasks."),
+    ] = None,
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="First examples of each part, for lm_eval tasks."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a model, and the same model after interventions.
 
     Example: laser-search evaluate ./bert-sst2 --task sst2 --data dev.tsv --intervention 1.fc_in=0.1
     """
+    from search.config import SplitConfig, TaskConfig
     from search.evaluation.direct import evaluate_compositions
 
     found = evaluate_compositions(
         model=model,
         head=head,
-        task_name=task,
-        data=data,
-        split=(split, validation, seed),
+        task=TaskConfig(
+            name=task, data=data, scoring=scoring, num_fewshot=num_fewshot, limit=limit
+        ),
+        part=split,
+        split=SplitConfig(validation=validation, seed=seed, protocol=protocol),
         interventions=intervention or [],
         factors=factors,
     )

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from search.durable import write_text
 from search.model import DType, HeadChoice, ModelSource
 from tasks.errors import InputError, nearest
+from tasks.splits import Protocol
 
 PAPER_RHO = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
 """The grid of the LASER paper, as fractions kept."""
@@ -35,32 +36,55 @@ class Strict(BaseModel):
 
 
 class ModelConfig(Strict):
-    """The model: a local folder or a hub id at a revision."""
+    """The model: a local folder or a hub id at a revision.
+
+    `chat_template` asks an instruction-tuned model each question as a user's message.
+    """
 
     path: str = Field(min_length=1)
     head: HeadChoice = "auto"
     dtype: DType = "auto"
     revision: str | None = None
     trust_remote_code: bool = False
+    chat_template: bool = False
 
     def source(self) -> ModelSource:
         """The checkpoint that this names."""
-        return ModelSource(self.path, self.revision, self.head, self.dtype, self.trust_remote_code)
+        return ModelSource(
+            self.path,
+            self.revision,
+            self.head,
+            self.dtype,
+            self.trust_remote_code,
+            self.chat_template,
+        )
 
 
 class TaskConfig(Strict):
-    """The questions: a task by name, and a local file or hub id where it is not the default."""
+    """The questions: a task by name, and a local file or hub id where it is not the default.
+
+    `scoring` ``paper`` follows LASER's released code, faults included. `num_fewshot` and `limit`
+    are for tasks of lm-evaluation-harness (``lm_eval:NAME``), whose `data` is a folder of YAML.
+    """
 
     name: str
     data: str | None = None
     revision: str | None = None
+    scoring: Literal["default", "paper"] = "default"
+    num_fewshot: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] | None = None
+    limit: Count | None = None
 
 
 class SplitConfig(Strict):
-    """The fraction of examples that the search sees; the rest is the test part."""
+    """The fraction of examples that the search sees; the rest is the test part.
+
+    `protocol`: ``auto`` takes the data's own parts where it has them, else splits by group;
+    ``groups`` always does; ``paper`` takes the first part of the file, unshuffled.
+    """
 
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     seed: int = 0
+    protocol: Protocol = "auto"
 
 
 class RhoRange(Strict):

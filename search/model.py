@@ -15,7 +15,7 @@ from tasks.base import Head
 from tasks.errors import InputError, nearest
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
-HeadChoice = Literal["auto", "causal", "masked", "classifier"]
+HeadChoice = Literal["auto", "causal", "masked", "classifier", "seq2seq"]
 
 _SUFFIXES: tuple[tuple[str, Head], ...] = (
     ("ForSequenceClassification", "classifier"),
@@ -23,16 +23,27 @@ _SUFFIXES: tuple[tuple[str, Head], ...] = (
     ("ForCausalLM", "causal"),
     ("LMHeadModel", "causal"),
 )
+_SEQ2SEQ = ("ForConditionalGeneration", "WithLMHeadModel", "MTModel", "EncoderDecoderModel")
+"""Endings of encoder-decoders; models of images and text use the first one too."""
 _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
-def find_head(architectures: list[str], where: str) -> Head:
-    """Return the head that a checkpoint was saved with. Raises InputError if there is none."""
+def saved_heads(architectures: list[str], *, encoder_decoder: bool = False) -> list[Head]:
+    """The heads that a checkpoint was saved with, by the names of its classes."""
+    found: list[Head] = []
     for name in architectures:
-        for suffix, head in _SUFFIXES:
-            if name.endswith(suffix):
-                return head
+        if encoder_decoder and name.endswith(_SEQ2SEQ):
+            found.append("seq2seq")
+        else:
+            found += [head for suffix, head in _SUFFIXES if name.endswith(suffix)]
+    return found
+
+
+def find_head(architectures: list[str], where: str, *, encoder_decoder: bool = False) -> Head:
+    """Return the head that a checkpoint was saved with. Raises InputError if there is none."""
+    for head in saved_heads(architectures, encoder_decoder=encoder_decoder):
+        return head
     raise InputError(
         f"{where} was saved as {', '.join(architectures) or 'nothing'}, which has none of the "
         f"heads {', '.join(get_args(Head))}; name one with head:"
@@ -44,7 +55,8 @@ class ModelSource:
     """A Hugging Face checkpoint by local folder or hub id.
 
     `dtype` ``auto`` is the checkpoint's own. `trust_remote_code` runs code from the checkpoint and
-    is off unless the user turns it on. Nothing is read before a property is used.
+    is off unless the user turns it on. `chat_template`: prompts are messages in the tokenizer's
+    chat template. Nothing is read before a property is used.
     """
 
     path: str
@@ -52,6 +64,7 @@ class ModelSource:
     head_choice: HeadChoice = "auto"
     dtype: DType = "auto"
     trust_remote_code: bool = False
+    chat_template: bool = False
 
     @cached_property
     def folder(self) -> Path:
@@ -101,15 +114,28 @@ class ModelSource:
 
     @cached_property
     def head(self) -> Head:
-        """The head to load: as chosen, or as the checkpoint was saved."""
-        architectures: list[str] = getattr(self.config, "architectures", None) or []
+        """The head to load: as chosen, or as the checkpoint was saved.
+
+        Raises InputError if there is none, or if it takes no chat template.
+        """
+        head = self._find_head()
+        if self.chat_template and head != "causal":
+            raise InputError(
+                f"chat_template is on, but {self.path} has a {head} head, which takes no messages; "
+                "leave it out"
+            )
+        return head
+
+    def _find_head(self) -> Head:
+        names: list[str] = getattr(self.config, "architectures", None) or []
+        encoder_decoder = bool(getattr(self.config, "is_encoder_decoder", False))
         if self.head_choice == "auto":
-            return find_head(architectures, self.path)
-        saved = {head for name in architectures for s, head in _SUFFIXES if name.endswith(s)}
+            return find_head(names, self.path, encoder_decoder=encoder_decoder)
+        saved = saved_heads(names, encoder_decoder=encoder_decoder)
         if saved and self.head_choice not in saved:
             raise InputError(
                 f"head {self.head_choice!r} of {self.path} would be untrained: it was saved as "
-                f"{', '.join(architectures)}; use head: {' or '.join(sorted(saved))}, or auto"
+                f"{', '.join(names)}; use head: {' or '.join(sorted(set(saved)))}, or auto"
             )
         return self.head_choice
 
@@ -121,6 +147,7 @@ class ModelSource:
             "causal": transformers.AutoModelForCausalLM,
             "masked": transformers.AutoModelForMaskedLM,
             "classifier": transformers.AutoModelForSequenceClassification,
+            "seq2seq": transformers.AutoModelForSeq2SeqLM,
         }[self.head]
 
     @cached_property

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.config import StudyConfig
+from search.config import StudyConfig, TaskConfig
 from search.model import ModelSource
 from search.space import Space
 from search.strategies.registry import check_strategy
 from search.weights.matrices import Matrix, find_matrices
 from search.weights.refs import MatrixRef
-from tasks.base import Task
-from tasks.datasets import Split, split_by_group
+from tasks.base import Example, Head, Task
+from tasks.datasets import Split
+from tasks.identity import count_duplicates
+from tasks.paper import PaperScoring
 from tasks.registry import check_head, get_task
+from tasks.splits import split_examples
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,44 @@ class Plan:
         chosen = set(self.space.matrices)
         return tuple(matrix for matrix in self.matrices if matrix.ref in chosen)
 
+    @property
+    def notices(self) -> list[str]:
+        """What people should know about the data before they trust a score."""
+        return data_notices([*self.split.validation, *self.split.test])
+
+
+def open_task(config: TaskConfig, head: Head) -> Task:
+    """The task as configured, for a model with this head. Raises InputError."""
+    task = get_task(
+        config.name, num_fewshot=config.num_fewshot, limit=config.limit, folder=config.data
+    )
+    check_head(task, head)
+    return PaperScoring(task, head) if config.scoring == "paper" else task
+
+
+def data_notices(examples: Sequence[Example]) -> list[str]:
+    """Sentences on repeated and contradictory examples; empty where there are none."""
+    found = count_duplicates(examples)
+    notices = []
+    if found.exact:
+        notices.append(f"{found.exact} of {len(examples)} examples repeat another one exactly")
+    if found.contradictory:
+        notices.append(
+            f"{found.contradictory} of {len(examples)} examples share their question with one "
+            "that has another answer"
+        )
+    return notices
+
 
 def make_plan(config: StudyConfig) -> Plan:
     """Check a configuration against its task, data and model, cheapest first. Raises InputError."""
     check_strategy(config.search.strategy)
-    task = get_task(config.task.name)
     source = config.model.source()
-    check_head(task, source.head)
+    task = open_task(config.task, source.head)
     examples = task.load(config.task.data, config.task.revision)
     for example in examples:
         task.request(example, source.head)  # a question that this head cannot be asked raises here
-    split = split_by_group(examples, config.split.validation, config.split.seed)
+    chosen = config.split
+    split = split_examples(examples, chosen.validation, chosen.seed, chosen.protocol)
     matrices = tuple(find_matrices(source.skeleton()))
     return Plan(config, source, task, split, matrices, Space.build(config.space, matrices))

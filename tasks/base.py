@@ -177,7 +177,8 @@ class Example:
     split. `prompt`, `answer`, `choices`: as the task's docstring says. `label`: index of the right
     choice or class, None for open answers. `columns`: further data columns, for breakdowns.
     `text_pair`: the second sentence of a classification example, if any. `part`: where the data
-    set itself says which examples are for validation and which for test, else empty.
+    set itself says which examples are for validation and which for test, else empty. `pairs`: what
+    a Weigh asks, where the task has its own prompt for each choice.
     """
 
     id: str
@@ -189,6 +190,7 @@ class Example:
     columns: Mapping[str, Column] = field(default_factory=dict)
     text_pair: str | None = None
     part: Literal["", "validation", "test"] = ""
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

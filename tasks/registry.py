@@ -12,10 +12,15 @@ from tasks.base import Head, Task
 from tasks.bigbench import SUBSETS, BigBench
 from tasks.bios import BiosGender, BiosProfession
 from tasks.counterfact import CounterFact
+from tasks.counterfact_generated import CounterFactGenerated
 from tasks.errors import InputError, nearest
 from tasks.fever import Fever
 from tasks.glue import PARTS, Glue
+from tasks.hotpotqa import HotpotQA
 from tasks.jsonl import Jsonl
+from tasks.lm_eval import PREFIX, LmEval
+from tasks.perplexity import CORPORA, Perplexity
+from tasks.samsum import SamSum
 from tasks.sst2 import Sst2
 from tasks.truthfulqa import TruthfulQA
 
@@ -31,20 +36,40 @@ BUILT_IN: tuple[Task, ...] = (
     BiosGender(),
     BiosProfession(),
     CounterFact(),
+    CounterFactGenerated(),
     Fever(),
     *(Glue(part) for part in PARTS),
+    HotpotQA(),
     Jsonl(),
+    *(Perplexity(corpus) for corpus in ("", *CORPORA)),
+    SamSum(),
     Sst2(),
     TruthfulQA(),
 )
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in BUILT_IN})
 
 
-def get_task(name: str) -> Task:
-    """Return the task called `name`, built in or installed.
+def get_task(
+    name: str,
+    *,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    folder: str | None = None,
+) -> Task:
+    """Return the task called `name`, built in, installed, or ``lm_eval:NAME``.
 
+    `num_fewshot` (solved examples in each prompt), `limit` (first examples of each part) and
+    `folder` (of YAML tasks) are for tasks of lm-evaluation-harness, which make sense of them.
     Raises InputError with the nearest name, or when an installed one cannot be used.
     """
+    if name.startswith(PREFIX):
+        return LmEval(name, num_fewshot, limit, folder)
+    for option, value in (("num_fewshot", num_fewshot), ("limit", limit)):
+        if value is not None:
+            raise InputError(
+                f"{option} {value} does not apply to task {name!r}; it is for tasks of "
+                f"lm-evaluation-harness, such as {PREFIX}arc_easy"
+            )
     if name in TASKS:
         return TASKS[name]
     installed = _installed()
@@ -59,7 +84,7 @@ def get_task(name: str) -> Task:
 
 def all_tasks() -> list[Task]:
     """Every task by name. Installed ones that cannot be used are left out with a warning."""
-    found = dict(TASKS)
+    found = {**TASKS, f"{PREFIX}NAME": LmEval(f"{PREFIX}NAME")}
     for name, point in _installed().items():
         try:
             found[name] = _load(point)

@@ -103,6 +103,9 @@ class Bench:
             log_loss=log_loss,
             seconds=rounded,
             outcomes=in_order,
+            truncated=sum(
+                getattr(prepared, "truncated", 0) for _, prepared in self._prepared[job.part]
+            ),
         )
 
     def _prepare(self, part: str) -> list[tuple[list[Example], Any]]:

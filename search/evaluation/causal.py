@@ -5,77 +5,168 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from search.evaluation.batching import Scored, TokenRow, merge_prefixes
+import torch
+
+from search.evaluation.batching import Budget, Scored, TokenRow, merge_prefixes
+from search.evaluation.chat import ChatTemplate
 from search.evaluation.encoding import Encoder, Ids, max_tokens
-from search.evaluation.prepared import Prepared, assemble, flatten, prepare_batches
+from search.evaluation.generation import (
+    CausalSteps,
+    Continuation,
+    GreedyDecoder,
+    Prompt,
+    PromptBatch,
+    pack_prompts,
+)
+from search.evaluation.prepared import (
+    SCORED_CELLS,
+    Prepared,
+    answers_of,
+    assemble,
+    flatten,
+    prepare_batches,
+)
 from search.evaluation.token_scorer import TokenScorer
-from tasks.base import Head, Reply, Request
+from tasks.base import Choose, Complete, Generate, Head, Reply, Request, TokenNll, Weigh
 from tasks.errors import InputError
+
+WINDOW_TOKENS = 2048
+"""Window of a model that has no limit of its own."""
 
 
 class CausalPredictor:
-    """A causal language model that chooses and completes.
+    """A causal language model that chooses, completes, generates and reads texts.
 
     A row is the prompt and all but the last token of the answer; the answer's tokens are scored
     where they are predicted. Equal rows and rows that begin another run once, so choices of one
     token cost one pass per question. A prompt that is too long loses its left end, which
-    `Prepared.truncated` counts.
+    `Prepared.truncated` counts. A whole text (TokenNll) begins after what the tokenizer puts before
+    a text, else after its BOS or EOS, and is never cut. With `chat`, every prompt is a user's
+    message in the tokenizer's chat template, and the answer is the assistant's.
     """
 
     head: Head = "causal"
 
-    def __init__(self, model: Any, tokenizer: Any, tokens_per_batch: int = 8192) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, tokens_per_batch: int = 8192, *, chat: bool = False
+    ) -> None:
         self.scorer = TokenScorer(model)
+        self.decoder = GreedyDecoder(model, tokenizer)
+        self.chat = ChatTemplate(tokenizer) if chat else None
         self.tokenizer = tokenizer
         self.encoder = Encoder(tokenizer)
         self.limit_tokens = max_tokens(model, tokenizer)
         self.tokens_per_batch = tokens_per_batch
 
     def prepare(self, requests: Sequence[Request]) -> Prepared:
-        """Tokenise `requests` (Choose, Complete) into batches. Raises InputError for others."""
-        questions = flatten(requests, self.head)
-        rows, answers = [], []
+        """Tokenise `requests` into batches. Raises InputError for a Classify."""
+        if self.chat:
+            requests = [self.chat.wrap(request) for request in requests]
+        questions = flatten(requests, self.head, (Complete, Choose, Weigh, Generate, TokenNll))
+        texts = [
+            request if isinstance(request, TokenNll) else None
+            for request in requests
+            for _ in range(answers_of(request))
+        ]
+        rows: list[TokenRow] = []
+        answers = []
         slot = truncated = 0
-        for prompt, answer in self.encoder.split(questions):
-            row, cut = self._row(prompt, answer, slot)
-            rows.append(row)
+        for text, (prompt, answer) in zip(texts, self.encoder.split(questions), strict=True):
+            if text is None:
+                row, cut = self._row(prompt, answer, slot)
+                rows.append(row)
+                truncated += cut
+            else:
+                rows += self._windows(text, answer, slot)
             answers.append(answer)
-            truncated += cut
             slot += len(answer)
+        prompts, cut_prompts = self._prompts(requests)
         return prepare_batches(
             requests,
             merge_prefixes(rows),
             answers,
-            truncated,
+            truncated + cut_prompts,
             self.scorer,
             self.tokens_per_batch,
             self.tokenizer.unk_token_id,
+            prompts,
         )
 
     def answer(self, prepared: Prepared) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""
         scores = self.scorer.score(prepared.batches, prepared.slots)
-        return assemble(prepared, scores, self.tokenizer)
+        continuations: dict[int, Continuation] = {}
+        with torch.inference_mode():
+            for batch in prepared.prompts:
+                steps = CausalSteps(self.scorer.model, batch)
+                continuations |= self.decoder.decode(steps, batch.prompts)
+        return assemble(prepared, scores, self.tokenizer, continuations)
 
     def _row(self, prompt: Ids, answer: Ids, slot: int) -> tuple[TokenRow, bool]:
-        context = self.encoder.open(prompt) or self._start()
         read = answer[:-1]
-        excess = 0
-        if self.limit_tokens is not None:
-            excess = max(0, len(context) + len(read) - self.limit_tokens)
-        if excess:
-            kept = len(context) - len(prompt)
-            if excess >= len(prompt):
-                raise InputError(
-                    f"an answer of {len(answer)} tokens leaves no room for its prompt in the "
-                    f"model's {self.limit_tokens}; shorten it"
-                )
-            context = context[:kept] + context[kept + excess :]
+        context, cut = self._context(prompt, len(read), "an answer", len(answer))
         first = len(context) - 1
         scored = tuple(
             Scored(first + step, token, slot + step) for step, token in enumerate(answer)
         )
-        return TokenRow(context + read, scored), excess > 0
+        return TokenRow(context + read, scored), cut
+
+    def _context(self, prompt: Ids, room: int, what: str, length: int) -> tuple[Ids, bool]:
+        """What is read before `room` further tokens, and whether the prompt's left end was cut."""
+        # A chat template spells out its own beginning, as `apply_chat_template` has it.
+        context = (prompt if self.chat else self.encoder.open(prompt)) or self._start()
+        excess = 0
+        if self.limit_tokens is not None:
+            excess = max(0, len(context) + room - self.limit_tokens)
+        if not excess:
+            return context, False
+        kept = len(context) - len(prompt)
+        if excess >= len(prompt):
+            raise InputError(
+                f"{what} of {length} tokens leaves no room for its prompt in the "
+                f"model's {self.limit_tokens}; shorten it"
+            )
+        return context[:kept] + context[kept + excess :], True
+
+    def _windows(self, request: TokenNll, text: Ids, slot: int) -> list[TokenRow]:
+        """The text in windows; each token is predicted in one of them."""
+        limit = self.limit_tokens or WINDOW_TOKENS
+        window = min(request.window_tokens or limit, limit)
+        stride = min(request.stride_tokens or window, window)
+        start = self.encoder.open(()) or self._start()
+        stream = start + text
+        rows = []
+        done = 0
+        while done < len(text):
+            end = min(len(text), done + stride if done else window - len(start) + 1)
+            last = len(start) + end - 1  # the token before the last that is predicted
+            first = max(0, last - window)
+            scored = tuple(
+                Scored(len(start) + token - 1 - first, text[token], slot + token)
+                for token in range(done, end)
+            )
+            rows.append(TokenRow(stream[first:last], scored))
+            done = end
+        return rows
+
+    def _prompts(self, requests: Sequence[Request]) -> tuple[tuple[PromptBatch, ...], int]:
+        """What is to be generated, as batches, and how many prompts were cut."""
+        asked = [(n, r) for n, r in enumerate(requests) if isinstance(r, Generate)]
+        # A space at the end belongs to the next word, here as where answers are scored.
+        encoded = self.encoder.plain([request.prompt.rstrip(" ") for _, request in asked])
+        prompts = []
+        truncated = 0
+        for (place, request), ids in zip(asked, encoded, strict=True):
+            room = request.max_new_tokens - 1
+            context, cut = self._context(ids, room, "a continuation", request.max_new_tokens)
+            prompts.append(
+                Prompt(context, request.max_new_tokens, request.stop, request.enough, (place,))
+            )
+            truncated += cut and not request.answer
+        scorer = self.scorer
+        rows = max(1, SCORED_CELLS // scorer.vocabulary)
+        budget = Budget.of(self.tokens_per_batch, rows, scorer.device)
+        return pack_prompts(prompts, budget, scorer.pad_id, scorer.device, left=True), truncated
 
     def _start(self) -> Ids:
         """What stands before an answer without a prompt: BOS, or the end of an earlier text."""

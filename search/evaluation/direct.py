@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from search.composition import Composition
+from search.config import SplitConfig, TaskConfig
 from search.evaluation.setup import open_bench
 from search.model import HeadChoice, ModelSource
-from search.report.text import print_scores, warning
+from search.plan import data_notices, open_task
+from search.report.text import print_scores, truncation_notices, warning
 from search.study.jobs import Job
 from tasks.base import Example
 from tasks.comparison import Comparison, compare
-from tasks.datasets import split_by_group
 from tasks.metrics import shown_change, shown_interval
-from tasks.registry import check_head, get_task
 from tasks.scoring import Scores, summarise
+from tasks.splits import split_examples
 
 
 @dataclass(frozen=True)
 class Direct:
-    """The scores by composition text, ``baseline`` first, and their comparison if there are two."""
+    """The scores by composition text, ``baseline`` first, and their comparison if there are two.
+
+    `notices`: what to know about the data before trusting a score.
+    """
 
     metric: str
     part: str
     scores: dict[str, Scores]
     comparison: Comparison | None
+    notices: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -37,6 +42,8 @@ class Direct:
         from rich.console import Console
 
         console = Console()
+        for notice in self.notices:
+            console.print(f"Note: {notice}", style="yellow", highlight=False, markup=False)
         rows = [(self.part, name, scores) for name, scores in self.scores.items()]
         print_scores(console, rows, self.metric)
         for name, scores in self.scores.items():
@@ -55,37 +62,38 @@ def evaluate_compositions(
     *,
     model: str,
     head: HeadChoice,
-    task_name: str,
-    data: str | None,
-    split: tuple[str, float, int],
+    task: TaskConfig,
+    part: Literal["all", "validation", "test"],
+    split: SplitConfig,
     interventions: list[str],
     factors: Path,
 ) -> Direct:
     """Evaluate the baseline and, if there are interventions, the composition. Raises InputError."""
     composition = Composition.parse(interventions)
-    task = get_task(task_name)
     source = ModelSource(model, head_choice=head)
-    check_head(task, source.head)
-    part, fraction, seed = split
-    examples = _examples(task.load(data), part, fraction, seed)
+    asked = open_task(task, source.head)
+    examples = _examples(asked.load(task.data, task.revision), part, split)
     for example in examples:
-        task.request(example, source.head)
-    bench = open_bench(source, task, {part: examples}, factors)
+        asked.request(example, source.head)
+    bench = open_bench(source, asked, {part: examples}, factors)
     with bench.editor.applied(composition):
         pass  # bad interventions are refused, and factors computed, before anything is evaluated
     wanted = [Composition()] + ([composition] if composition.interventions else [])
-    outcomes = {
-        str(wish): bench.evaluate(Job(str(wish), wish, "", part)).outcomes  # type: ignore[arg-type]
+    found = {
+        str(wish): bench.evaluate(Job(str(wish), wish, "", part))  # type: ignore[arg-type]
         for wish in wanted
     }
-    scores = {name: summarise(found, examples) for name, found in outcomes.items()}
-    pair = list(outcomes.values())
+    scores = {name: summarise(one.outcomes, examples) for name, one in found.items()}
+    pair = [one.outcomes for one in found.values()]
     comparison = compare(pair[0], pair[1]) if len(pair) == 2 else None
-    return Direct(task.metric, part, scores, comparison)
+    notices = data_notices(examples) + truncation_notices(
+        part, next(iter(found.values())).truncated
+    )
+    return Direct(asked.metric, part, scores, comparison, notices)
 
 
-def _examples(examples: list[Example], part: str, fraction: float, seed: int) -> list[Example]:
+def _examples(examples: list[Example], part: str, split: SplitConfig) -> list[Example]:
     if part == "all":
         return examples
-    split = split_by_group(examples, fraction, seed)
-    return split.validation if part == "validation" else split.test
+    parts = split_examples(examples, split.validation, split.seed, split.protocol)
+    return parts.validation if part == "validation" else parts.test

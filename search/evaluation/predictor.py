@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from search.evaluation.causal import CausalPredictor
 from search.evaluation.classifier import ClassifierPredictor
 from search.evaluation.masked import MaskedPredictor
+from search.evaluation.seq2seq import Seq2SeqPredictor
 from search.evaluation.token_scorer import NonFiniteLogits
 from tasks.base import Head, Predictor
 from tasks.errors import InputError
@@ -16,24 +17,30 @@ __all__ = [
     "ClassifierPredictor",
     "MaskedPredictor",
     "NonFiniteLogits",
+    "Seq2SeqPredictor",
     "make_predictor",
 ]
 
 
 def make_predictor(
-    head: Head, model: Any, tokenizer: Any, tokens_per_batch: int = 8192
+    head: Head, model: Any, tokenizer: Any, tokens_per_batch: int = 8192, *, chat: bool = False
 ) -> Predictor:
     """Return the predictor that asks `model` (a Hugging Face model with this head) questions.
 
     `tokens_per_batch`: tokens of one forward pass, padding included. The model is put into
-    evaluation mode and stays where it is. Raises InputError when the head is unknown, or model or
+    evaluation mode and stays where it is. `chat`: prompts are messages in the tokenizer's chat
+    template (causal only). Raises InputError when the head is unknown, or model or
     tokenizer lack what it needs.
     """
+    if chat and head != "causal":
+        raise InputError(f"chat_template is on, but a {head} head takes no messages; leave it out")
     match head:
         case "causal":
-            return CausalPredictor(model, tokenizer, tokens_per_batch)
+            return CausalPredictor(model, tokenizer, tokens_per_batch, chat=chat)
+        case "seq2seq":
+            return Seq2SeqPredictor(model, tokenizer, tokens_per_batch)
         case "masked":
             return MaskedPredictor(model, tokenizer, tokens_per_batch)
         case "classifier":
             return ClassifierPredictor(model, tokenizer, tokens_per_batch)
-    raise InputError(f"head {head!r} does not exist; expected causal, masked or classifier")
+    raise InputError(f"head {head!r} does not exist; expected one of {', '.join(get_args(Head))}")

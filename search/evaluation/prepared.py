@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from search.evaluation.batching import Batch, Budget, TokenRow, collate, pack
 from search.evaluation.encoding import Ids
+from search.evaluation.generation import Continuation, PromptBatch
 from search.evaluation.token_scorer import TokenScorer, TokenScores
-from tasks.base import Choose, Chosen, Complete, Completed, Reply, Request, Weigh, Weighed
+from tasks.base import (
+    Choose,
+    Chosen,
+    Complete,
+    Completed,
+    Generate,
+    Generated,
+    Reply,
+    Request,
+    TokenNll,
+    TokenNlls,
+    Weigh,
+    Weighed,
+)
 from tasks.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -23,9 +38,10 @@ SCORED_CELLS = 2**27
 class Prepared:
     """Requests as batches; made once, answered by any number of trials.
 
-    `spans`: per request the slots of its answer (Complete) or of each choice or pair. `slots`:
+    `spans`: per request the slots of its answer or text, or of each choice or pair. `slots`:
     results in all. `truncated`: answers whose prompt was cut to the model's length. `unknown`:
-    answers that the tokenizer can only write with its token for unknown words.
+    answers that the tokenizer can only write with its token for unknown words. `prompts`: what is
+    to be continued; requests that ask the same share a place in it.
     """
 
     batches: tuple[Batch, ...]
@@ -34,12 +50,30 @@ class Prepared:
     slots: int
     truncated: int
     unknown: int
+    prompts: tuple[PromptBatch, ...] = ()
 
 
-def flatten(requests: Sequence[Request], head: str) -> list[tuple[str, str]]:
-    """All (prompt, answer) pairs: one for a Complete, one per choice of a Choose or Weigh."""
+ANSWERED_BY = {"Classify": "classifier", "Generate": "causal or seq2seq", "TokenNll": "causal"}
+"""Heads that answer what not every language model does."""
+
+
+def flatten(
+    requests: Sequence[Request],
+    head: str,
+    kinds: tuple[type, ...] = (Complete, Choose, Weigh),
+) -> list[tuple[str, str]]:
+    """All (prompt, answer) pairs: one for each answer, choice or whole text; `answers_of` each.
+
+    Raises InputError for a request that is not of `kinds`.
+    """
     pairs: list[tuple[str, str]] = []
     for request in requests:
+        if not isinstance(request, kinds):
+            name = type(request).__name__
+            needed = ANSWERED_BY.get(name, "causal or masked")
+            raise InputError(
+                f"a {head} head cannot answer {name}; use a model with a {needed} head"
+            )
         match request:
             case Complete(prompt, answer):
                 pairs.append((prompt, answer))
@@ -47,11 +81,10 @@ def flatten(requests: Sequence[Request], head: str) -> list[tuple[str, str]]:
                 pairs.extend((prompt, choice) for choice in choices)
             case Weigh(own):
                 pairs.extend(own)
-            case _:
-                raise InputError(
-                    f"a {head} head cannot answer {type(request).__name__}; "
-                    "use a model with a classification head"
-                )
+            case Generate(prompt, _, answer) if answer:
+                pairs.append((prompt, answer))
+            case TokenNll(text):
+                pairs.append(("", text))
     return pairs
 
 
@@ -63,73 +96,101 @@ def prepare_batches(
     scorer: TokenScorer,
     tokens_per_batch: int,
     unknown_id: int | None,
+    prompts: Sequence[PromptBatch] = (),
 ) -> Prepared:
     """Pack `rows` and note which slots answer which request.
 
     `answers`: the tokens of each flattened answer, whose slots follow one another.
     """
+    pad_id = scorer.pad_id
+    scored = max(1, SCORED_CELLS // scorer.vocabulary)
+    packed = pack(rows, Budget.of(tokens_per_batch, scored, scorer.device))
+    if packed:
+        scorer.calibrate(collate(packed[0][:2], pad_id, scorer.device))
+    batches = tuple(collate(group, pad_id, scorer.device) for group in packed)
+    return finish(batches, requests, answers, truncated, unknown_id, prompts)
+
+
+def finish(
+    batches: Sequence[Batch],
+    requests: Sequence[Request],
+    answers: Sequence[Ids],
+    truncated: int,
+    unknown_id: int | None,
+    prompts: Sequence[PromptBatch] = (),
+) -> Prepared:
+    """Note which slots answer which request, and say what was cut or is unknown."""
     spans: list[tuple[range, ...]] = []
     remaining = map(len, answers)
     start = 0
     for request in requests:
         parts = []
-        for _ in range(_answers_of(request)):
+        for _ in range(answers_of(request)):
             length = next(remaining)
             parts.append(range(start, start + length))
             start += length
         spans.append(tuple(parts))
-    pad_id = _pad_id(scorer)
-    scored = max(1, SCORED_CELLS // scorer.vocabulary)
-    packed = pack(rows, Budget.of(tokens_per_batch, scored, scorer.device))
-    if packed:
-        scorer.calibrate(collate(packed[0][:2], pad_id, scorer.device))
     unknown = sum(unknown_id in answer for answer in answers)
     if truncated:
-        log.warning("%d of %d prompts were cut to the model's length", truncated, len(answers))
+        log.warning("%d of %d prompts were cut to the model's length", truncated, len(requests))
     if unknown:
         log.warning("%d of %d answers have words unknown to the tokenizer", unknown, len(answers))
-    batches = tuple(collate(group, pad_id, scorer.device) for group in packed)
-    return Prepared(batches, tuple(requests), tuple(spans), start, truncated, unknown)
+    return Prepared(
+        tuple(batches), tuple(requests), tuple(spans), start, truncated, unknown, tuple(prompts)
+    )
 
 
-def _answers_of(request: Request) -> int:
+def answers_of(request: Request) -> int:
+    """How many answers of a request are scored."""
     match request:
         case Choose(_, choices):
             return len(choices)
         case Weigh(pairs):
             return len(pairs)
+        case Generate(_, _, answer):
+            return int(bool(answer))
     return 1
 
 
-def _pad_id(scorer: TokenScorer) -> int:
-    """The model's padding token; any other serves as well, since padding is masked."""
-    pad = scorer.model.config.get_text_config().pad_token_id
-    return pad if isinstance(pad, int) and 0 <= pad < scorer.vocabulary else 0
+def assemble(
+    prepared: Prepared,
+    scores: TokenScores,
+    tokenizer: Any,
+    continuations: Mapping[int, Continuation] = MappingProxyType({}),
+) -> list[Reply]:
+    """Replies in the order of the requests; `continuations` by the place of their request."""
+    words = iter(_said(prepared, scores, tokenizer))
+    replies: list[Reply] = []
+    for place, (request, spans) in enumerate(zip(prepared.requests, prepared.spans, strict=True)):
+        sums = tuple(sum(scores.log_probabilities[slot] for slot in span) for span in spans)
+        lengths = tuple(len(span) for span in spans)
+        match request:
+            case Complete():
+                ranks = [scores.ranks[slot] for slot in spans[0]]
+                replies.append(
+                    Completed(sums[0], not any(ranks), ranks[0], next(words), lengths[0])
+                )
+            case Weigh():
+                greedy = tuple(not any(scores.ranks[slot] for slot in span) for span in spans)
+                replies.append(Weighed(sums, greedy, lengths))
+            case Generate():
+                text, length = continuations[place]
+                replies.append(Generated(text, length, sum(sums), sum(lengths)))
+            case TokenNll():
+                replies.append(TokenNlls(-sums[0], lengths[0]))
+            case _:
+                replies.append(Chosen(sums, lengths))
+    return replies
 
 
-def assemble(prepared: Prepared, scores: TokenScores, tokenizer: Any) -> list[Reply]:
-    """Replies in the order of the requests."""
-    open_spans = [
-        spans[0]
+def _said(prepared: Prepared, scores: TokenScores, tokenizer: Any) -> list[str]:
+    """The model's first choices at the places of each open answer, decoded; equal ones once."""
+    said = [
+        tuple(scores.tops[slot] for slot in spans[0])
         for request, spans in zip(prepared.requests, prepared.spans, strict=True)
         if isinstance(request, Complete)
     ]
-    said = [tuple(scores.tops[slot] for slot in span) for span in open_spans]
     unique = list(dict.fromkeys(said))
     decoded = tokenizer.batch_decode([list(ids) for ids in unique]) if unique else []
     texts = dict(zip(unique, decoded, strict=True))
-    words = iter(texts[ids] for ids in said)
-    replies: list[Reply] = []
-    for request, spans in zip(prepared.requests, prepared.spans, strict=True):
-        sums = [sum(scores.log_probabilities[slot] for slot in span) for span in spans]
-        lengths = tuple(len(span) for span in spans)
-        if isinstance(request, Complete):
-            (span,) = spans
-            ranks = [scores.ranks[slot] for slot in span]
-            replies.append(Completed(sums[0], not any(ranks), ranks[0], next(words), lengths[0]))
-        elif isinstance(request, Weigh):
-            greedy = tuple(not any(scores.ranks[slot] for slot in span) for span in spans)
-            replies.append(Weighed(tuple(sums), greedy, lengths))
-        else:
-            replies.append(Chosen(tuple(sums), lengths))
-    return replies
+    return [texts[ids] for ids in said]

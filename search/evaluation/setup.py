@@ -31,6 +31,10 @@ def open_bench(
     model = source.load(device)
     editor = Editor(model, find_matrices(model), FactorCache(factors))
     predictor = make_predictor(
-        source.head, model, source.tokenizer(), tokens_per_batch=tokens_per_batch
+        source.head,
+        model,
+        source.tokenizer(),
+        tokens_per_batch=tokens_per_batch,
+        chat=source.chat_template,
     )
     return Bench(editor, predictor, task, parts, study_id=study_id, chunks=chunks)

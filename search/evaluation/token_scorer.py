@@ -48,6 +48,9 @@ class TokenScorer:
         self.model = model.eval()
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.vocabulary = int(model.config.get_text_config().vocab_size)
+        pad = model.config.get_text_config().pad_token_id
+        # The model's padding token; any other serves as well, since padding is masked.
+        self.pad_id = pad if isinstance(pad, int) and 0 <= pad < self.vocabulary else 0
         self.picks_before_head = False
         self._calibrated = False
         parameters = inspect.signature(model.forward).parameters
@@ -74,9 +77,7 @@ class TokenScorer:
 
     def run(self, batch: Batch) -> Tensor:
         """One forward pass: logits [scored, vocabulary] at the scored places of `batch`."""
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if batch.token_type_ids is not None:
-            inputs["token_type_ids"] = batch.token_type_ids
+        inputs = self.inputs(batch)
         if not self.picks_before_head:
             logits: Tensor = self.model(**inputs, **self._options).logits
             device = logits.device
@@ -84,6 +85,13 @@ class TokenScorer:
         with _picking(self.model.get_output_embeddings(), batch):
             logits = self.model(**inputs, **self._options).logits
         return logits.squeeze(0)
+
+    def inputs(self, batch: Batch) -> dict[str, Any]:
+        """What the model is called with."""
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if batch.token_type_ids is not None:
+            inputs["token_type_ids"] = batch.token_type_ids
+        return inputs
 
     def score(self, batches: Sequence[Batch], slots: int) -> TokenScores:
         """Score every batch. Raises NonFiniteLogits."""

@@ -26,6 +26,9 @@ def print_verdict(console: Console, verdict: Verdict, metric: str) -> None:
     for side, parts in verdict.scores.items():
         if parts["test"].degenerate:
             console.print(warning(side, parts["test"]), style="yellow", highlight=False)
+    for part, truncated in verdict.truncated.items():
+        for notice in truncation_notices(part, truncated):
+            console.print(f"Note: {notice}", style="yellow", highlight=False)
     for column, values in verdict.columns.items():
         console.print(_column(column, values, metric))
 
@@ -47,6 +50,13 @@ def sentence(verdict: Verdict, metric: str) -> str:
         f"{found.fixed} fixed, {found.broken} broken of {found.n} questions in "
         f"{found.groups} groups)."
     )
+
+
+def truncation_notices(part: str, truncated: int) -> list[str]:
+    """What to say when prompts did not fit into the model."""
+    if not truncated:
+        return []
+    return [f"{truncated} {part} prompts, counted per answer, were cut to the model's length"]
 
 
 def warning(side: str, scores: Scores) -> str:

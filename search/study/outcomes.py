@@ -36,7 +36,8 @@ class Evaluation:
     `name` is the file's stem (``trial-00012``), `study` the study's identity, `effect` what was
     done to the model, `part` the part of the data. `seconds` says where the time went. `score` is
     the weighted mean score of the outcomes, `log_loss` the weighted mean negative log-probability
-    of the right answers in nats.
+    of the right answers in nats. `truncated` counts the answers whose prompt was cut to the model's
+    length.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Evaluation:
     log_loss: float
     seconds: dict[str, float]
     outcomes: Sequence[Outcome] = field(repr=False, default=())
+    truncated: int = 0
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,17 @@ MAX_VALUES = 12
 
 @dataclass(frozen=True)
 class Verdict:
-    """Scores of baseline and winner by part, their comparison by part, the test by column."""
+    """Scores of baseline and winner by part, their comparison by part, the test by column.
+
+    `truncated`: by part, how many answers had their prompt cut to the model's length.
+    """
 
     trial: int | None
     composition: str
     scores: dict[str, dict[str, Scores]]
     comparisons: dict[str, Comparison]
     columns: dict[str, dict[str, dict[str, float]]]
+    truncated: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for result.json."""
@@ -83,8 +87,9 @@ def _verdict(
         side: {part: summarise(found[part].outcomes, parts[part]) for part in parts}
         for side, found in sides.items()
     }
+    truncated = {part: sides["baseline"][part].truncated for part in parts}
     if winner is None:
-        return Verdict(None, "baseline", scores, {}, {})
+        return Verdict(None, "baseline", scores, {}, {}, truncated)
     comparisons = {
         part: compare(sides["baseline"][part].outcomes, sides["winner"][part].outcomes)
         for part in parts
@@ -103,7 +108,7 @@ def _verdict(
         ]
     }
     composition = str(winner.user_attrs["composition"])
-    return Verdict(winner.number, composition, scores, comparisons, columns)
+    return Verdict(winner.number, composition, scores, comparisons, columns, truncated)
 
 
 def _categories(examples: Sequence[Example]) -> list[str]:

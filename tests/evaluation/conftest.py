@@ -1,5 +1,7 @@
 """Tokenizers of every kind and tiny random models, made here."""
 
+import json
+
 import pytest
 import torch
 import transformers
@@ -46,7 +48,26 @@ def _byte_level(specials, post=None, **names):
     return _finish(tokenizer, post, **names)
 
 
+def _settled(tokenizer):
+    """The same tokenizer with its pieces in alphabetical order: training numbers ties as it likes.
+
+    Random models then say the same in every run.
+    """
+    data = json.loads(tokenizer.to_str())
+    specials = [token["content"] for token in data["added_tokens"]]
+    vocabulary = data["model"]["vocab"]
+    scores = dict(vocabulary) if isinstance(vocabulary, list) else vocabulary
+    pieces = specials + sorted(piece for piece in scores if piece not in specials)
+    if isinstance(vocabulary, list):
+        data["model"]["vocab"] = [[piece, round(scores[piece], 3)] for piece in pieces]
+    else:
+        data["model"]["vocab"] = {piece: place for place, piece in enumerate(pieces)}
+    return Tokenizer.from_str(json.dumps(data))
+
+
 def _finish(tokenizer, post=None, **names):
+    if type(tokenizer.model).__name__ in ("Unigram", "WordPiece"):
+        tokenizer = _settled(tokenizer)
     if post:
         single, pair = post
         ids = [(t, tokenizer.token_to_id(t)) for t in names.values() if isinstance(t, str)]
@@ -74,21 +95,29 @@ def _roberta():
     return tokenizer
 
 
-def _unigram():
+def _unigram(
+    specials=("<unk>", "<s>", "</s>"),
+    post=("<s> $A", "<s> $A <s> $B"),
+    **names,
+):
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(
         vocab_size=200,
-        special_tokens=["<unk>", "<s>", "</s>"],
+        special_tokens=list(specials),
         unk_token="<unk>",
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
-    return _finish(
-        tokenizer, ("<s> $A", "<s> $A <s> $B"), bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
+    names = names or {"bos_token": "<s>"}
+    return _finish(tokenizer, post, **names, eos_token="</s>", unk_token="<unk>")
+
+
+def _t5():
+    """As T5 has it: an end, no beginning."""
+    return _unigram(("<pad>", "</s>", "<unk>"), ("$A </s>", "$A </s> $B </s>"), pad_token="<pad>")
 
 
 def _wordpiece():
@@ -127,6 +156,7 @@ MAKERS = {
     "byte-level": _gpt2,
     "byte-level with specials": _roberta,
     "unigram": _unigram,
+    "unigram with end": _t5,
     "wordpiece": _wordpiece,
     "wordlevel": _wordlevel,
 }
@@ -210,14 +240,54 @@ MASKED = {
         "wordpiece",
     ),
 }
+SEQ2SEQ = {
+    "t5": (
+        "T5",
+        {
+            "d_model": 32,
+            "d_kv": 16,
+            "d_ff": 48,
+            "num_layers": 2,
+            "num_heads": 2,
+            "feed_forward_proj": "gated-gelu",
+            "decoder_start_token_id": 0,
+            "pad_token_id": 0,
+            "eos_token_id": 1,
+        },
+        "unigram with end",
+    ),
+    "bart": (
+        "Bart",
+        {
+            "d_model": 32,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48,
+            "max_position_embeddings": 48,
+            "pad_token_id": 1,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 2,
+            "forced_bos_token_id": 0,
+            "forced_eos_token_id": None,
+            "tie_word_embeddings": False,
+        },
+        "byte-level with specials",
+    ),
+}
 HEADS = {
     "causal": {"GPT2": "GPT2LMHeadModel"},
+    "seq2seq": {},
     "masked": {},
     "classifier": {},
 }
 SUFFIX = {
     "causal": "ForCausalLM",
     "masked": "ForMaskedLM",
+    "seq2seq": "ForConditionalGeneration",
     "classifier": "ForSequenceClassification",
 }
 
@@ -230,7 +300,7 @@ def build(tokenizers):
     def build(head, name, **changes):
         key = (head, name, repr(changes))
         if key not in cache:
-            family, sizes, kind = {**CAUSAL, **MASKED}[name]
+            family, sizes, kind = {**CAUSAL, **MASKED, **SEQ2SEQ}[name]
             tokenizer = tokenizers[kind]
             config = getattr(transformers, f"{family}Config")(
                 vocab_size=len(tokenizer), **{**sizes, **changes}

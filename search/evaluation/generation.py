@@ -1,0 +1,256 @@
+"""Greedy decoding in batches: a key-value cache, and rows that end each in their own time."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from search.evaluation.batching import Budget
+from search.evaluation.encoding import Ids
+from search.evaluation.token_scorer import NonFiniteLogits
+from tasks.errors import InputError
+from tasks.matching import is_decided
+
+
+class Continuation(NamedTuple):
+    """Generated text and the number of its tokens, the end token included."""
+
+    text: str
+    length_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is to be continued, and until when; `places` of the requests that ask for it."""
+
+    ids: Ids
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    enough: tuple[str, ...]
+    places: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Tokens of the prompt and of the longest continuation."""
+        return len(self.ids) + self.max_new_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBatch:
+    """Prompts of one batch. `input_ids`, `attention_mask` [prompts, tokens] int64, on the device.
+
+    Padding stands on the side that the kind of model needs; its mask is 0.
+    """
+
+    prompts: tuple[Prompt, ...]
+    input_ids: Tensor
+    attention_mask: Tensor
+
+
+def merge_prompts(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """Prompts that ask the same are decoded once; sorted by tokens."""
+    merged: dict[tuple[Ids, int, tuple[str, ...], tuple[str, ...]], list[int]] = {}
+    for prompt in prompts:
+        key = (prompt.ids, prompt.max_new_tokens, prompt.stop, prompt.enough)
+        merged.setdefault(key, []).extend(prompt.places)
+    return [Prompt(*key, tuple(places)) for key, places in sorted(merged.items())]
+
+
+def pack_prompts(
+    prompts: Iterable[Prompt], budget: Budget, pad_id: int, device: torch.device, *, left: bool
+) -> tuple[PromptBatch, ...]:
+    """Batches of prompts of similar length, shortest first, within `budget`, padded.
+
+    The budget's tokens count what will be generated, since the cache holds it; its `scored` bounds
+    the rows, since each has its logits computed at every step.
+    """
+    groups: list[list[Prompt]] = []
+    tokens = 0
+    for prompt in sorted(merge_prompts(prompts), key=lambda prompt: (prompt.width, prompt.ids)):
+        last = groups[-1] if groups else []
+        padded = (len(last) + 1) * prompt.width
+        tokens += prompt.width
+        fits = padded <= budget.tokens and padded - tokens <= budget.padding
+        if last and fits and len(last) < budget.scored:
+            last.append(prompt)
+        else:
+            groups.append([prompt])
+            tokens = prompt.width
+    return tuple(_collate(group, pad_id, device, left=left) for group in groups)
+
+
+def _collate(
+    prompts: Sequence[Prompt], pad_id: int, device: torch.device, *, left: bool
+) -> PromptBatch:
+    width = max(len(prompt.ids) for prompt in prompts)
+    ids, mask = [], []
+    for prompt in prompts:
+        padding = width - len(prompt.ids)
+        row, seen = (pad_id,) * padding, (0,) * padding
+        ids.append(row + prompt.ids if left else prompt.ids + row)
+        mask.append(seen + (1,) * len(prompt.ids) if left else (1,) * len(prompt.ids) + seen)
+    return PromptBatch(
+        tuple(prompts),
+        torch.tensor(ids, dtype=torch.int64, device=device),
+        torch.tensor(mask, dtype=torch.int64, device=device),
+    )
+
+
+class Steps(Protocol):
+    """A batch on its way through a model, one token per row and call."""
+
+    def first(self) -> Tensor:
+        """Read the prompts: logits [rows, vocabulary] of the first new token."""
+        ...
+
+    def next(self, tokens: Tensor) -> Tensor:
+        """Read one more token [rows] per row: logits [rows, vocabulary] of the one after it."""
+        ...
+
+    def keep(self, rows: Tensor) -> bool:
+        """Drop all rows but these; False, and nothing done, where the cache cannot."""
+        ...
+
+
+class CausalSteps:
+    """Steps of a causal model.
+
+    Positions are counted from the first token that is no padding, as in `generate`.
+    """
+
+    def __init__(self, model: Any, batch: PromptBatch) -> None:
+        self._model = model
+        self._ids = batch.input_ids
+        self._mask = batch.attention_mask
+        self._cache: Any = None
+        parameters = inspect.signature(model.forward).parameters
+        self._positions = "position_ids" in parameters
+        self._options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+
+    def first(self) -> Tensor:
+        """Read the prompts."""
+        return self._run(self._ids, (self._mask.cumsum(-1) - 1).clamp(min=0))
+
+    def next(self, tokens: Tensor) -> Tensor:
+        """Read one more token per row."""
+        positions = self._mask.sum(-1, keepdim=True)
+        self._mask = torch.cat([self._mask, torch.ones_like(positions)], dim=-1)
+        return self._run(tokens[:, None], positions)
+
+    def keep(self, rows: Tensor) -> bool:
+        """Drop all rows but these."""
+        if not keep_rows(self._cache, rows):
+            return False
+        self._mask = self._mask[rows]
+        return True
+
+    def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
+        where = {"position_ids": positions} if self._positions else {}
+        output = self._model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            **where,
+            **self._options,
+        )
+        self._cache = getattr(output, "past_key_values", None)
+        if self._cache is None:
+            raise InputError(
+                f"{type(self._model).__name__} gives no key-value cache, so it cannot generate; "
+                "choose a task that scores given answers"
+            )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+
+def keep_rows(cache: Any, rows: Tensor) -> bool:
+    """Drop all rows of a key-value cache but these; False where it cannot."""
+    if not hasattr(cache, "batch_select_indices"):
+        return False
+    cache.batch_select_indices(rows)
+    return True
+
+
+class GreedyDecoder:
+    """Continues prompts with the likeliest token each, by the model's own probabilities.
+
+    Nothing of the checkpoint's generation settings is applied (beams, penalties, forbidden tokens)
+    but its end tokens. Ties go to the lower token.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.end_ids = end_ids(model, tokenizer)
+
+    def decode(self, steps: Steps, prompts: Sequence[Prompt]) -> dict[int, Continuation]:
+        """Continuations of one batch by the place of their request. Raises NonFiniteLogits."""
+        said: list[list[int]] = [[] for _ in prompts]
+        rows: list[int | None] = list(range(len(prompts)))
+        logits = steps.first()
+        while True:
+            tokens = _likeliest(logits, rows)
+            for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+                if row is not None:
+                    said[row].append(token)
+                    if self._ends(prompts[row], said[row]):
+                        rows[place] = None
+            live = [place for place, row in enumerate(rows) if row is not None]
+            if not live:
+                break
+            # Copying the cache costs about a step: it pays once half of the rows have ended.
+            if 2 * len(live) <= len(rows):
+                kept = torch.tensor(live, device=tokens.device)
+                if steps.keep(kept):
+                    rows, tokens = [rows[place] for place in live], tokens[kept]
+            logits = steps.next(tokens)
+        found = zip(prompts, said, strict=True)
+        return {
+            place: self._continuation(prompt, ids)
+            for prompt, ids in found
+            for place in prompt.places
+        }
+
+    def _ends(self, prompt: Prompt, ids: list[int]) -> bool:
+        if ids[-1] in self.end_ids or len(ids) >= prompt.max_new_tokens:
+            return True
+        if not prompt.stop and not prompt.enough:
+            return False
+        text = self._text(ids)
+        return any(stop in text for stop in prompt.stop) or any(
+            is_decided(text, answer) for answer in prompt.enough
+        )
+
+    def _continuation(self, prompt: Prompt, ids: list[int]) -> Continuation:
+        text = self._text(ids[:-1] if ids[-1] in self.end_ids else ids)
+        for stop in prompt.stop:
+            text = text.partition(stop)[0]
+        return Continuation(text, len(ids))
+
+    def _text(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+
+def _likeliest(logits: Tensor, rows: Sequence[int | None]) -> Tensor:
+    """The likeliest token of each row; a row that has ended may hold anything."""
+    values, tokens = logits.float().max(-1)
+    broken = (~torch.isfinite(values)).tolist()
+    bad = sum(flag and row is not None for flag, row in zip(broken, rows, strict=True))
+    if bad:
+        raise NonFiniteLogits(f"{bad} of {len(rows)} texts have no likeliest next token")
+    return tokens
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end a text: the generation settings', else the model's, else the tokenizer's."""
+    for owner in (getattr(model, "generation_config", None), model.config, tokenizer):
+        found = getattr(owner, "eos_token_id", None)
+        if found is not None:
+            return frozenset(found if isinstance(found, list | tuple) else [found])
+    return frozenset()
