@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +22,17 @@ BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if os.name == "posi
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """A server of its own, as the user postgres where the tests run as root."""
     pytest.importorskip("psycopg", reason="the extra laser-search[postgresql] is not installed")
     if not BINARIES:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    binaries, folder = BINARIES[-1], tmp_path_factory.mktemp("postgresql")
+    # Not under pytest's own folder, which only the user who runs the tests may enter.
+    binaries, folder = BINARIES[-1], Path(tempfile.mkdtemp(prefix="postgresql"))
     is_root = getpass.getuser() == "root"
     as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     prefix = as_user if is_root else []
     if is_root:
-        for parent in [folder, *folder.parents[:3]]:
-            parent.chmod(0o755)
         shutil.chown(folder, "postgres", "postgres")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -46,6 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run([binaries / "createdb", *at, "studies"], **run)
     yield f"postgresql://laser@127.0.0.1:{port}/studies"
     subprocess.run([*control, "-m", "immediate", "stop"], **run)
+    shutil.rmtree(folder)
 
 
 def test_a_study_in_a_database(server: str, tmp_path: Path, make_config, open_study, drive) -> None:
