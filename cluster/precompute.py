@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayTaskError
 
 from search.model import ModelSource
 from search.weights.factors import FactorCache, content_key
 from search.weights.matrices import Matrix
 from search.weights.origin import WeightOrigin
+from tasks.errors import InputError
 
 
 def factor_matrices(
@@ -56,7 +58,12 @@ def precompute(
     on_progress(0, len(ordered))
     while pending:
         done, pending = ray.wait(pending)
-        for found in ray.get(done):
-            keys |= found
+        try:
+            for found in ray.get(done):
+                keys |= found
+        except RayTaskError as error:
+            if isinstance(error.cause, InputError):
+                raise error.cause from None  # the sentence, not the task's traceback
+            raise
         on_progress(len(keys), len(ordered))
     return keys
