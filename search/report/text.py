@@ -12,7 +12,6 @@ from tasks.comparison import Comparison
 from tasks.metrics import PERPLEXITY, shown, shown_change, shown_interval
 from tasks.scoring import Scores
 
-
 MAX_QUOTED = 40
 
 
