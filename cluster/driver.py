@@ -35,6 +35,10 @@ SETTINGS = {
 """Tune's loggers, checkpoints and printing cost more than a trial and say nothing that the study
 does not. Set before Ray is imported."""
 
+LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""For a Ray of our own: all its servers listen on 127.0.0.1. The name speaks of the systems where
+this is Ray's default; elsewhere they would listen on every interface."""
+
 OBJECT_STORE_BYTES = 512 * 2**20
 
 
@@ -169,14 +173,18 @@ def _summary(study: Study) -> Summary:
 @contextmanager
 def _ray(config: ClusterConfig) -> Iterator[None]:
     """A local Ray of our own, or the cluster at the configured address."""
-    os.environ.update({k: v for k, v in SETTINGS.items() if k not in os.environ})
+    settings = SETTINGS if config.address else SETTINGS | LOCAL_SETTINGS
+    os.environ.update({k: v for k, v in settings.items() if k not in os.environ})
     import ray
 
     options: dict[str, object] = {"log_to_driver": False, "logging_level": "ERROR"}
     if config.address is None:
         # Without an address Ray would attach to any cluster that happens to run on this machine.
         ray.init(
-            "local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **options
+            "local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **options,
         )
     else:
         import cluster

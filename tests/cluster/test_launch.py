@@ -128,7 +128,7 @@ def test_a_second_driver_is_refused_and_a_dead_worker_replaced(
 ) -> None:
     study = tmp_path / "study"
     driver = start("launch", make_study(tmp_path, workers=2), "--out", study, "--quiet")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (logs := list(study.glob("logs/worker-*.jsonl"))):
         assert time.monotonic() < deadline and driver.poll() is None
         time.sleep(0.1)
