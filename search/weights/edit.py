@@ -38,6 +38,7 @@ class Editor:
         `keys`, if given, are the keys that the caller expects; another one in the model is refused
         when the matrix is first used. `allow_shared` permits weights that several layers use.
         """
+        self._name = getattr(model, "name_or_path", "")
         self._parameters = dict(model.named_parameters())
         self._matrices = {matrix.ref: matrix for matrix in matrices}
         self._cache = cache
@@ -164,7 +165,7 @@ class Editor:
         try:
             return self._cache.load(key, rank, holding=holding)
         except (KeyError, DamagedFactorsError):
-            self._cache.ensure(original, key, str(ref))
+            self._cache.ensure(original, key, f"{self._name}:{ref}")
             return self._cache.load(key, rank)
 
 

@@ -27,6 +27,7 @@ from search.weights.factor_index import (
     has_origins,
     merge,
     read_index,
+    without,
     write_index,
 )
 from search.weights.svd import ALGORITHM, decompose
@@ -122,15 +123,16 @@ class FactorCache:
         origin: str,
         *,
         rank: int | None = None,
+        keep: int | None = None,
         wait: bool = True,
     ) -> bool:
         """Have the first `rank` ranks (None: all) of `key` on disk; return whether computed here.
 
         `weight` [out, in] is the matrix or reads it, and is used only if they are missing, fewer or
         damaged; `origin` says where it came from, for the index. Every byte of a file that is there
-        is checked. While one process computes, others wait for it, or with `wait` False raise Busy.
-        Raises ValueError if the matrix has another key, InputError if it has no SVD or the folder
-        cannot be written.
+        is checked. `keep`: ranks to store if they are computed (default: `rank`). While one process
+        computes, others wait for it, or with `wait` False raise Busy. Raises ValueError if the
+        matrix has another key, InputError if it has no SVD or the folder cannot be written.
         """
         if self._is_ready(key, origin, rank):
             return False
@@ -143,7 +145,7 @@ class FactorCache:
             matrix = weight if isinstance(weight, Tensor) else weight()
             if self.key(matrix) != key:
                 raise ValueError(f"the matrix from {origin} does not have the key {key}")
-            file = self._compute(matrix, key, origin, rank)
+            file = self._compute(matrix, key, origin, rank if keep is None else keep)
         self._note(file, origin, new=True)
         return True
 
@@ -254,6 +256,15 @@ class FactorCache:
             table = self._scan()
             self._durably(self._index_path, lambda temporary: write_index(temporary, table))
         return entries_of(table)
+
+    def forget(self, keys: set[str]) -> None:
+        """Take the rows of `keys` out of the index; their files are the caller's affair."""
+        if not keys:
+            return
+        with self._lock():
+            table = read_index(self._index_path)
+            kept = self._scan() if table is None else without(table, keys)
+            self._durably(self._index_path, lambda temporary: write_index(temporary, kept))
 
     def _scan(self) -> pa.Table:
         """The index that the factor files amount to; damaged ones are set aside."""
