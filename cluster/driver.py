@@ -17,6 +17,7 @@ from search.plan import Plan, make_plan
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity, digest_examples, digest_weights
 from search.study.lock import driver_lock
+from search.study.questions import write_questions
 from search.study.record import CONFIG
 from search.study.storage import mend_journal
 from search.study.study import Study
@@ -77,6 +78,7 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
 
         shares = divide(plan.config.cluster, ray.cluster_resources())
         identity = _identify(plan, folder, shares, view)
+        write_questions(folder, plan.split)
         study = Study(folder, identity, plan.config, plan.space, plan.max_ranks)
         study.on_change = lambda: view.study(lambda: _summary(study))
         _search(plan, study, shares)

@@ -1,4 +1,4 @@
-"""Commands that need no cluster: evaluate, tasks, status, export."""
+"""Commands that need no cluster: evaluate, tasks, status, compare, export."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(evaluate)
     app.command()(status)
     app.command("tasks")(list_tasks)
+    app.command()(compare)
     app.command()(export)
     app.command()(commands.matrices)
     app.add_typer(commands.factors, name="factors")
@@ -186,6 +187,33 @@ def _status(record: Any) -> dict[str, Any]:
         },
         "result": record.result,
     }
+
+
+def compare(
+    folder: StudyFolder,
+    by: Annotated[Optional[str], typer.Option(help="A column of the data.")] = None,  # noqa: UP045
+    part: Annotated[
+        Optional[Literal["validation", "test"]],  # noqa: UP045
+        typer.Option(help="Which questions; test where it is scored."),
+    ] = None,
+    trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
+    examples: Annotated[int, typer.Option(min=0, help="Questions of each kind to show.")] = 5,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what the winner fixed and what it broke, with examples, and by a column of the data.
+
+    Example: laser-search compare ./my-study --by relation
+    """
+    from rich.console import Console
+
+    from search.report.changes import find_changes, print_changes
+    from search.study.record import StudyRecord
+
+    found = find_changes(StudyRecord.read(folder), part, by, trial)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        print_changes(Console(), found, examples)
 
 
 def export(

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tasks.base import Chosen, Completed, Example, Outcome
+from tasks.base import Chosen, Completed, Example, Generated, Outcome
+from tasks.matching import contains, f1, is_exact
 
 
 def log_softmax(values: Sequence[float]) -> tuple[float, ...]:
@@ -66,4 +67,26 @@ def score_completed(example: Example, reply: Completed) -> Outcome:
         reply.text.strip(),
         rank=reply.rank,
         tokens=reply.length_tokens,
+    )
+
+
+def score_generated(example: Example, reply: Generated, *, whole: bool = True) -> Outcome:
+    """Score a generated text: 1 when it contains the answer as whole words, whatever case.
+
+    `whole`: the text is all that the model would say, so F1 and exact match are measured too; not
+    where decoding ended at the answer.
+    """
+    text = reply.text.strip()
+    measures = {
+        "f1": f1(text, example.answer),
+        "exact": float(is_exact(text, example.answer)),
+    }
+    return Outcome(
+        example.id,
+        example.group,
+        float(contains(text, example.answer)),
+        reply.log_likelihood,
+        text,
+        tokens=reply.answer_tokens,
+        measures=measures if whole else {},
     )

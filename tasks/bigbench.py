@@ -11,18 +11,30 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tasks.answers import score_chosen, score_completed
-from tasks.base import Chosen, Completed, Example, Head, Outcome, Reply, Request
+from tasks.answers import score_chosen, score_completed, score_generated
+from tasks.base import (
+    Chosen,
+    Completed,
+    Example,
+    Generate,
+    Generated,
+    Head,
+    Outcome,
+    Reply,
+    Request,
+)
 from tasks.datasets import load_rows
 from tasks.errors import InputError
 from tasks.identity import identify
-from tasks.prompts import ask
+from tasks.prompts import ask, continuation
 from tasks.readers import Row
 
 log = logging.getLogger(__name__)
 
 OPTIONS = re.compile(r"\nOptions:\n(.+)", re.DOTALL)
 LETTER = re.compile(r"(\([A-Z]\))")
+NEW_TOKENS = 10
+"""Tokens generated for an open answer, as in the LASER paper."""
 MOST_CHOICES = 10
 """More distinct targets than this in a file without choices are open answers."""
 
@@ -77,13 +89,14 @@ class BigBench:
     Choices: the named task's own, else target_scores, else what follows "Options:" in the input,
     else all targets of the file if they are ten or fewer. Without any the answer is open. Rows with
     several right answers are left out.
-    Causal and masked heads: the input as it stands, within the prefixes that the file asks for,
-    then each choice after one space. Scoring: 1 when the right choice has the highest
-    log-likelihood; an open answer when greedy decoding says every token of it.
+    Causal, masked and seq2seq heads: the input as it stands, within the prefixes that the file
+    asks for, then each choice after one space. Scoring: 1 when the right choice has the highest
+    log-likelihood. An open answer is right when it stands in 10 generated tokens as whole
+    words, whatever case; for a masked head when it fills the masks.
     """
 
     metric = "accuracy"
-    heads: frozenset[Head] = frozenset({"causal", "masked"})
+    heads: frozenset[Head] = frozenset({"causal", "masked", "seq2seq"})
 
     def __init__(self, subset: str | None = None) -> None:
         """`subset` is a key of SUBSETS; None reads any file."""
@@ -136,7 +149,10 @@ class BigBench:
 
     def request(self, example: Example, head: Head) -> Request:
         """Return the input with its choices, or with the answer to complete."""
-        return ask(example, head)
+        if example.choices or head == "masked":
+            return ask(example, head)
+        answer = continuation(example.prompt, example.answer)
+        return Generate(example.prompt, NEW_TOKENS, answer, enough=(example.answer,))
 
     def outcome(self, example: Example, reply: Reply) -> Outcome:
         """Score one reply."""
@@ -145,6 +161,8 @@ class BigBench:
                 return score_chosen(example, reply)
             case Completed():
                 return score_completed(example, reply)
+            case Generated():
+                return score_generated(example, reply, whole=False)
         raise TypeError(f"{self.name} does not ask for {type(reply).__name__}")
 
 

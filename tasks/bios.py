@@ -32,15 +32,16 @@ class BiosGender:
     Source: De-Arteaga et al., FAT* 2019; by default the split dev of the hub copy, 39,642
     biographies, at the hub's newest revision unless one is given. Licence: MIT. Data:
     ``hard_text``, ``gender`` (0 male, 1 female, or the words), optional ``profession``.
-    Causal and masked heads: log-likelihood of " male" against " female" after the biography and
-    "Is the person in this text a male or female? This person is". Scoring: 1 when the right word
-    is the likelier, and its log-probability among the two. Equal biographies are a group.
+    Causal, masked and seq2seq heads: log-likelihood of " male" against " female" after the
+    biography and "Is the person in this text a male or female? This person is". Scoring: 1 when
+    the right word is the likelier, and its log-probability among the two. Equal biographies are
+    a group.
     """
 
     name = "bios-gender"
     about = "biographies: is the person male or female"
     metric = "accuracy"
-    heads: frozenset[Head] = frozenset({"causal", "masked"})
+    heads: frozenset[Head] = frozenset({"causal", "masked", "seq2seq"})
 
     def load(self, source: str | None = None, revision: str | None = None) -> list[Example]:
         """Read biographies from a file or a hub id; None is the hub's split dev."""
@@ -70,16 +71,16 @@ class BiosProfession:
     biographies of the eight professions that LASER asks about, at the hub's newest revision unless
     one is given; other professions are left out. Licence: MIT. Data: ``hard_text``, ``profession``
     (0 to 27, or the word), optional ``gender``.
-    Causal and masked heads: log-likelihood of the eight words after the biography and "What is the
-    profession of the person in this text? The profession of this person is". Scoring: 1 when the
-    right word is the likeliest, and its log-probability among the eight. Equal biographies are a
-    group.
+    Causal, masked and seq2seq heads: log-likelihood of the eight words after the biography and
+    "What is the profession of the person in this text? The profession of this person is".
+    Scoring: 1 when the right word is the likeliest, and its log-probability among the eight.
+    Equal biographies are a group.
     """
 
     name = "bios-profession"
     about = "biographies: which of eight professions"
     metric = "accuracy"
-    heads: frozenset[Head] = frozenset({"causal", "masked"})
+    heads: frozenset[Head] = frozenset({"causal", "masked", "seq2seq"})
 
     def load(self, source: str | None = None, revision: str | None = None) -> list[Example]:
         """Read biographies from a file or a hub id; None is the hub's split dev."""

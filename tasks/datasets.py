@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from tasks.base import Example
 from tasks.errors import InputError, nearest
-from tasks.readers import Row, read_json, read_jsonl, read_parquet, read_table
+from tasks.readers import Row, read_json, read_jsonl, read_lines, read_parquet, read_table
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
+SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -29,8 +30,10 @@ def load_rows(
 ) -> list[Row]:
     """Read rows from a local file or a hub data set.
 
-    `source`: a path that ends in .json, .jsonl, .csv, .tsv or .parquet, else a hub id such as
-    ``nyu-mll/glue``, optionally ``ID:CONFIG`` and ``ID:CONFIG:SPLIT``. `revision` pins a hub id
+    `source`: a path that ends in .json, .jsonl, .csv, .tsv, .parquet or .txt, else a hub id such as
+    ``nyu-mll/glue``, optionally ``ID:CONFIG`` and ``ID:CONFIG:SPLIT``; a path in the data set, such
+    as ``en/part-0.json.gz``, may stand for the configuration, and then only it is fetched.
+    `revision` pins a hub id
     (a commit, tag or branch) and is refused for a file. `config`, `split`: used where the id names
     none; without either, the split is validation, test or train, the first that exists. `names`:
     columns of a table without a header. `renamed`: old name -> new name of columns.
@@ -89,6 +92,8 @@ def _local(path: Path, names: Sequence[str]) -> list[Row]:
                 return read_table(path, names)
             case ".parquet":
                 return read_parquet(path)
+            case ".txt":
+                return read_lines(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     raise InputError(
@@ -98,7 +103,7 @@ def _local(path: Path, names: Sequence[str]) -> list[Row]:
 
 def _hub(source: str, revision: str | None, config: str | None, split: str | None) -> list[Row]:
     """Load from the hub through `datasets`, whose cache is keyed by commit and locked by file."""
-    name, *rest = source.split(":")
+    name, *rest = re.split(r":(?![^\[]*\])", source)  # not at the colon of "train[:100]"
     if not HUB_ID.fullmatch(name) or len(rest) > 2:
         raise InputError(
             f"{source!r} is neither a file ({', '.join(SUFFIXES)}) nor a hub id such as "
@@ -112,7 +117,10 @@ def _hub(source: str, revision: str | None, config: str | None, split: str | Non
         if split is None:
             splits = datasets.get_dataset_split_names(name, config, revision=revision)
             split = next((s for s in ("validation", "test", "train") if s in splits), splits[0])
-        table = datasets.load_dataset(name, config, revision=revision, split=split)
+        files = _one_file(config, split)
+        table = datasets.load_dataset(
+            name, None if files else config, revision=revision, split=split, **files
+        )
     except Exception as error:
         # The library raises many types here (missing, gated, offline, unknown config or split),
         # all of which the user can mend; their first line says what is wrong.
@@ -123,6 +131,13 @@ def _hub(source: str, revision: str | None, config: str | None, split: str | Non
             "and the network, or give a local file"
         ) from error
     return [Row(row, f"{name} {split} row {number}") for number, row in enumerate(table, 1)]
+
+
+def _one_file(config: str | None, split: str) -> dict[str, Any]:
+    """The option that fetches one file of a data set, where one stands for its configuration."""
+    if config is None or not config.removesuffix(".gz").endswith(SUFFIXES):
+        return {}
+    return {"data_files": {split.partition("[")[0]: config}}
 
 
 @dataclass(frozen=True, slots=True)

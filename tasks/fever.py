@@ -36,15 +36,15 @@ class Fever:
     paper_test of the hub copy, 13,086 claims once repeated ones are merged. Licence: CC BY-SA 3.0.
     Data: ``claim`` and ``label`` (SUPPORTS or REFUTES, true or false, 1 or 0). A claim that occurs
     with several labels is dropped, as in the LASER paper, and so is NOT ENOUGH INFO.
-    Causal and masked heads: log-likelihood of " true" against " false" after the claim and "Is
-    this claim true or false? The claim is". Scoring: 1 when the right word is the likelier, and
-    its log-probability among the two.
+    Causal, masked and seq2seq heads: log-likelihood of " true" against " false" after the claim
+    and "Is this claim true or false? The claim is". Scoring: 1 when the right word is the
+    likelier, and its log-probability among the two.
     """
 
     name = "fever"
     about = "claims from Wikipedia, true or false"
     metric = "accuracy"
-    heads: frozenset[Head] = frozenset({"causal", "masked"})
+    heads: frozenset[Head] = frozenset({"causal", "masked", "seq2seq"})
     hub = "EleutherAI/fever:v1.0:paper_dev+paper_test"
     hub_revision = "85ebc1eaacc6b6bf0d54719c942b7aad097a1abd"
 

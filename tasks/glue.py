@@ -108,12 +108,13 @@ class Glue:
     are not public. Licence: that of each source, as listed there. Data: GLUE's own TSV files or the
     hub's columns; ``label`` by number or name.
     Classification head: the sentence or the pair; the model's labels are matched by name, else by
-    index. Causal head: log-likelihood of a word per label (yes, no, maybe) after a question about
-    the sentences. Scoring: 1 when the right label is the likeliest, and its log-probability.
+    index. Causal and seq2seq heads: log-likelihood of a word per label (yes, no, maybe) after a
+    question about the sentences. Scoring: 1 when the right label is the likeliest, and its
+    log-probability.
     """
 
     metric = "accuracy"
-    heads: frozenset[Head] = frozenset({"classifier", "causal"})
+    heads: frozenset[Head] = frozenset({"classifier", "causal", "seq2seq"})
 
     def __init__(self, part: str) -> None:
         """`part` is a key of PARTS."""
@@ -147,7 +148,7 @@ class Glue:
         return Example("", "", first, labels[index], labels, index, text_pair=pair)
 
     def request(self, example: Example, head: Head) -> Request:
-        """Return the sentences for a classifier, a question about them for a causal head."""
+        """Return the sentences for a classifier, a question about them for other heads."""
         if head == "classifier":
             return Classify(example.prompt, example.text_pair)
         prompt = self.part.prompt.format(example.prompt, example.text_pair)

@@ -33,9 +33,10 @@ class Jsonl:
 
     Questions: ``prompt`` and ``answer`` (texts), optional ``choices`` (list of texts, the answer
     among them; a JSON list in a table). For a causal head the answer follows the prompt after one
-    space; for a masked head it fills ``[MASK]`` in the prompt, or a mask put at its end. Without
-    choices an answer is right when greedy decoding says every token of it; with choices when its
-    summed log-likelihood is the highest.
+    space; for a masked head it fills ``[MASK]`` in the prompt, or a mask put at its end; for a
+    seq2seq head the prompt is the source and the answer the whole target. Without choices an answer
+    is right when greedy decoding says every token of it; with choices when its summed
+    log-likelihood is the highest.
     Texts: ``text``, optional ``text_pair``, and ``label``: the name of one of the model's labels,
     or its index. For a classification head.
     Optional in both: ``group`` (rows of one group never cross the split; by default rows with the
@@ -46,7 +47,7 @@ class Jsonl:
     name = "jsonl"
     about = "your own questions or texts, with data"
     metric = "accuracy"
-    heads: frozenset[Head] = frozenset({"causal", "masked", "classifier"})
+    heads: frozenset[Head] = frozenset({"causal", "masked", "classifier", "seq2seq"})
 
     def load(self, source: str | None = None, revision: str | None = None) -> list[Example]:
         """Read all rows. Raises InputError that names the line and the field."""
@@ -67,7 +68,7 @@ class Jsonl:
         """Return the question. Raises InputError when the head cannot answer this kind of row."""
         if _is_question(example) == (head == "classifier"):
             has, wants = (
-                ("prompt and answer", "a causal or masked head")
+                ("prompt and answer", "a causal, masked or seq2seq head")
                 if head == "classifier"
                 else ("text and label", "a classification head")
             )

@@ -81,6 +81,17 @@ def read_jsonl(path: Path) -> list[Row]:
     return rows
 
 
+def read_lines(path: Path) -> list[Row]:
+    """Read a text file: each line is a row with the one field ``text``, blank lines too."""
+    lines = _text(path).split("\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    return [
+        Row({"text": line.rstrip("\r")}, f"{path.name} line {number}")
+        for number, line in enumerate(lines, 1)
+    ]
+
+
 def read_parquet(path: Path) -> list[Row]:
     """Read all rows of a Parquet file. Raises InputError when it is not one."""
     import pyarrow

@@ -12,11 +12,15 @@ from tasks.base import Head, Task
 from tasks.bigbench import SUBSETS, BigBench
 from tasks.bios import BiosGender, BiosProfession
 from tasks.counterfact import CounterFact
+from tasks.counterfact_generated import CounterFactGenerated
 from tasks.errors import InputError, nearest
 from tasks.fever import Fever
 from tasks.glue import PARTS, Glue
+from tasks.hotpotqa import HotpotQA
 from tasks.jsonl import Jsonl
 from tasks.lm_eval import PREFIX, LmEval
+from tasks.perplexity import CORPORA, Perplexity
+from tasks.samsum import SamSum
 from tasks.sst2 import Sst2
 from tasks.truthfulqa import TruthfulQA
 
@@ -32,9 +36,13 @@ BUILT_IN: tuple[Task, ...] = (
     BiosGender(),
     BiosProfession(),
     CounterFact(),
+    CounterFactGenerated(),
     Fever(),
     *(Glue(part) for part in PARTS),
+    HotpotQA(),
     Jsonl(),
+    *(Perplexity(corpus) for corpus in ("", *CORPORA)),
+    SamSum(),
     Sst2(),
     TruthfulQA(),
 )

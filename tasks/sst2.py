@@ -22,15 +22,15 @@ class Sst2:
     its authors. Data: columns ``sentence`` and ``label`` (0 negative, 1 positive, or the words); a
     table without a header has them in that order.
     Classification head: the sentence; the model's labels are matched by name where it calls them
-    negative and positive, else by index. Causal head: log-likelihood of " negative" against
-    " positive" after ``Review: SENTENCE``, a line break and ``Sentiment:``. Scoring: 1 when the
-    right label is the likelier, and the log-probability of the right label.
+    negative and positive, else by index. Causal and seq2seq head: log-likelihood of " negative"
+    against " positive" after ``Review: SENTENCE``, a line break and ``Sentiment:``. Scoring: 1 when
+    the right label is the likelier, and the log-probability of the right label.
     """
 
     name = "sst2"
     about = "sentences from film reviews, positive or negative"
     metric = "accuracy"
-    heads: frozenset[Head] = frozenset({"classifier", "causal"})
+    heads: frozenset[Head] = frozenset({"classifier", "causal", "seq2seq"})
     hub = "nyu-mll/glue:sst2:validation"
     hub_revision = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 

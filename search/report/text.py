@@ -13,6 +13,9 @@ from tasks.metrics import PERPLEXITY, shown, shown_change, shown_interval
 from tasks.scoring import Scores
 
 
+MAX_QUOTED = 40
+
+
 def print_verdict(console: Console, verdict: Verdict, metric: str) -> None:
     """Print what was found and how far it can be trusted."""
     console.print()
@@ -56,14 +59,14 @@ def truncation_notices(part: str, truncated: int) -> list[str]:
     """What to say when prompts did not fit into the model."""
     if not truncated:
         return []
-    return [f"{truncated} {part} prompts, counted per answer, were cut to the model's length"]
+    return [f"{truncated} prompts were cut to the model's length ({part}, counted per answer)"]
 
 
 def warning(side: str, scores: Scores) -> str:
     """What to say when one prediction has taken over."""
     found = (
-        f"Warning: {side} answers {scores.top_prediction!r} to {scores.top_share:.0%} of the test "
-        "questions"
+        f"Warning: {side} answers {_quoted(scores.top_prediction)} to {scores.top_share:.0%} of "
+        "the test questions"
     )
     if scores.majority_baseline is None:
         return f"{found}."
@@ -73,7 +76,8 @@ def warning(side: str, scores: Scores) -> str:
 def print_scores(console: Console, rows: Sequence[tuple[str, str, Scores]], metric: str) -> None:
     """Print scores by part and model, and below them those that only some tasks have."""
     console.print(score_table(rows, metric))
-    names = list(dict.fromkeys(name for _, _, scores in rows for name in scores.further))
+    found = [{**scores.measures, **scores.further} for _, _, scores in rows]
+    names = list(dict.fromkeys(name for values in found for name in values))
     if not names:
         return
     table = Table(box=None, pad_edge=False)
@@ -81,9 +85,9 @@ def print_scores(console: Console, rows: Sequence[tuple[str, str, Scores]], metr
         table.add_column(column)
     for name in names:
         table.add_column(name, justify="right")
-    for part, side, scores in rows:
-        values = map(scores.further.get, names)
-        table.add_row(part, side, *("" if v is None else f"{v:.4f}" for v in values))
+    for (part, side, _), own in zip(rows, found, strict=True):
+        cells = [f"{own[name]:.4f}" if name in own else "" for name in names]
+        table.add_row(part, side, *cells)
     console.print(table)
 
 
@@ -92,22 +96,21 @@ def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
     balanced = any(scores.balanced_accuracy is not None for _, _, scores in rows)
     majority = any(scores.majority_baseline is not None for _, _, scores in rows)
     said = any(scores.top_prediction is not None for _, _, scores in rows)
-    measures = list(dict.fromkeys(name for _, _, scores in rows for name in scores.measures))
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     table.add_column("")
     optional = [*(["balanced"] if balanced else []), *(["majority"] if majority else [])]
-    for name in ("n", metric, *measures, "log-loss", *optional):
+    for name in ("n", metric, "log-loss", *optional):
         table.add_column(name, justify="right")
     if said:
         table.add_column("commonest", no_wrap=True)
     for part, side, scores in rows:
-        values = [shown(metric, scores.score), *map(scores.measures.get, measures)]
-        values += [scores.log_loss, *([scores.balanced_accuracy] if balanced else [])]
+        values: list[float | None] = [shown(metric, scores.score), scores.log_loss]
+        values += [scores.balanced_accuracy] if balanced else []
         values += [scores.majority_baseline] if majority else []
         cells = [str(scores.n), *("" if value is None else f"{value:.4f}" for value in values)]
         if said:
-            cells.append(f"{scores.top_prediction!r} {scores.top_share:.0%}")
+            cells.append(f"{_quoted(scores.top_prediction)} {scores.top_share:.0%}")
         table.add_row(part, side, *cells)
     return table
 
@@ -133,6 +136,12 @@ def _moves(found: Comparison, metric: str) -> str:
     if found.high < 0:
         return worse
     return "does not clearly change"
+
+
+def _quoted(prediction: str | None) -> str:
+    """A prediction in quotes, a long one by its beginning."""
+    text = prediction or ""
+    return repr(text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 1]}…")
 
 
 def _p(value: float) -> str:

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from tasks.base import Choose, Chosen, Complete, Completed
+from tasks.base import Choose, Chosen, Complete, Completed, Generate, Generated
 from tasks.bigbench import BigBench
 from tasks.errors import InputError
 
@@ -58,6 +58,12 @@ def test_many_targets_are_open_answers(write, caplog):
     assert [e.answer for e in found] == ["t0", "t1", "t2"]
     assert "1 rows with several right answers" in caplog.text
     assert task.request(found[0], "masked") == Complete("capital 0 is [MASK].", " t0")
+    asked = Generate("capital 0 is", 10, " t0", enough=("t0",))
+    assert task.request(found[0], "causal") == asked
+    scores = [
+        task.outcome(found[0], Generated(text, 3, -2.0, 1)).score for text in (" t01", " T0, so")
+    ]
+    assert scores == [0.0, 1.0]
 
 
 def test_a_named_task_knows_its_choices(write):

@@ -14,8 +14,8 @@ def hub(monkeypatch):
     calls = []
     module = types.ModuleType("datasets")
 
-    def load_dataset(name, config, *, revision, split):
-        calls.append((name, config, revision, split))
+    def load_dataset(name, config, *, revision, split, **files):
+        calls.append((name, config, revision, split, *files.values()))
         if name == "no/such":
             raise FileNotFoundError("Dataset 'no/such' doesn't exist\nlong trace")
         return [{"sentence": "fine", "label": 1}]
@@ -36,6 +36,16 @@ def test_an_id_names_configuration_and_split(hub):
         ("org/set", "conf", "abc", "train"),
         ("org/set", "conf", None, "train+test"),
         ("org/set", None, None, "test"),
+    ]
+
+
+def test_a_slice_of_one_file_fetches_no_other(hub):
+    load_rows("org/set:en/part-0.json.gz:validation[:100]", "abc")
+    load_rows("org/set:conf:train[:7]+test[2:]")
+    files = {"validation": "en/part-0.json.gz"}
+    assert hub == [
+        ("org/set", None, "abc", "validation[:100]", files),
+        ("org/set", "conf", None, "train[:7]+test[2:]"),
     ]
 
 

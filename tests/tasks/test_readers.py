@@ -57,7 +57,7 @@ def test_a_line_separator_inside_json_ends_no_line(write):
         ("b.tsv", "x\ty\n1\t2\n1\n", ["b.tsv line 3", "1 cells", "expected 2", "x, y"]),
         ("b.csv", 'x,y\n1,"2\n', ["b.csv line 2", "quote"]),
         ("b.parquet", "PAR", ["not a readable Parquet file"]),
-        ("b.txt", "hello", [".txt", ".jsonl"]),
+        ("b.doc", "hello", [".doc", ".jsonl"]),
     ],
 )
 def test_bad_files_name_the_place_and_the_remedy(write, name, content, words):
@@ -95,3 +95,11 @@ def test_a_revision_is_refused_for_a_file(write):
 def test_what_is_neither_file_nor_hub_id_is_refused():
     with pytest.raises(InputError, match="neither a file"):
         load_rows("two words")
+
+
+def test_a_text_file_is_its_lines(write):
+    rows = load_rows(write("a.txt", "one\r\n\n two\u2028three \n"))
+    assert [row["text"] for row in rows] == ["one", "", " two\u2028three "]
+    assert rows[2].where == "a.txt line 3"
+    with pytest.raises(InputError, match="has no rows"):
+        load_rows(write("b.txt", ""))

@@ -1,0 +1,210 @@
+"""Tasks of lm-evaluation-harness against the harness itself: same model, same local tasks."""
+
+import json
+import math
+
+import pytest
+
+from search.evaluation.predictor import make_predictor
+from tasks.errors import InputError
+from tasks.registry import get_task
+from tasks.scoring import summarise
+
+lm_eval = pytest.importorskip(
+    "lm_eval", reason="lm-eval is an extra: pip install 'laser-search[lm-eval]'"
+)
+
+WORDS = ["Paris", "Rome", "film", "fine", "dull", "French", "politician", "Answer", "text", "owned"]
+
+
+def _rows(count, start=0):
+    for n in range(start, start + count):
+        options = [WORDS[(n + k) % len(WORDS)] for k in (0, 1, 5)]
+        yield {
+            "question": f"The {WORDS[n % 7]} number {n} is in",
+            "options": options + (["a longer text"] if n % 2 else []),
+            "gold": n % 3,
+            "text": f"{WORDS[n % 5]} is owned by {WORDS[n % 7]}, {n} times.\n{WORDS[n % 3]}.",
+        }
+
+
+TASKS = {
+    "choice": {
+        "output_type": "multiple_choice",
+        "doc_to_text": "Question: {{question}}\nAnswer:",
+        "doc_to_choice": "{{options}}",
+        "doc_to_target": "gold",
+        "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+        "validation_split": "validation",
+        "test_split": "test",
+        "training_split": "train",
+    },
+    "blank": {
+        "output_type": "multiple_choice",
+        "doc_to_text": "gold",
+        "doc_to_choice": "{{options|map('replace', '.', '')|list}}",
+        "doc_to_target": "is fine",
+        "metric_list": [{"metric": "acc"}],
+        "test_split": "test",
+    },
+    "last_word": {
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": " {{options[0]}}",
+        "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}],
+        "test_split": "test",
+    },
+    "wiki": {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [{"metric": "word_perplexity"}, {"metric": "bits_per_byte"}],
+        "test_split": "test",
+    },
+    "say": {
+        "output_type": "generate_until",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "{{options[0]}}",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 5, "do_sample": False},
+        "metric_list": [{"metric": "exact_match", "ignore_case": True}],
+        "test_split": "test",
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A folder of YAML tasks (JSON is YAML) with their data beside them, and a group of two."""
+    folder = tmp_path_factory.mktemp("harness")
+    files = {}
+    for split, start, count in (("train", 0, 6), ("validation", 6, 5), ("test", 11, 9)):
+        path = folder / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in _rows(count, start)))
+        files[split] = str(path)
+    for name, task in TASKS.items():
+        data = {split: file for split, file in files.items() if split in task.values()}
+        whole = {
+            "task": f"our_{name}",
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": data},
+            **task,
+        }
+        (folder / f"{name}.yaml").write_text(json.dumps(whole))
+    both = {"group": "our_both", "task": ["our_choice", "our_last_word"]}
+    (folder / "both.yaml").write_text(json.dumps(both))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+
+
+def _harness(folder, model, tokenizer, name, **options):
+    """The harness's own samples and results."""
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=3, device="cpu")
+    found = lm_eval.simple_evaluate(
+        lm,
+        tasks=[name],
+        task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+        bootstrap_iters=0,
+        **options,
+    )
+    return found["samples"][name], found["results"][name]
+
+
+def _ours(folder, model, tokenizer, name, **options):
+    task = get_task(f"lm_eval:{name}", folder=str(folder), **options)
+    examples = task.load(str(folder))
+    predictor = make_predictor("causal", model, tokenizer)
+    prepared = predictor.prepare([task.request(e, "causal") for e in examples])
+    replies = predictor.answer(prepared)
+    outcomes = [task.outcome(e, r) for e, r in zip(examples, replies, strict=True)]
+    return examples, replies, outcomes
+
+
+def _numbers(sample):
+    return [resp[0] for resp in sample["resps"]]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("shots", [0, 2])
+def test_choices_have_the_harness_own_likelihoods(build, folder, family, shots):
+    model, tokenizer = build("causal", family, **_room(family))
+    samples, results = _harness(folder, model, tokenizer, "our_choice", num_fewshot=shots)
+    found = _ours(folder, model, tokenizer, "our_choice", num_fewshot=shots)
+    asked = [row for row in zip(*found, strict=True) if row[0].part == "test"]
+    assert len(asked) == len(samples) == 9
+    for (example, reply, outcome), sample in zip(asked, samples, strict=True):
+        assert example.columns["doc"] == sample["doc_id"]
+        theirs = [ll for ll, _ in _numbers(sample)]
+        assert reply.log_likelihoods == pytest.approx(theirs, rel=1e-6)
+        assert reply.greedy == tuple(greedy for _, greedy in _numbers(sample))
+        assert (outcome.score, outcome.measures["acc_norm"]) == (sample["acc"], sample["acc_norm"])
+    test = [(e, o) for e, _, o in asked]
+    scores = summarise([o for _, o in test], [e for e, _ in test])
+    assert scores.score == pytest.approx(results["acc,none"])
+    assert scores.measures["acc_norm"] == pytest.approx(results["acc_norm,none"])
+
+
+def _room(family):
+    name = "n_positions" if family == "gpt2" else "max_position_embeddings"
+    return {name: 256}
+
+
+def test_choices_that_stand_before_a_common_ending(build, folder):
+    model, tokenizer = build("causal", "gpt2", n_positions=256)
+    samples, results = _harness(folder, model, tokenizer, "our_blank")
+    examples, replies, outcomes = _ours(folder, model, tokenizer, "our_blank")
+    for reply, sample in zip(replies, samples, strict=True):
+        theirs = [ll for ll, _ in _numbers(sample)]
+        assert reply.log_likelihoods == pytest.approx(theirs, rel=1e-6)
+    assert {example.part for example in examples} == {""}
+    assert summarise(outcomes, examples).score == pytest.approx(results["acc,none"])
+
+
+def test_continuations(build, folder):
+    model, tokenizer = build("causal", "gpt2", n_positions=256)
+    samples, results = _harness(folder, model, tokenizer, "our_last_word")
+    examples, replies, outcomes = _ours(folder, model, tokenizer, "our_last_word")
+    for reply, sample in zip(replies, samples, strict=True):
+        assert reply.log_likelihoods[0] == pytest.approx(_numbers(sample)[0][0], rel=1e-6)
+    scores = summarise(outcomes, examples)
+    assert scores.score == pytest.approx(results["acc,none"])
+    assert math.exp(scores.log_loss) == pytest.approx(results["perplexity,none"], rel=1e-6)
+
+
+def test_whole_texts(build, folder):
+    model, tokenizer = build("causal", "gpt2", n_positions=256)
+    samples, results = _harness(folder, model, tokenizer, "our_wiki")
+    examples, replies, outcomes = _ours(folder, model, tokenizer, "our_wiki")
+    for reply, sample in zip(replies, samples, strict=True):
+        assert -reply.nats == pytest.approx(_numbers(sample)[0], rel=1e-6)
+    scores = summarise(outcomes, examples)
+    assert math.exp(-scores.score) == pytest.approx(results["word_perplexity,none"], rel=1e-6)
+
+
+def test_generated_answers(build, folder):
+    model, tokenizer = build("causal", "gpt2", n_positions=256)
+    samples, results = _harness(folder, model, tokenizer, "our_say")
+    examples, replies, outcomes = _ours(folder, model, tokenizer, "our_say")
+    assert [r.text for r in replies] == [_numbers(sample)[0] for sample in samples]
+    assert summarise(outcomes, examples).score == pytest.approx(results["exact_match,none"])
+
+
+def test_a_group_is_all_its_tasks_and_limit_counts_in_each_part(build, folder):
+    task = get_task("lm_eval:our_both", folder=str(folder), limit=2)
+    examples = task.load(str(folder))
+    where = [(e.columns["task"], e.part, e.columns["doc"]) for e in examples]
+    assert where == [
+        *(("our_choice", part, n) for part in ("validation", "test") for n in (0, 1)),
+        *(("our_last_word", "", n) for n in (0, 1)),
+    ]
+
+
+def test_what_is_missing_is_named(folder, tmp_path):
+    with pytest.raises(InputError, match="no folder"):
+        get_task("lm_eval:our_choice").load(str(tmp_path / "none"))

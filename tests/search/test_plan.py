@@ -1,0 +1,81 @@
+"""What a study's file says about its questions reaches the plan, and `evaluate` the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.cli import app
+from search.config import parse_config
+from search.demo.study import HERE
+from search.plan import data_notices, make_plan, open_task
+from tasks.base import Example
+from tasks.errors import InputError
+from tasks.paper import PaperScoring
+
+ROWS = [
+    {"claim": f"{subject} is {what}.", "label": label}
+    for subject, label in (("Rome", 1), ("Oslo", 0), ("Bern", 1), ("Kyiv", 0), ("Riga", 1))
+    for what in ("large", "old")
+]
+
+
+@pytest.fixture
+def claims(tmp_path: Path) -> Path:
+    path = tmp_path / "fever.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def _config(claims: Path, task: object = None, split: object = None):
+    return parse_config(
+        {
+            "model": {"path": str(HERE / "model")},
+            "task": {"name": "fever", "data": str(claims), **(task or {})},
+            "split": split or {},
+        },
+        "test",
+    )
+
+
+def test_the_papers_protocol_and_scoring(claims: Path) -> None:
+    config = _config(claims, {"scoring": "paper"}, {"protocol": "paper", "validation": 0.3})
+    plan = make_plan(config)
+    assert [e.prompt for e in plan.split.validation] == [row["claim"] for row in ROWS[:3]]
+    assert isinstance(plan.task, PaperScoring)
+    default = make_plan(_config(claims, None, {"validation": 0.3}))
+    assert not isinstance(default.task, PaperScoring)
+    assert default.split.validation != plan.split.validation
+    assert plan.notices == []
+
+
+def test_options_of_the_harness_are_refused_elsewhere(claims: Path) -> None:
+    with pytest.raises(InputError, match="num_fewshot 2 does not apply to task 'fever'"):
+        make_plan(_config(claims, {"num_fewshot": 2}))
+    with pytest.raises(InputError, match="cannot be answered by a classifier head"):
+        open_task(_config(claims).task, "classifier")
+
+
+def test_repeated_and_contradictory_questions_are_counted() -> None:
+    def example(number: int, answer: str) -> Example:
+        return Example(f"e{number}", "g", "one question", answer)
+
+    found = data_notices([example(0, "a"), example(1, "a"), example(2, "b")])
+    assert found == [
+        "1 of 3 examples repeat another one exactly",
+        "3 of 3 examples share their question with one that has another answer",
+    ]
+
+
+def test_evaluate_says_what_is_doubtful(tmp_path: Path) -> None:
+    row = {"prompt": "Anna lives in", "answer": "Rome"}
+    long = {"prompt": "Anna lives in " * 200, "answer": "Rome"}
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in (row, row, long)))
+    options = ["--task", "jsonl", "--data", str(path), "--factors", str(tmp_path / "factors")]
+    run = CliRunner().invoke(app, ["evaluate", str(HERE / "model"), *options])
+    assert run.exit_code == 0, run.output
+    assert "1 of 3 examples repeat another one exactly" in run.output
+    assert "1 prompts were cut" in run.output
+    assert "top-5" in run.output
