@@ -276,7 +276,7 @@ def test_two_processes_build_one_cache_at_once(tmp_path):
     ]
     counts = [int(builder.communicate(timeout=120)[0]) for builder in builders]
     assert [builder.returncode for builder in builders] == [0, 0]
-    assert sum(counts) >= 20
+    assert sum(counts) == 20  # claims: none is computed twice
     cache = FactorCache(tmp_path)
     index = cache.index()
     assert set(index) == set(cache.keys()) and len(index) == 20
