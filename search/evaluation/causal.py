@@ -24,6 +24,7 @@ from search.evaluation.prepared import (
     answers_of,
     assemble,
     flatten,
+    is_ranked,
     prepare_batches,
 )
 from search.evaluation.token_scorer import TokenScorer
@@ -94,7 +95,7 @@ class CausalPredictor:
 
     def answer(self, prepared: Prepared) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""
-        scores = self.scorer.score(prepared.batches, prepared.slots)
+        scores = self.scorer.score(prepared.batches, prepared.slots, ranked=is_ranked(prepared))
         continuations: dict[int, Continuation] = {}
         with torch.inference_mode():
             for batch in prepared.prompts:

@@ -152,6 +152,11 @@ def answers_of(request: Request) -> int:
     return 1
 
 
+def is_ranked(prepared: Prepared) -> bool:
+    """Whether some reply says what the model would have said instead."""
+    return any(isinstance(request, Complete | Weigh) for request in prepared.requests)
+
+
 def assemble(
     prepared: Prepared,
     scores: TokenScores,

@@ -19,7 +19,7 @@ from search.evaluation.generation import (
     keep_rows,
     pack_prompts,
 )
-from search.evaluation.prepared import SCORED_CELLS, Prepared, assemble, finish, flatten
+from search.evaluation.prepared import SCORED_CELLS, Prepared, assemble, finish, flatten, is_ranked
 from search.evaluation.token_scorer import TokenScorer
 from tasks.base import Choose, Complete, Generate, Head, Reply, Request, Weigh
 from tasks.errors import InputError
@@ -136,7 +136,7 @@ class Seq2SeqPredictor:
 
     def answer(self, prepared: Prepared) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""
-        scores = self.scorer.score(prepared.batches, prepared.slots)
+        scores = self.scorer.score(prepared.batches, prepared.slots, ranked=is_ranked(prepared))
         continuations: dict[int, Continuation] = {}
         with torch.inference_mode():
             for batch in prepared.prompts:

@@ -26,7 +26,8 @@ class TokenScores:
     """Results by slot.
 
     `log_probabilities` of the targets in nats; `ranks` of the targets in the vocabulary, 0 best,
-    ties in favour of the lower id; `tops`: the likeliest tokens.
+    ties in favour of the lower id; `tops`: the likeliest tokens. The last two are 0 throughout
+    where they were not asked for.
     """
 
     log_probabilities: list[float]
@@ -93,11 +94,15 @@ class TokenScorer:
             inputs["token_type_ids"] = batch.token_type_ids
         return inputs
 
-    def score(self, batches: Sequence[Batch], slots: int) -> TokenScores:
-        """Score every batch. Raises NonFiniteLogits."""
+    def score(self, batches: Sequence[Batch], slots: int, *, ranked: bool = True) -> TokenScores:
+        """Score every batch; `ranked`: with ranks and likeliest tokens. Raises NonFiniteLogits.
+
+        A choice or a loss needs neither, and over a large vocabulary they cost more than the
+        probabilities.
+        """
         results = torch.zeros(3, slots, dtype=torch.float64)
         with torch.inference_mode():
-            found = [_read(self.run(batch), batch.targets) for batch in batches]
+            found = [_read(self.run(batch), batch.targets, ranked) for batch in batches]
             for batch, values in zip(batches, found, strict=True):
                 results[:, batch.slots.cpu()] = values.cpu()
         if not bool(torch.isfinite(results[0]).all()):
@@ -126,7 +131,7 @@ def _picking(head: Any, batch: Batch) -> Iterator[None]:
         handle.remove()
 
 
-def _read(logits: Tensor, targets: Tensor) -> Tensor:
+def _read(logits: Tensor, targets: Tensor, ranked: bool = True) -> Tensor:
     """Log-probability, rank and top token [3, scored] float64 of `logits` [scored, vocabulary].
 
     Log-softmax in float32, shifted by the maximum first: GPT-2's logits lie near -100, where a
@@ -142,11 +147,10 @@ def _read(logits: Tensor, targets: Tensor) -> Tensor:
         values = logits[start : start + step].float()
         values = values - values.amax(-1, keepdim=True)
         own = values.gather(1, target)
-        log_probability = own[:, 0] - values.exp().sum(-1).log()
-        ahead = (values > own) | ((values == own) & (order < target))
-        parts.append(
-            torch.stack(
-                [log_probability.double(), ahead.sum(-1).double(), values.argmax(-1).double()]
-            )
-        )
+        places = [torch.zeros_like(own[:, 0])] * 2
+        if ranked:
+            ahead = (values > own) | ((values == own) & (order < target))
+            places = [ahead.sum(-1), values.argmax(-1)]
+        log_probability = own[:, 0] - values.exp_().sum(-1).log_()
+        parts.append(torch.stack([part.double() for part in (log_probability, *places)]))
     return torch.cat(parts, dim=1)

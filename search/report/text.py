@@ -12,8 +12,8 @@ from tasks.comparison import Comparison
 from tasks.metrics import PERPLEXITY, shown, shown_change, shown_interval
 from tasks.scoring import Scores
 
-
-MAX_QUOTED = 40
+MAX_QUOTED = 24
+"""Characters of a prediction that are shown: a summary would leave its table no room."""
 
 
 def print_verdict(console: Console, verdict: Verdict, metric: str) -> None:
@@ -101,7 +101,7 @@ def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
     table.add_column("")
     optional = [*(["balanced"] if balanced else []), *(["majority"] if majority else [])]
     for name in ("n", metric, "log-loss", *optional):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     if said:
         table.add_column("commonest", no_wrap=True)
     for part, side, scores in rows:

@@ -1,0 +1,61 @@
+"""What people read: perplexities, further measures, long predictions."""
+
+import pytest
+from rich.console import Console
+
+from search.report.text import print_scores, sentence, warning
+from search.study.verdict import Verdict
+from tasks.base import Example, Outcome
+from tasks.comparison import compare
+from tasks.scoring import summarise
+
+EXAMPLES = [Example(f"e{n}", f"g{n}", f"q{n}", "a") for n in range(40)]
+
+
+def _losses(nats):
+    return [Outcome(e.id, e.group, -nats, -nats, None, weight=9.0) for e in EXAMPLES]
+
+
+def _shown(scores, metric):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    print_scores(console, [("all", "baseline", scores)], metric)
+    return console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        (2.9, "lowers perplexity on test from 20.0855 to 18.1741: -9.52%"),
+        (3.1, "RAISES perplexity"),
+    ],
+)
+def test_a_verdict_on_perplexity(after, words):
+    before, edited = _losses(3.0), _losses(after)
+    scores = {
+        side: {"test": summarise(found, EXAMPLES)}
+        for side, found in (("baseline", before), ("winner", edited))
+    }
+    verdict = Verdict(1, "0.fc_in=0.1", scores, {"test": compare(before, edited)}, {})
+    assert words in sentence(verdict, "perplexity")
+
+
+def test_a_table_of_perplexity_has_no_predictions():
+    text = _shown(summarise(_losses(3.0), EXAMPLES), "perplexity")
+    assert "20.0855" in text
+    assert "3.0000" in text
+    assert "majority" not in text
+    assert "commonest" not in text
+
+
+def test_measures_have_a_table_of_their_own_and_long_predictions_are_cut():
+    said = "a summary that goes on and on " * 9
+    found = [
+        Outcome(e.id, e.group, 0.25, -4.0, said, measures={"rouge1": 0.5, "loss": 2.0})
+        for e in EXAMPLES
+    ]
+    scores = summarise(found, EXAMPLES)
+    text = _shown(scores, "rougeL")
+    for word in ("0.2500", "rouge1", "0.5000", "loss", "2.0000", "a summary that goes on"):
+        assert word in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(warning("baseline", scores)) < 120
