@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from search.weights.factors import DamagedFactorsError, FactorCache
+from search.weights.memory import FactorMemory
 from tasks.errors import InputError
 
 BUILDER = """
@@ -78,6 +79,23 @@ def reading(cache: FactorCache, key: str, full: int) -> None:
         start = time.perf_counter()
         cache.load(key, rank).product(rank)
         print(f"      again, pages warm: {(time.perf_counter() - start) * 1e3:.1f} ms")
+
+
+def resident(cache: FactorCache, key: str, full: int) -> None:
+    """A product whose factors are read anew, pages warm, against one of factors in memory."""
+    memory = FactorMemory(cache)
+    for rho in (0.01, 0.1, 0.5):
+        rank = int(rho * full)
+        best = {}
+        for name, source in (("read", cache), ("memory", memory)):
+            source.load(key, rank).product(rank)
+            times = []
+            for _ in range(7):
+                start = time.perf_counter()
+                source.load(key, rank).product(rank)
+                times.append(time.perf_counter() - start)
+            best[name] = min(times) * 1e3
+        print(f"resident: rho {rho}: {best['read']:.1f} ms read, {best['memory']:.1f} ms in memory")
 
 
 def builders(folder: Path, count: int, matrices: int) -> tuple[float, list[int]]:
@@ -192,6 +210,7 @@ def main() -> None:
         key = cache.key(weight)
         cache.ensure(weight, key, "benchmark")
         reading(cache, key, min(weight.shape))
+        resident(cache, key, min(weight.shape))
         damage(cache, key, weight)
         for count in (1, 2):
             folder = Path(name) / f"by-{count}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from search.composition import Composition, Intervention
 from search.weights.factors import DamagedFactorsError, FactorCache, Factors
 from search.weights.matrices import Matrix
+from search.weights.memory import BUDGET_BYTES, FactorMemory
 from search.weights.ranks import fraction_of
 from search.weights.refs import MatrixRef
 from tasks.errors import InputError, nearest
@@ -32,16 +33,19 @@ class Editor:
         cache: FactorCache,
         keys: Mapping[MatrixRef, str] | None = None,
         allow_shared: bool = False,
+        memory_bytes: int = BUDGET_BYTES,
     ) -> None:
         """Take charge of `matrices` of `model`.
 
         `keys`, if given, are the keys that the caller expects; another one in the model is refused
         when the matrix is first used. `allow_shared` permits weights that several layers use.
+        Factors up to `memory_bytes` stay in host memory.
         """
         self._name = getattr(model, "name_or_path", "")
         self._parameters = dict(model.named_parameters())
         self._matrices = {matrix.ref: matrix for matrix in matrices}
         self._cache = cache
+        self._memory = FactorMemory(cache, memory_bytes)
         self._expected = dict(keys or {})
         self._allow_shared = allow_shared
         self._originals: dict[MatrixRef, Tensor] = {}
@@ -163,10 +167,10 @@ class Editor:
         """`rank` ranks read of at least `holding`; all are computed where the cache has fewer."""
         key = self._key(ref)
         try:
-            return self._cache.load(key, rank, holding=holding)
+            return self._memory.load(key, rank, holding=holding)
         except (KeyError, DamagedFactorsError):
             self._cache.ensure(original, key, f"{self._name}:{ref}")
-            return self._cache.load(key, rank)
+            return self._memory.load(key, rank, holding=holding)
 
 
 def pruned(weight: Tensor, rho: float) -> Tensor:

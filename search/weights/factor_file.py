@@ -17,7 +17,7 @@ import mmap
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -195,6 +195,17 @@ def _floats(rows: NDArray[Any]) -> Tensor:
     return values if values.dtype == torch.float32 else values.view(torch.bfloat16).float()
 
 
+class Rows(Protocol):
+    """Where rows of factors come from: a file, or a copy of some of it."""
+
+    shape: tuple[int, int]
+    spectrum: Tensor
+
+    def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """U [stop - start, out] and V [stop - start, in], float32."""
+        ...
+
+
 class Factors:
     """The exact factors of one matrix: W = Uᵀ diag(S) V with U [k, out], V [k, in], rank-major.
 
@@ -203,7 +214,7 @@ class Factors:
     """
 
     def __init__(
-        self, file: FactorFile, rank: int, on_damage: Callable[[DamagedFactorsError], None]
+        self, file: Rows, rank: int, on_damage: Callable[[DamagedFactorsError], None]
     ) -> None:
         self._file, self._on_damage = file, on_damage
         self.shape = file.shape
