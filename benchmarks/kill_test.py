@@ -28,11 +28,15 @@ from tasks.errors import InputError
 PROGRAM = [sys.executable, "-m", "cluster.cli"]
 
 
-def config_of(folder: Path, trials: int) -> StudyConfig:
+def config_of(folder: Path, trials: int, questions: int) -> StudyConfig:
     """The demo's study with one worker, so that the order of trials is determined."""
     config = demo_config(folder, trials)
+    lines = Path(str(config.task.data)).read_text(encoding="utf-8").splitlines(keepends=True)
+    few = folder / "questions.jsonl"
+    few.write_text("".join(lines[:questions]), encoding="utf-8")
+    task = config.task.model_copy(update={"data": str(few)})
     cluster = config.cluster.model_copy(update={"max_concurrent": 1})
-    return config.model_copy(update={"cluster": cluster, "factors": str(folder / "factors")})
+    return config.model_copy(update={"cluster": cluster, "task": task})
 
 
 def command(folder: Path, study: Path) -> list[str]:
@@ -101,11 +105,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--questions", type=int, default=2304, help="of the demo's")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_config(config_of(folder, asked.trials), folder / "study.yaml")
+        write_config(config_of(folder, asked.trials, asked.questions), folder / "study.yaml")
         whole, killed = folder / "whole", folder / "killed"
         subprocess.run(command(folder, whole), check=True, stdout=subprocess.DEVNULL)
         seen = kill_at_random(folder, killed, asked.kills, asked.trials, asked.seed)

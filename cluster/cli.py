@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
 from search import cli as search_cli
 from search.weights.commands import HeadChoice
 from tasks.errors import InputError
+
+if TYPE_CHECKING:  # they bring torch and transformers, which --help can do without
+    from cluster.driver import End
+    from cluster.view import View
 
 app = typer.Typer(
     name="laser-search",
@@ -108,7 +113,7 @@ def _unused(folder: Path) -> Path:
     return candidate
 
 
-def _run(start: object, folder: Path, task: str, quiet: bool) -> None:
+def _run(start: Callable[[View], End], folder: Path, task: str, quiet: bool) -> None:
     from rich.console import Console
 
     from cluster.view import View, plain
@@ -117,16 +122,18 @@ def _run(start: object, folder: Path, task: str, quiet: bool) -> None:
 
     console = Console()
     try:
-        end = start(View(console, quiet))  # type: ignore[operator]
+        end: End | None = start(View(console, quiet))
     except KeyboardInterrupt:
+        end = None
+    if end is None or not (end.verdict or end.stopped):  # Tune ends quietly on the first Ctrl-C
         typer.echo(f"interrupted; continue with: laser-search resume {folder}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(130)
     if end.stopped:
         typer.echo(f"stopped: {end.stopped}", err=True)
         typer.echo(f"after mending it, continue with: laser-search resume {folder}", err=True)
         raise typer.Exit(1)
     console.print(plain(end.summary), highlight=False, markup=False, soft_wrap=True)
-    if end.verdict is not None:
+    if end.verdict:
         print_verdict(console, end.verdict, get_task(task).metric)
     if end.summary.winner is not None:
         console.print(f"\nstudy: {folder}", highlight=False, soft_wrap=True)

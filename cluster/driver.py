@@ -19,7 +19,7 @@ from search.study.identity import Identity, digest_examples, digest_weights
 from search.study.lock import driver_lock
 from search.study.questions import write_questions
 from search.study.record import CONFIG
-from search.study.storage import mend_journal
+from search.study.storage import mend_journal, open_storage
 from search.study.study import Study
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
@@ -57,6 +57,7 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
     with driver_lock(folder):
+        open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(config, folder / CONFIG)
         return _drive(plan, folder, view)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayTaskError
 
 from search.config import RhoRange
 from search.model import ModelSource
@@ -174,7 +175,7 @@ def _answers(done: list[Any], pending: list[Any]) -> list[Batch]:
     """The tasks' answers; bad input, which Ray wraps, stops what has not begun."""
     try:
         batches: list[Batch] = ray.get(done)
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         for other in pending:
             ray.cancel(other)
         if isinstance(error.cause, InputError):

@@ -29,18 +29,23 @@ _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
-def find_head(
-    architectures: list[str] | None, where: str, *, encoder_decoder: bool = False
-) -> Head:
-    """Return the head that a checkpoint was saved with. Raises InputError if there is none."""
-    for name in architectures or []:
+def saved_heads(architectures: list[str], *, encoder_decoder: bool = False) -> list[Head]:
+    """The heads that a checkpoint was saved with, by the names of its classes."""
+    found: list[Head] = []
+    for name in architectures:
         if encoder_decoder and name.endswith(_SEQ2SEQ):
-            return "seq2seq"
-        for suffix, head in _SUFFIXES:
-            if name.endswith(suffix):
-                return head
+            found.append("seq2seq")
+        else:
+            found += [head for suffix, head in _SUFFIXES if name.endswith(suffix)]
+    return found
+
+
+def find_head(architectures: list[str], where: str, *, encoder_decoder: bool = False) -> Head:
+    """Return the head that a checkpoint was saved with. Raises InputError if there is none."""
+    for head in saved_heads(architectures, encoder_decoder=encoder_decoder):
+        return head
     raise InputError(
-        f"{where} was saved as {', '.join(architectures or ['nothing'])}, which has none of the "
+        f"{where} was saved as {', '.join(architectures) or 'nothing'}, which has none of the "
         f"heads {', '.join(get_args(Head))}; name one with head:"
     )
 
@@ -122,14 +127,17 @@ class ModelSource:
         return head
 
     def _find_head(self) -> Head:
-        if self.head_choice != "auto":
-            return self.head_choice
-        config = self.config
-        return find_head(
-            getattr(config, "architectures", None),
-            self.path,
-            encoder_decoder=bool(getattr(config, "is_encoder_decoder", False)),
-        )
+        names: list[str] = getattr(self.config, "architectures", None) or []
+        encoder_decoder = bool(getattr(self.config, "is_encoder_decoder", False))
+        if self.head_choice == "auto":
+            return find_head(names, self.path, encoder_decoder=encoder_decoder)
+        saved = saved_heads(names, encoder_decoder=encoder_decoder)
+        if saved and self.head_choice not in saved:
+            raise InputError(
+                f"head {self.head_choice!r} of {self.path} would be untrained: it was saved as "
+                f"{', '.join(names)}; use head: {' or '.join(sorted(set(saved)))}, or auto"
+            )
+        return self.head_choice
 
     @property
     def _auto_class(self) -> Any:

@@ -76,6 +76,8 @@ def make_plan(config: StudyConfig) -> Plan:
     source = config.model.source()
     task = open_task(config.task, source.head)
     examples = task.load(config.task.data, config.task.revision)
+    for example in examples:
+        task.request(example, source.head)  # a question that this head cannot be asked raises here
     chosen = config.split
     split = split_examples(examples, chosen.validation, chosen.seed, chosen.protocol)
     matrices = tuple(find_matrices(source.skeleton()))

@@ -86,6 +86,8 @@ def evaluate_compositions(
             composition = laser_triple(*triple, matrices)
     asked = open_task(task, source.head)
     examples = _examples(asked.load(task.data, task.revision), part, split)
+    for example in examples:
+        asked.request(example, source.head)
     bench = open_bench(source, asked, {part: examples}, factors)
     with bench.editor.applied(composition):
         pass  # bad interventions are refused, and factors computed, before anything is evaluated

@@ -97,8 +97,8 @@ def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
     majority = any(scores.majority_baseline is not None for _, _, scores in rows)
     said = any(scores.top_prediction is not None for _, _, scores in rows)
     table = Table(box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
     optional = [*(["balanced"] if balanced else []), *(["majority"] if majority else [])]
     for name in ("n", metric, "log-loss", *optional):
         table.add_column(name, justify="right", no_wrap=True)

@@ -42,6 +42,7 @@ class Editor:
         Factors up to `memory_bytes` stay in host memory.
         """
         self._name = getattr(model, "name_or_path", "")
+        self.model = model
         self._parameters = dict(model.named_parameters())
         self._matrices = {matrix.ref: matrix for matrix in matrices}
         self._cache = cache

@@ -38,8 +38,8 @@ def expand(pattern: str, matrices: Sequence[Matrix]) -> list[MatrixRef]:
         return sorted(found)
     close = nearest(pattern, [str(m.ref) for m in matrices])
     raise InputError(
-        f"{pattern!r} names no matrix of the model that can be searched{close}; "
-        "expected LAYER.TYPE such as '27.fc_in', '*.fc_out' or '3.mlp'"
+        f"{pattern!r} names no matrix of the model that can be searched; "
+        f"expected LAYER.TYPE such as '27.fc_in', '*.fc_out' or '3.mlp'{close}"
     )
 
 

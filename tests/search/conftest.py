@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,11 +10,61 @@ import pytest
 from search.config import StudyConfig, parse_config
 from search.space import Space
 from search.study.identity import Identity
+from search.study.jobs import Job
+from search.study.outcomes import Evaluation
 from search.study.study import Study
 from search.weights.refs import MatrixRef
+from tasks.base import Outcome
 
 LAYERS, TYPES, FULL = range(4), ("fc_in", "fc_out"), 64
 REFS = tuple(MatrixRef(layer, kind) for layer in LAYERS for kind in TYPES)
+
+
+def landscape(effect: str, example: int = 0) -> float:
+    """A made-up objective in (0, 1): deterministic, with interactions, best off the grid's edge."""
+    value = 0.5
+    for part in effect.split():
+        name, rank = part.split("=")
+        layer, kind = name.split(".")
+        kept = int(rank.split(":")[1]) / FULL
+        value += (0.1 if kind == "fc_in" else 0.02) * (int(layer) - 1) * (0.6 - kept)
+    return 1 / (1 + math.exp(-(value + 0.01 * example)))
+
+
+def evaluate(study: Study, job: Job) -> Evaluation:
+    outcomes = tuple(
+        Outcome(str(i), str(i // 2), landscape(job.effect, i), -0.1 * i, "x") for i in range(4)
+    )
+    score = sum(o.score for o in outcomes) / 4
+    return Evaluation(
+        job.name, study.identity.study_id, str(job.composition), job.effect, job.part,
+        score, 0.15, {"total": 0.0}, outcomes,
+    )  # fmt: skip
+
+
+def work_off(study, limit: int | None = None) -> list[str]:
+    """Work off a study's jobs in one process; returns the effects evaluated on validation."""
+    evaluated = []
+    for _ in itertools.islice(itertools.count(), limit):
+        job = study.next_job()
+        if job is None:
+            break
+        if job.part == "validation":
+            evaluated.append(job.effect)
+        study.finish(job, evaluate(study, job))
+    return evaluated
+
+
+@pytest.fixture
+def evaluation() -> Callable[[Study, Job], Evaluation]:
+    """A made-up evaluation of a job."""
+    return evaluate
+
+
+@pytest.fixture
+def drive() -> Callable[..., list[str]]:
+    """Work off a study's jobs with made-up evaluations."""
+    return work_off
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from pathlib import Path
 
 import optuna
@@ -12,52 +11,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from search.strategies.replayable import is_duplicate
-from search.study.jobs import BASELINE, TEST_BASELINE, Job
-from search.study.outcomes import Evaluation, outcome_file, write_outcomes
+from search.study.jobs import BASELINE, TEST_BASELINE
+from search.study.outcomes import outcome_file, write_outcomes
 from search.study.storage import JOURNAL, mend_journal
-from search.study.study import Study, choose_winner
-from tasks.base import Outcome
-
-FULL = 64
-
-
-def landscape(effect: str, example: int = 0) -> float:
-    """A made-up objective in (0, 1): deterministic, with interactions, best off the grid's edge."""
-    value = 0.5
-    for part in effect.split():
-        name, rank = part.split("=")
-        layer, kind = name.split(".")
-        kept = int(rank.split(":")[1]) / FULL
-        value += (0.1 if kind == "fc_in" else 0.02) * (int(layer) - 1) * (0.6 - kept)
-    return 1 / (1 + math.exp(-(value + 0.01 * example)))
-
-
-def evaluation(study: Study, job: Job) -> Evaluation:
-    outcomes = tuple(
-        Outcome(str(i), str(i // 2), landscape(job.effect, i), -0.1 * i, "x") for i in range(4)
-    )
-    score = sum(o.score for o in outcomes) / 4
-    return Evaluation(
-        job.name, study.identity.study_id, str(job.composition), job.effect, job.part,
-        score, 0.15, {"total": 0.0}, outcomes,
-    )  # fmt: skip
+from search.study.study import choose_winner
 
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
-
-
-def drive(study, limit: int | None = None) -> list[str]:
-    """Work off a study's jobs in one process; returns the effects evaluated on validation."""
-    evaluated = []
-    for _ in itertools.islice(itertools.count(), limit):
-        job = study.next_job()
-        if job is None:
-            break
-        if job.part == "validation":
-            evaluated.append(job.effect)
-        study.finish(job, evaluation(study, job))
-    return evaluated
 
 
 def finished(study) -> list[tuple[object, ...]]:
@@ -67,7 +28,7 @@ def finished(study) -> list[tuple[object, ...]]:
     ]
 
 
-def test_exactly_the_budget_and_every_effect_once(tmp_path: Path, open_study) -> None:
+def test_exactly_the_budget_and_every_effect_once(tmp_path: Path, open_study, drive) -> None:
     study = open_study(tmp_path)
     evaluated = drive(study)
     assert evaluated[0] == ""
@@ -78,7 +39,7 @@ def test_exactly_the_budget_and_every_effect_once(tmp_path: Path, open_study) ->
     assert study.next_job() is None
 
 
-def test_the_search_goes_uphill(tmp_path: Path, make_config, open_study) -> None:
+def test_the_search_goes_uphill(tmp_path: Path, make_config, open_study, drive) -> None:
     scores = {}
     for strategy in ("tpe", "random"):
         found = []
@@ -94,7 +55,7 @@ def test_the_search_goes_uphill(tmp_path: Path, make_config, open_study) -> None
 
 @pytest.mark.parametrize("strategy", ["tpe", "random"])
 def test_killed_at_any_write_it_ends_as_if_uninterrupted(
-    tmp_path: Path, make_config, open_study, monkeypatch, strategy
+    tmp_path: Path, make_config, open_study, monkeypatch, strategy, drive
 ) -> None:
     config = make_config(trials=14, strategy=strategy)
     whole = open_study(tmp_path / "whole", config)
@@ -131,7 +92,7 @@ def test_killed_at_any_write_it_ends_as_if_uninterrupted(
 
 
 def test_a_finished_evaluation_that_was_not_told_is_not_run_again(
-    tmp_path: Path, open_study
+    tmp_path: Path, open_study, drive, evaluation
 ) -> None:
     study = open_study(tmp_path)
     drive(study, limit=5)
@@ -143,7 +104,7 @@ def test_a_finished_evaluation_that_was_not_told_is_not_run_again(
     assert again.trials()[job.number].state == TrialState.COMPLETE
 
 
-def test_a_damaged_outcome_file_is_evaluated_again(tmp_path: Path, open_study) -> None:
+def test_a_damaged_outcome_file_is_evaluated_again(tmp_path: Path, open_study, drive) -> None:
     study = open_study(tmp_path)
     drive(study, limit=3)
     job = study.next_job()
@@ -152,7 +113,9 @@ def test_a_damaged_outcome_file_is_evaluated_again(tmp_path: Path, open_study) -
     assert open_study(tmp_path).next_job() == job
 
 
-def test_what_was_in_flight_runs_again_under_its_own_number(tmp_path: Path, open_study) -> None:
+def test_what_was_in_flight_runs_again_under_its_own_number(
+    tmp_path: Path, open_study, drive, evaluation
+) -> None:
     study = open_study(tmp_path)
     drive(study, limit=4)
     in_flight = [study.next_job() for _ in range(3)]
@@ -164,7 +127,7 @@ def test_what_was_in_flight_runs_again_under_its_own_number(tmp_path: Path, open
     assert again.spent == 30
 
 
-def test_failures_count_and_keep_their_reason(tmp_path: Path, open_study) -> None:
+def test_failures_count_and_keep_their_reason(tmp_path: Path, open_study, drive) -> None:
     study = open_study(tmp_path)
     drive(study, limit=3)
     job = study.next_job()
@@ -178,7 +141,7 @@ def test_failures_count_and_keep_their_reason(tmp_path: Path, open_study) -> Non
     assert study.spent == 30
 
 
-def test_a_dead_worker_costs_a_retry_then_a_failure(tmp_path: Path, open_study) -> None:
+def test_a_dead_worker_costs_a_retry_then_a_failure(tmp_path: Path, open_study, drive) -> None:
     study = open_study(tmp_path)
     drive(study, limit=2)
     job = study.next_job()
@@ -192,7 +155,9 @@ def test_a_dead_worker_costs_a_retry_then_a_failure(tmp_path: Path, open_study) 
     assert "3 times" in study.trials()[job.number].user_attrs["reason"]
 
 
-def test_a_machine_on_which_nothing_works_stops_the_study(tmp_path: Path, open_study) -> None:
+def test_a_machine_on_which_nothing_works_stops_the_study(
+    tmp_path: Path, open_study, drive
+) -> None:
     study = open_study(tmp_path)
     drive(study, limit=1)
     for _ in range(100):
@@ -215,7 +180,9 @@ def test_a_failing_baseline_stops_the_study(tmp_path: Path, open_study) -> None:
     assert "no mask token" in study.stopped
 
 
-def test_twins_in_flight_wait_for_one_answer(tmp_path: Path, make_config, open_study) -> None:
+def test_twins_in_flight_wait_for_one_answer(
+    tmp_path: Path, make_config, open_study, evaluation
+) -> None:
     config = make_config(trials=20, rho=[0.5], strategy="random")
     study = open_study(tmp_path, config)
     jobs = [study.next_job() for _ in range(18)]
@@ -230,7 +197,9 @@ def test_twins_in_flight_wait_for_one_answer(tmp_path: Path, make_config, open_s
         assert trial.value == by_number[trial.user_attrs["duplicate_of"]].value
 
 
-def test_a_small_space_is_exhausted_and_no_more(tmp_path: Path, make_config, open_study) -> None:
+def test_a_small_space_is_exhausted_and_no_more(
+    tmp_path: Path, make_config, open_study, drive
+) -> None:
     config = make_config(trials=500, rho=[0.5])
     study = open_study(tmp_path, config)
     drive(study)
@@ -238,7 +207,7 @@ def test_a_small_space_is_exhausted_and_no_more(tmp_path: Path, make_config, ope
 
 
 def test_pruned_trials_keep_their_scores_and_never_win(
-    tmp_path: Path, make_config, open_study
+    tmp_path: Path, make_config, open_study, evaluation
 ) -> None:
     config = make_config(pruner="median", chunks=3)
     study = open_study(tmp_path, config)

@@ -1,0 +1,149 @@
+"""A real run: train a small BERT on SST-2 sentences, search it, export the winner, reload, compare.
+
+    python benchmarks/sst2_bert.py --train sst2-train.tsv --data sst2-dev.tsv --out ./sst2-run
+
+The files hold ``sentence<TAB>label`` rows. Training takes minutes on two CPU cores; the model is
+small and made here, so its accuracy says nothing about BERT. The search, the export and the
+comparison are those of any model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+import yaml
+from tokenizers import BertWordPieceTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+)
+
+from search.study.outcomes import read_outcomes
+from search.study.record import StudyRecord
+
+PROGRAM = [sys.executable, "-m", "cluster.cli"]
+
+
+def read(path: Path) -> list[tuple[str, int]]:
+    """Sentences and labels."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [(row[0], int(row[1])) for row in rows]
+
+
+def make_tokenizer(sentences: list[str], folder: Path) -> BertTokenizerFast:
+    """A WordPiece vocabulary of the training sentences."""
+    trained = BertWordPieceTokenizer(lowercase=True)
+    trained.train_from_iterator(sentences, vocab_size=6000, min_frequency=2, show_progress=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    trained.save_model(str(folder))
+    return BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=96)
+
+
+def train(rows: list[tuple[str, int]], folder: Path, layers: int, epochs: int) -> None:
+    """Train a BERT classifier and save it as any checkpoint is saved."""
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer([sentence for sentence, _ in rows], folder)
+    config = BertConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=512,
+        max_position_embeddings=128,
+        num_labels=2,
+    )
+    model = BertForSequenceClassification(config).train()
+    steps = epochs * (len(rows) // 64)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-4, total_steps=steps + epochs)
+    for epoch in range(epochs):
+        order = torch.randperm(len(rows)).tolist()
+        losses = []
+        for start in range(0, len(order) - 63, 64):
+            batch = [rows[i] for i in order[start : start + 64]]
+            inputs = tokenizer([s for s, _ in batch], return_tensors="pt", padding=True)
+            labels = torch.tensor([label for _, label in batch])
+            loss = model(**inputs, labels=labels).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad()
+            losses.append(loss.item())
+        print(f"epoch {epoch + 1}: loss {sum(losses) / len(losses):.3f}", flush=True)
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def compare(study: Path, model_folder: Path, rows: list[tuple[str, int]]) -> dict[str, object]:
+    """Ask the exported model through plain transformers; compare with the trial's outcomes."""
+    record = StudyRecord.read(study)
+    winner = record.summary.winner
+    if winner is None:
+        raise SystemExit("no composition beat the baseline on validation")
+    stored = read_outcomes(
+        study, f"trial-{winner.number:05d}", record.identity.study_id, winner.user_attrs["effect"]
+    )
+    if stored is None:
+        raise SystemExit("the winner has no outcomes")
+    from search.plan import make_plan
+
+    asked = {example.id: example for example in make_plan(record.config).split.validation}
+    model = AutoModelForSequenceClassification.from_pretrained(model_folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    same, worst = 0, 0.0
+    for outcome in stored.outcomes:
+        example = asked[outcome.example_id]
+        with torch.no_grad():
+            logits = model(**tokenizer(example.prompt, return_tensors="pt")).logits[0]
+        right = int(logits.argmax()) == example.label
+        same += right == bool(outcome.score)
+        probability = torch.log_softmax(logits, -1)[example.label].item()
+        worst = max(worst, abs(probability - outcome.log_probability))
+    return {"examples": len(stored.outcomes), "same": same, "worst_log_probability": worst}
+
+
+def main() -> None:
+    """Train, search, export, compare; print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=3)
+    asked = parser.parse_args()
+    model, study, exported = (asked.out / name for name in ("bert-sst2", "study", "exported"))
+    if not (model / "config.json").exists():
+        train(read(asked.train), model, asked.layers, asked.epochs)
+    config = {
+        "model": {"path": str(model.resolve())},
+        "task": {"name": "sst2", "data": str(asked.data.resolve())},
+        "search": {"trials": asked.trials},
+        "factors": str((asked.out / "factors").resolve()),
+    }
+    (asked.out / "study.yaml").write_text(yaml.safe_dump(config))
+    started = time.perf_counter()
+    launch = [*PROGRAM, "launch", str(asked.out / "study.yaml"), "--out", str(study)]
+    subprocess.run(launch, check=True)
+    seconds = time.perf_counter() - started
+    subprocess.run([*PROGRAM, "export", str(study), "--out", str(exported)], check=True)
+    found = compare(study, exported, read(asked.data))
+    states = Counter(trial.state.name for trial in StudyRecord.read(study).trials)
+    print(json.dumps({"wall_s": round(seconds, 1), "trials": dict(states), **found}))
+
+
+if __name__ == "__main__":
+    main()
