@@ -78,7 +78,7 @@ def resume(folder: Path, view: View) -> End:
 def _drive(plan: Plan, folder: Path, view: View) -> End:
     for notice in plan.notices:
         view.note(f"note: {notice}")
-    with _ray(plan.config.cluster), view:
+    with ray_session(plan.config.cluster), view:
         import ray
 
         shares = divide(plan.config.cluster, ray.cluster_resources())
@@ -96,7 +96,7 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
 
 def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identity:
     """Compute missing factors; then begin the study, or check that its world is unchanged."""
-    from cluster.precompute import precompute
+    from cluster.precompute import Storing, precompute
 
     keys = precompute(
         plan.source,
@@ -105,6 +105,7 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
         view.factors,
         gpus=min(1.0, shares.gpus),
         threads=shares.threads,
+        storing=Storing.for_space(plan.space),
     )
     weights = digest_weights(keys)
     examples = digest_examples(plan.split.validation, plan.split.test)
@@ -171,7 +172,7 @@ def _summary(study: Study) -> Summary:
 
 
 @contextmanager
-def _ray(config: ClusterConfig) -> Iterator[None]:
+def ray_session(config: ClusterConfig) -> Iterator[None]:
     """A local Ray of our own, or the cluster at the configured address."""
     settings = SETTINGS if config.address else SETTINGS | LOCAL_SETTINGS
     os.environ.update({k: v for k, v in settings.items() if k not in os.environ})

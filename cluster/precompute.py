@@ -3,34 +3,117 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
 
+from search.config import RhoRange
 from search.model import ModelSource
-from search.weights.factors import FactorCache, content_key
+from search.space import Space
+from search.weights.factors import Busy, FactorCache
 from search.weights.matrices import Matrix
 from search.weights.origin import WeightOrigin
+from search.weights.ranks import fraction_of
 from tasks.errors import InputError
 
 
+@dataclass(frozen=True)
+class Storing:
+    """What is kept of a matrix: the ranks up to `max_rho` of all, in `dtype`.
+
+    Factors that hold those up to `enough_rho` (default: `max_rho`) are left as they are.
+    """
+
+    max_rho: float = 1.0
+    dtype: str = "float32"
+    enough_rho: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a fraction that keeps nothing or more than all."""
+        if not 0 < self.max_rho <= 1:
+            raise InputError(
+                f"--max-rho {self.max_rho:g} is outside (0, 1]; it is the fraction of rank stored"
+            )
+
+    @staticmethod
+    def for_space(space: Space) -> Storing:
+        """All ranks are kept, but those that a space of small rho uses are enough.
+
+        Ranks above half are made from the other end of the spectrum, so they take all of it.
+        """
+        top = space.rho.high if isinstance(space.rho, RhoRange) else max(space.rho)
+        return Storing(enough_rho=top if top <= 0.5 else 1.0)
+
+    def rank(self, matrix: Matrix) -> int:
+        """Ranks kept of `matrix`."""
+        return fraction_of(self.max_rho, matrix.max_rank)
+
+    def enough(self, matrix: Matrix) -> int:
+        """Ranks of `matrix` that must be there."""
+        rho = self.max_rho if self.enough_rho is None else self.enough_rho
+        return fraction_of(rho, matrix.max_rank)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What became of one matrix: its content key, and whether its factors were computed now."""
+
+    address: str
+    key: str
+    computed: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A task's answer: the matrices that are ready, and those that another builder has claimed."""
+
+    ready: list[Built]
+    busy: list[Matrix]
+
+
 def factor_matrices(
-    source: ModelSource, matrices: Sequence[Matrix], root: str, threads: int
-) -> dict[str, str]:
-    """Read matrices, compute the factors that the cache lacks; return content keys by address."""
+    source: ModelSource,
+    matrices: Sequence[Matrix],
+    root: str,
+    threads: int,
+    storing: Storing,
+    wait: bool,
+) -> Batch:
+    """Read matrices and compute the factors that the cache lacks, on the GPU if there is one.
+
+    Without `wait`, matrices that another process has claimed come back as busy. Raises InputError
+    that names the matrix.
+    """
     import torch
 
     torch.set_num_threads(threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     origin = WeightOrigin(source)
-    keys = {}
-    with FactorCache(root) as cache:
+    batch = Batch([], [])
+    with FactorCache(root, stored=storing.dtype) as cache:
         for matrix in matrices:
             weight = origin.read(matrix)
-            key = content_key(weight)
-            cache.ensure(weight, key, f"{source.path}:{matrix.ref}")
-            keys[str(matrix.ref)] = key
-    return keys
+            key = cache.key(weight)
+            where = f"{source.path}:{matrix.ref}"
+            try:
+                computed = cache.ensure(
+                    weight.to(device),
+                    key,
+                    where,
+                    rank=storing.enough(matrix),
+                    keep=storing.rank(matrix),
+                    wait=wait,
+                )
+            except Busy:
+                batch.busy.append(matrix)
+                continue
+            except InputError as error:
+                raise InputError(f"{matrix.ref}: {error}") from None
+            batch.ready.append(Built(str(matrix.ref), key, computed))
+    return batch
 
 
 def precompute(
@@ -41,29 +124,61 @@ def precompute(
     *,
     gpus: float = 0.0,
     threads: int = 1,
+    storing: Storing | None = None,
+    on_built: Callable[[Built], None] = lambda built: None,
 ) -> dict[str, str]:
     """Make sure that the cache at `root` has every matrix's factors; return keys by address.
 
     A killed run is taken up where it was: finished factors are found by content. Matrices that the
-    checkpoint's files do not hold as they are share one task, which loads the model once.
+    checkpoint's files do not hold as they are share one task, which loads the model once. What
+    another builder on the same folder has begun is passed over and waited for at the end, so two
+    of them share the work. Raises InputError if a matrix has no SVD or the folder refuses it; what
+    is finished stays.
     """
+    ordered = sorted(matrices, key=lambda m: -cost(m))
     task = ray.remote(factor_matrices).options(num_cpus=1, num_gpus=gpus, max_retries=3)
-    origin = WeightOrigin(source)
-    ordered = sorted(matrices, key=lambda m: -m.shape[0] * m.shape[1])
-    groups = [[matrix] for matrix in ordered if origin.is_direct(matrix)]
-    loaded = [matrix for matrix in ordered if not origin.is_direct(matrix)]
-    groups = ([loaded] if loaded else []) + groups
-    pending = [task.remote(source, group, str(root), threads) for group in groups]
+
+    def submit(group: Sequence[Matrix], wait: bool) -> Any:
+        return task.remote(source, group, str(root), threads, storing or Storing(), wait)
+
+    pending = [submit(group, False) for group in _groups(source, ordered)]
     keys: dict[str, str] = {}
+    busy: list[Matrix] = []
     on_progress(0, len(ordered))
     while pending:
         done, pending = ray.wait(pending)
-        try:
-            for found in ray.get(done):
-                keys |= found
-        except RayTaskError as error:
-            if isinstance(error.cause, InputError):
-                raise error.cause from None  # the sentence, not the task's traceback
-            raise
+        for batch in _answers(done, pending):
+            busy += batch.busy
+            for built in batch.ready:
+                keys[built.address] = built.key
+                on_built(built)
         on_progress(len(keys), len(ordered))
+        if not pending and busy:
+            pending, busy = [submit(group, True) for group in _groups(source, busy)], []
     return keys
+
+
+def cost(matrix: Matrix) -> float:
+    """What the SVD of `matrix` takes, in proportion: min(out, in)² max(out, in)."""
+    return float(min(matrix.shape) ** 2 * max(matrix.shape))
+
+
+def _groups(source: ModelSource, ordered: Sequence[Matrix]) -> list[list[Matrix]]:
+    origin = WeightOrigin(source)
+    direct = [origin.is_direct(matrix) for matrix in ordered]
+    loaded = [matrix for matrix, there in zip(ordered, direct, strict=True) if not there]
+    singles = [[matrix] for matrix, there in zip(ordered, direct, strict=True) if there]
+    return ([loaded] if loaded else []) + singles
+
+
+def _answers(done: list[Any], pending: list[Any]) -> list[Batch]:
+    """The tasks' answers; bad input, which Ray wraps, stops what has not begun."""
+    try:
+        batches: list[Batch] = ray.get(done)
+    except RayTaskError as error:
+        for other in pending:
+            ray.cancel(other)
+        if isinstance(error.cause, InputError):
+            raise InputError(str(error.cause)) from None
+        raise
+    return batches

@@ -78,7 +78,7 @@ def plain(summary: Summary) -> str:
     if summary.rate_per_s:
         parts.append(f"{summary.rate_per_s:.2g}/s")
     if summary.left_s and summary.finished < summary.asked:
-        parts.append(f"about {_duration(summary.left_s)} left")
+        parts.append(f"about {duration(summary.left_s)} left")
     if summary.baseline is not None:
         parts.append(f"baseline {summary.baseline.score:.4f}")
     if summary.best is not None:
@@ -91,7 +91,7 @@ def table(summary: Summary) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     counts = f"{summary.running} running, {summary.pruned} pruned, {summary.failed} failed, "
     grid.add_row("trials", counts + f"{summary.duplicates} duplicates answered from the record")
-    left = "" if summary.left_s is None else f", about {_duration(summary.left_s)} left"
+    left = "" if summary.left_s is None else f", about {duration(summary.left_s)} left"
     grid.add_row("rate", f"{summary.rate_per_s:.2f} trials/s{left}")
     if summary.baseline is not None:
         grid.add_row("baseline", f"{summary.baseline.score:.4f}")
@@ -109,7 +109,8 @@ def _bar(name: str, done: int, total: int) -> Progress:
     return progress
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
+from search.weights import commands
+from tasks.errors import InputError
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")]
 
@@ -19,6 +22,8 @@ def mount(app: typer.Typer) -> None:
     app.command("tasks")(list_tasks)
     app.command()(compare)
     app.command()(export)
+    app.command()(commands.matrices)
+    app.add_typer(commands.factors, name="factors")
 
 
 def evaluate(
@@ -30,7 +35,16 @@ def evaluate(
     ] = "all",
     intervention: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="MATRIX=RHO such as 1.fc_in=0.1; may be repeated."),
+        typer.Option(help="MATRIX=RHO such as 1.fc_in=0.1 or '*.mlp=0.1'; may be repeated."),
+    ] = None,
+    lname: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="LASER's own way to name matrices: fc_in, mlp, attn, all, dont, ..."),
+    ] = None,
+    lnum: Annotated[Optional[int], typer.Option(help="LASER's layer; -1: all.")] = None,  # noqa: UP045
+    rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="LASER's rate, 10 (1 - rho): 9 keeps a tenth of the ranks."),
     ] = None,
     head: Annotated[
         Literal["auto", "causal", "masked", "classifier", "seq2seq"],
@@ -72,11 +86,29 @@ def evaluate(
         split=SplitConfig(validation=validation, seed=seed, protocol=protocol),
         interventions=intervention or [],
         factors=factors,
+        triple=_triple(lname, lnum, rate, intervention),
     )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
         found.print()
+
+
+def _triple(
+    lname: str | None, lnum: int | None, rate: float | None, intervention: list[str] | None
+) -> tuple[str, int, float] | None:
+    """LASER's three options, which go together and with no other."""
+    if lname is None and lnum is None and rate is None:
+        return None
+    if intervention:
+        raise InputError(
+            "--intervention and --lname, --lnum, --rate name interventions in two ways; use one"
+        )
+    if lname is None or lnum is None or rate is None:
+        given = {"--lname": lname, "--lnum": lnum, "--rate": rate}
+        missing = ", ".join(name for name, value in given.items() if value is None)
+        raise InputError(f"{missing} is missing; LASER's --lname, --lnum, --rate go together")
+    return lname, lnum, rate
 
 
 def list_tasks(as_json: JsonFlag = False) -> None:

@@ -13,6 +13,8 @@ from search.model import HeadChoice, ModelSource
 from search.plan import data_notices, open_task
 from search.report.text import print_scores, truncation_notices, warning
 from search.study.jobs import Job
+from search.weights.matrices import find_matrices
+from search.weights.selection import check_interventions, laser_triple, read_composition
 from tasks.base import Example
 from tasks.comparison import Comparison, compare
 from tasks.metrics import shown_change, shown_interval
@@ -67,10 +69,21 @@ def evaluate_compositions(
     split: SplitConfig,
     interventions: list[str],
     factors: Path,
+    triple: tuple[str, int, float] | None = None,
 ) -> Direct:
-    """Evaluate the baseline and, if there are interventions, the composition. Raises InputError."""
-    composition = Composition.parse(interventions)
+    """Evaluate the baseline and, if there are interventions, the composition.
+
+    `interventions` may name many matrices by a pattern; `triple` is LASER's ``--lname``, ``--lnum``
+    and ``--rate``, instead. Raises InputError.
+    """
+    check_interventions(interventions)
     source = ModelSource(model, head_choice=head)
+    composition = Composition()
+    if interventions or triple:
+        matrices = find_matrices(source.skeleton())
+        composition = read_composition(interventions, matrices)
+        if triple is not None:
+            composition = laser_triple(*triple, matrices)
     asked = open_task(task, source.head)
     examples = _examples(asked.load(task.data, task.revision), part, split)
     for example in examples:

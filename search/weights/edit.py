@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from search.composition import Composition, Intervention
-from search.weights.factors import DamagedFactorsError, FactorCache, Factors, content_key
+from search.weights.factors import DamagedFactorsError, FactorCache, Factors
 from search.weights.matrices import Matrix
+from search.weights.memory import BUDGET_BYTES, FactorMemory
 from search.weights.ranks import fraction_of
 from search.weights.refs import MatrixRef
 from tasks.errors import InputError, nearest
@@ -32,16 +33,20 @@ class Editor:
         cache: FactorCache,
         keys: Mapping[MatrixRef, str] | None = None,
         allow_shared: bool = False,
+        memory_bytes: int = BUDGET_BYTES,
     ) -> None:
         """Take charge of `matrices` of `model`.
 
         `keys`, if given, are the keys that the caller expects; another one in the model is refused
         when the matrix is first used. `allow_shared` permits weights that several layers use.
+        Factors up to `memory_bytes` stay in host memory.
         """
+        self._name = getattr(model, "name_or_path", "")
         self.model = model
         self._parameters = dict(model.named_parameters())
         self._matrices = {matrix.ref: matrix for matrix in matrices}
         self._cache = cache
+        self._memory = FactorMemory(cache, memory_bytes)
         self._expected = dict(keys or {})
         self._allow_shared = allow_shared
         self._originals: dict[MatrixRef, Tensor] = {}
@@ -116,7 +121,7 @@ class Editor:
 
     def _key(self, ref: MatrixRef) -> str:
         if ref not in self._keys:
-            key = content_key(self._original(ref), self._cache.method)
+            key = self._cache.key(self._original(ref))
             if self._expected.get(ref, key) != key:
                 raise InputError(
                     f"{ref} of the model in memory is not the matrix that was decomposed; "
@@ -153,18 +158,20 @@ class Editor:
         if rank == 0:
             return torch.zeros_like(original)
         if intervention.kind == "keep-top":
-            factors = self._factors(matrix.ref, original, rank if 2 * rank <= full else 0)
+            short = 2 * rank <= full
+            factors = self._factors(matrix.ref, original, *((rank, rank) if short else (0, full)))
             return factors.product(rank, original, original.device)
-        factors = self._factors(matrix.ref, original, 0)
+        factors = self._factors(matrix.ref, original, 0, full)
         return factors.span(full - rank, full, original, original.device)
 
-    def _factors(self, ref: MatrixRef, original: Tensor, rank: int) -> Factors:
+    def _factors(self, ref: MatrixRef, original: Tensor, rank: int, holding: int = 0) -> Factors:
+        """`rank` ranks read of at least `holding`; all are computed where the cache has fewer."""
         key = self._key(ref)
         try:
-            return self._cache.load(key, rank)
+            return self._memory.load(key, rank, holding=holding)
         except (KeyError, DamagedFactorsError):
-            self._cache.ensure(original, key, str(ref))
-            return self._cache.load(key, rank)
+            self._cache.ensure(original, key, f"{self._name}:{ref}")
+            return self._memory.load(key, rank, holding=holding)
 
 
 def pruned(weight: Tensor, rho: float) -> Tensor:

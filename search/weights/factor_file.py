@@ -1,10 +1,12 @@
 """One file of factors: safetensors, rank-major, with a digest for every row.
 
-Tensors, in the order of their bytes: ``spectrum`` F32 [k], ``digests`` U8 [k, 16] (8 bytes for the
-row of U, 8 for that of V), ``U`` F32 [k, out], ``V`` F32 [k, in]. Row i belongs to the i-th largest
-singular value, so rank r is a prefix of U and of V. The metadata carries a digest of itself and of
-the spectrum, and the header is a function of the metadata, so each byte of the file is covered by
-one digest or another, and reading r rows checks those r rows.
+Tensors, in the order of their bytes: ``spectrum`` F32 [k], ``digests`` U8 [r, 16] (8 bytes for the
+row of U, 8 for that of V), ``U`` [r, out], ``V`` [r, in]. Row i belongs to the i-th largest
+singular value, so a rank is a prefix of U and of V. A file holds all r = k = min(out, in) rows, or
+the first ``rank`` of its metadata; U and V are F32, or BF16 where the metadata's ``stored`` says
+so. The metadata carries a digest of itself and of the spectrum, and the header is a function of the
+metadata, so each byte of the file is covered by one digest or another, and reading some rows checks
+those rows.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import mmap
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +26,9 @@ from torch import Tensor
 
 _ROW_DIGEST_BYTES = 8
 FORMAT = "laser-factors-1"
+_STORED = {"float32": ("F32", 4), "bfloat16": ("BF16", 2)}
+STORED_DTYPES = tuple(_STORED)
+"""What U and V can be stored in; the spectrum is float32 always."""
 
 
 class DamagedFactorsError(Exception):
@@ -36,12 +41,16 @@ def layout(metadata: dict[str, str]) -> tuple[bytes, dict[str, tuple[int, tuple[
     A function of the metadata alone. Raises KeyError or ValueError on metadata of another kind.
     """
     out, into = int(metadata["out"]), int(metadata["in"])
-    rank = min(out, into)
+    full = min(out, into)
+    rank = int(metadata.get("rank", full))
+    if not 1 <= rank <= full:
+        raise ValueError(f"its rank {rank} is outside [1, {full}]")
+    stored, width = _STORED[metadata.get("stored", "float32")]
     shapes: dict[str, tuple[str, int, tuple[int, ...]]] = {
-        "spectrum": ("F32", 4, (rank,)),
+        "spectrum": ("F32", 4, (full,)),
         "digests": ("U8", 1, (rank, 2 * _ROW_DIGEST_BYTES)),
-        "U": ("F32", 4, (rank, out)),
-        "V": ("F32", 4, (rank, into)),
+        "U": (stored, width, (rank, out)),
+        "V": (stored, width, (rank, into)),
     }
     entries: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
     offsets, start = {}, 0
@@ -60,10 +69,12 @@ def layout(metadata: dict[str, str]) -> tuple[bytes, dict[str, tuple[int, tuple[
 def write(path: Path, metadata: dict[str, str], U: Tensor, S: Tensor, V: Tensor) -> None:
     """Write factors U [out, k], S [k], V [in, k], float32, to `path`, row by rank.
 
-    `metadata` needs ``out`` and ``in``. Not durable by itself. Raises OSError.
+    `metadata` needs ``out`` and ``in``, and may limit the rows to ``rank`` and round them to
+    ``stored``. Not durable by itself. Raises OSError.
     """
-    left = np.ascontiguousarray(U.T.numpy())
-    right = np.ascontiguousarray(V.T.numpy())
+    rank = int(metadata.get("rank", len(S)))
+    stored = metadata.get("stored", "float32")
+    left, right = _bits(U.T[:rank], stored), _bits(V.T[:rank], stored)
     spectrum = np.ascontiguousarray(S.numpy())
     pairs = zip(left, right, strict=True)
     digests = b"".join(_row(i, u) + _row(i, v) for i, (u, v) in enumerate(pairs))
@@ -78,7 +89,15 @@ def write(path: Path, metadata: dict[str, str], U: Tensor, S: Tensor, V: Tensor)
         stream.write(right.data)
 
 
-def _row(index: int, values: NDArray[np.float32]) -> bytes:
+def _bits(rows: Tensor, stored: str) -> NDArray[Any]:
+    """The rows as they lie in the file; numpy has no bfloat16, so its bits are 16-bit integers."""
+    if stored == "bfloat16":
+        found: NDArray[Any] = rows.to(torch.bfloat16).contiguous().view(torch.uint16).numpy()
+        return found
+    return np.ascontiguousarray(rows.numpy())
+
+
+def _row(index: int, values: NDArray[Any]) -> bytes:
     # The index is part of the digest, so that rows cannot change places.
     digest = hashlib.blake2b(struct.pack("<I", index), digest_size=_ROW_DIGEST_BYTES)
     digest.update(values.data)
@@ -104,15 +123,18 @@ class FactorFile:
         except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
             raise DamagedFactorsError(f"{path} is damaged: {error!r}") from None
         self.shape = (int(self.metadata["out"]), int(self.metadata["in"]))
+        self.rank = self._places["U"][1][0]
+        self._width = _STORED[self.metadata.get("stored", "float32")][1]
         with path.open("rb") as stream:
             self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         if hasattr(mmap, "MADV_RANDOM"):
             # No read-ahead past the rows that are asked for; `rows` announces those.
             self._map.madvise(mmap.MADV_RANDOM)
         self._digests = self._array("digests", np.uint8)
-        self._left = self._array("U", np.float32)
-        self._right = self._array("V", np.float32)
-        self._checked = np.zeros(min(self.shape), dtype=bool)
+        values = np.float32 if self._width == 4 else np.uint16
+        self._left = self._array("U", values)
+        self._right = self._array("V", values)
+        self._checked = np.zeros(self.rank, dtype=bool)
 
     def _open(self) -> tuple[dict[str, str], dict[str, tuple[int, tuple[int, ...]]]]:
         size = self.path.stat().st_size
@@ -140,10 +162,13 @@ class FactorFile:
         return np.frombuffer(self._map, dtype, int(np.prod(shape)), at).reshape(shape)
 
     def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """U [stop - start, out] and V [stop - start, in] of these ranks, mapped, checked.
+        """U [stop - start, out] and V [stop - start, in] of these ranks, float32, checked.
 
-        Raises DamagedFactorsError if one of these rows is not what was written.
+        Mapped where they are stored so. Raises DamagedFactorsError if one of these rows is not what
+        was written, ValueError if the file does not hold them.
         """
+        if stop > self.rank and stop > start:
+            raise ValueError(f"{self.path} holds {self.rank} ranks, not {stop}")
         missing = [i for i in range(start, stop) if not self._checked[i]]
         if missing:
             for name in ("digests", "U", "V"):
@@ -153,16 +178,32 @@ class FactorFile:
             if _row(i, self._left[i]) + _row(i, self._right[i]) != stored:
                 raise DamagedFactorsError(f"{self.path} is damaged: row {i} was altered")
             self._checked[i] = True
-        return torch.from_numpy(self._left[start:stop]), torch.from_numpy(self._right[start:stop])
+        return _floats(self._left[start:stop]), _floats(self._right[start:stop])
 
     def _announce(self, name: str, start: int, stop: int) -> None:
         """Have the system read these rows from disk, in large pieces."""
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
         at, shape = self._places[name]
-        row = shape[1] * (1 if name == "digests" else 4)
+        row = shape[1] * (1 if name == "digests" else self._width)
         first = (at + start * row) // mmap.PAGESIZE * mmap.PAGESIZE
         self._map.madvise(mmap.MADV_WILLNEED, first, at + stop * row - first)
+
+
+def _floats(rows: NDArray[Any]) -> Tensor:
+    values = torch.from_numpy(rows)
+    return values if values.dtype == torch.float32 else values.view(torch.bfloat16).float()
+
+
+class Rows(Protocol):
+    """Where rows of factors come from: a file, or a copy of some of it."""
+
+    shape: tuple[int, int]
+    spectrum: Tensor
+
+    def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """U [stop - start, out] and V [stop - start, in], float32."""
+        ...
 
 
 class Factors:
@@ -173,7 +214,7 @@ class Factors:
     """
 
     def __init__(
-        self, file: FactorFile, rank: int, on_damage: Callable[[DamagedFactorsError], None]
+        self, file: Rows, rank: int, on_damage: Callable[[DamagedFactorsError], None]
     ) -> None:
         self._file, self._on_damage = file, on_damage
         self.shape = file.shape

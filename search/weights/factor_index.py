@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,6 +80,12 @@ def merge(table: pa.Table | None, entries: Mapping[str, Entry]) -> pa.Table:
     }
     rows = pa.table(columns, schema=SCHEMA)
     return (rows if table is None else pa.concat_tables([table, rows])).sort_by("key")
+
+
+def without(table: pa.Table, keys: Collection[str]) -> pa.Table:
+    """`table` less the rows of `keys`."""
+    gone = pc.is_in(table["key"], value_set=pa.array(list(keys), pa.string()))
+    return table.filter(pc.invert(gone))
 
 
 def entries_of(table: pa.Table) -> dict[str, Entry]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from search.durable import write_file
 from search.weights import factor_file
+from search.weights.claims import claim
 from search.weights.factor_file import DamagedFactorsError, FactorFile, Factors
 from search.weights.factor_index import (
     Entry,
@@ -26,28 +27,35 @@ from search.weights.factor_index import (
     has_origins,
     merge,
     read_index,
+    without,
     write_index,
 )
 from search.weights.svd import ALGORITHM, decompose
 from tasks.errors import InputError
 
-__all__ = ["DamagedFactorsError", "FactorCache", "Factors", "content_key"]
+__all__ = ["Busy", "DamagedFactorsError", "FactorCache", "Factors", "content_key"]
 
 _log = logging.getLogger(__name__)
 _BATCH_ENTRIES = 16
 
 
-def content_key(weight: Tensor, method: str = "exact") -> str:
+def content_key(weight: Tensor, method: str = "exact", stored: str = "float32") -> str:
     """Hexadecimal digest of a matrix [out, in] and of the algorithm that will factor it.
 
-    Of the bytes, the shape, the dtype, the method and its version: one matrix has one key whatever
-    its model is called, and other bytes, another dtype or a new algorithm have another.
+    Of the bytes, the shape, the dtype, the method and its version, and what the factors are rounded
+    to: one matrix has one key whatever its model is called, and other bytes, another dtype, a new
+    algorithm or coarser factors have another.
     """
-    head = f"{method}:{ALGORITHM}:{weight.dtype}:{tuple(weight.shape)}\0"
+    rounded = "" if stored == "float32" else f"+{stored}"
+    head = f"{method}{rounded}:{ALGORITHM}:{weight.dtype}:{tuple(weight.shape)}\0"
     digest = hashlib.blake2b(head.encode(), digest_size=20)
     flat = weight.detach().contiguous().reshape(-1).cpu().view(torch.uint8)
     digest.update(flat.numpy().data)
     return digest.hexdigest()
+
+
+class Busy(Exception):  # noqa: N818  (no error: the work is being done)
+    """Another process is computing these factors, or others whose keys begin alike."""
 
 
 class FactorCache:
@@ -58,11 +66,23 @@ class FactorCache:
     and computed again. The index names each key's shape, spectrum and origins; it is written after
     the files it names, and can be rebuilt from them. As a context manager the cache writes the
     index in batches, and the rest on leaving. A complete cache may be read-only.
+
+    `stored` ``bfloat16`` halves the files. Each entry of U and V is then off by up to 1/256 of
+    itself, and a product by 0.0024 of its norm (measured). Such factors have keys of their own: a
+    reader gets them only if it asks for them.
     """
 
-    def __init__(self, root: str | os.PathLike[str], method: str = "exact") -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], method: str = "exact", stored: str = "float32"
+    ) -> None:
+        if stored not in factor_file.STORED_DTYPES:
+            raise InputError(
+                f"factors cannot be stored in {stored!r}; "
+                f"expected one of {', '.join(factor_file.STORED_DTYPES)}"
+            )
         self.root = Path(root)
         self.method = method
+        self.stored = stored
         self._pending: dict[str, Entry] = {}
         self._batch = 1
 
@@ -87,26 +107,56 @@ class FactorCache:
         """Whether there is a file for `key`; says nothing of its health."""
         return self.path(key).is_file()
 
+    def key(self, weight: Tensor) -> str:
+        """The key of the factors of `weight` [out, in] in this cache; see `content_key`."""
+        return content_key(weight, self.method, self.stored)
+
     def keys(self) -> Iterator[str]:
         """The keys of all factor files, sorted."""
         for path in sorted(self.root.glob("??/*.safetensors")):
             yield path.stem
 
-    def ensure(self, weight: Tensor | Callable[[], Tensor], key: str, origin: str) -> bool:
-        """Have the factors of `key` on disk, whole; return whether they were computed here.
+    def ensure(
+        self,
+        weight: Tensor | Callable[[], Tensor],
+        key: str,
+        origin: str,
+        *,
+        rank: int | None = None,
+        keep: int | None = None,
+        wait: bool = True,
+    ) -> bool:
+        """Have the first `rank` ranks (None: all) of `key` on disk; return whether computed here.
 
-        `weight` [out, in] is the matrix or reads it, and is used only if they are missing or
+        `weight` [out, in] is the matrix or reads it, and is used only if they are missing, fewer or
         damaged; `origin` says where it came from, for the index. Every byte of a file that is there
-        is checked. Raises ValueError if the matrix has another key, InputError
-        if it has no SVD or the folder cannot be written.
+        is checked. `keep`: ranks to store if they are computed (default: `rank`). While one process
+        computes, others wait for it, or with `wait` False raise Busy. Raises ValueError if the
+        matrix has another key, InputError if it has no SVD or the folder cannot be written.
         """
-        file = self._whole(key)
-        if file is not None:
-            self._note(file, origin, new=False)
+        if self._is_ready(key, origin, rank):
             return False
-        matrix = weight if isinstance(weight, Tensor) else weight()
-        if content_key(matrix, self.method) != key:
-            raise ValueError(f"the matrix from {origin} does not have the key {key}")
+        with self._claim(key, wait) as held:
+            if not held:
+                raise Busy(key)
+            # Another process may have finished between the look and the claim.
+            if self._is_ready(key, origin, rank):
+                return False
+            matrix = weight if isinstance(weight, Tensor) else weight()
+            if self.key(matrix) != key:
+                raise ValueError(f"the matrix from {origin} does not have the key {key}")
+            file = self._compute(matrix, key, origin, rank if keep is None else keep)
+        self._note(file, origin, new=True)
+        return True
+
+    def _is_ready(self, key: str, origin: str, rank: int | None) -> bool:
+        file = self._whole(key)
+        if file is None or file.rank < min(rank or max(file.shape), *file.shape):
+            return False
+        self._note(file, origin, new=False)
+        return True
+
+    def _compute(self, matrix: Tensor, key: str, origin: str, rank: int | None) -> FactorFile:
         parts = decompose(matrix, self.method)
         metadata = {
             "key": key,
@@ -117,11 +167,29 @@ class FactorCache:
             "in": str(matrix.shape[1]),
             "origin": origin,
         }
+        if rank is not None and rank < min(matrix.shape):
+            metadata["rank"] = str(max(1, rank))
+        if self.stored != "float32":
+            metadata["stored"] = self.stored
         U, S, V = (part.cpu() for part in (parts.U, parts.S, parts.V))
         path = self.path(key)
         self._durably(path, lambda temporary: factor_file.write(temporary, metadata, U, S, V))
-        self._note(FactorFile(path), origin, new=True)
-        return True
+        return FactorFile(path)
+
+    @contextmanager
+    def _claim(self, key: str, wait: bool) -> Iterator[bool]:
+        """One computes what starts with the same two digits; 256 files, which never go."""
+        folder = self.path(key).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held = claim(folder / ".claim", wait=wait)
+            found = held.__enter__()
+        except OSError as error:
+            raise self._refusal(error) from None
+        try:
+            yield found
+        finally:
+            held.__exit__(None, None, None)
 
     def verify(self, key: str) -> bool:
         """Check every byte of the file of `key`; set it aside if damaged. False: not there now."""
@@ -133,7 +201,7 @@ class FactorCache:
         try:
             file = FactorFile(path)
             self._check_key(file, key)
-            file.rows(0, len(file.spectrum))
+            file.rows(0, file.rank)
         except FileNotFoundError:
             return None
         except DamagedFactorsError as error:
@@ -141,15 +209,19 @@ class FactorCache:
             return None
         return file
 
-    def load(self, key: str, rank: int | None = None) -> Factors:
+    def load(self, key: str, rank: int | None = None, *, holding: int | None = None) -> Factors:
         """The factors of `key`, of which the first `rank` rows (all if None) are read and checked.
 
-        Memory-mapped: other rows are not touched until they are used. Raises KeyError if there are
-        none, DamagedFactorsError (after setting the file aside) if what was read is damaged.
+        Memory-mapped: other rows are not touched until they are used, but the file must have the
+        first `holding` of them (default: `rank`). Raises KeyError if there are none or too few,
+        DamagedFactorsError (after setting the file aside) if what was read is damaged.
         """
         path = self.path(key)
         file = self._open(key)
         full = len(file.spectrum)
+        wanted = rank if holding is None else holding
+        if file.rank < min(full if wanted is None else wanted, full):
+            raise KeyError(f"the factors of {key} in {self.root} hold {file.rank} of {full} ranks")
         return Factors(
             file,
             full if rank is None else min(rank, full),
@@ -184,6 +256,15 @@ class FactorCache:
             table = self._scan()
             self._durably(self._index_path, lambda temporary: write_index(temporary, table))
         return entries_of(table)
+
+    def forget(self, keys: set[str]) -> None:
+        """Take the rows of `keys` out of the index; their files are the caller's affair."""
+        if not keys:
+            return
+        with self._lock():
+            table = read_index(self._index_path)
+            kept = self._scan() if table is None else without(table, keys)
+            self._durably(self._index_path, lambda temporary: write_index(temporary, kept))
 
     def _scan(self) -> pa.Table:
         """The index that the factor files amount to; damaged ones are set aside."""

@@ -38,8 +38,8 @@ def expand(pattern: str, matrices: Sequence[Matrix]) -> list[MatrixRef]:
         return sorted(found)
     close = nearest(pattern, [str(m.ref) for m in matrices])
     raise InputError(
-        f"{pattern!r} names no matrix of the model that can be searched{close}; "
-        "expected LAYER.TYPE such as '27.fc_in', '*.fc_out' or '3.mlp'"
+        f"{pattern!r} names no matrix of the model that can be searched; "
+        f"expected LAYER.TYPE such as '27.fc_in', '*.fc_out' or '3.mlp'{close}"
     )
 
 
@@ -57,6 +57,39 @@ def _fits(ref: MatrixRef, match: re.Match[str]) -> bool:
     if match["expert"] is None:
         return group or ref.expert is None
     return ref.expert is not None and match["expert"] in ("*", str(ref.expert))
+
+
+def read_composition(texts: Sequence[str], matrices: Sequence[Matrix]) -> Composition:
+    """The composition of interventions whose matrices may be patterns, as `expand` reads them.
+
+    ``*.mlp=0.1`` is one intervention on each matrix. Raises InputError if a pattern means none, or
+    two of them mean one matrix.
+    """
+    found = []
+    for text in texts:
+        pattern, what = _split(text)
+        found += [Intervention.parse(f"{ref}={what}") for ref in expand(pattern, matrices)]
+    return Composition(tuple(found))
+
+
+def check_interventions(texts: Sequence[str]) -> None:
+    """Raise InputError on what no model could make valid, before a model is looked at."""
+    for text in texts:
+        pattern, what = _split(text)
+        stand_in = str(MatrixRef(0, "fc_in"))
+        try:
+            Intervention.parse(f"{stand_in}={what}")
+        except InputError as error:
+            raise InputError(str(error).replace(stand_in, pattern)) from None
+
+
+def _split(text: str) -> tuple[str, str]:
+    pattern, equals, what = text.partition("=")
+    if not equals or not what or not pattern:
+        raise InputError(
+            f"{text!r} is no intervention; expected MATRIX=RHO such as '1.fc_in=0.1' or '*.mlp=0.1'"
+        )
+    return pattern, what
 
 
 def laser_triple(lname: str, lnum: int, rate: float, matrices: Sequence[Matrix]) -> Composition:

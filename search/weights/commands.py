@@ -1,0 +1,114 @@
+"""Commands on weights and their factors: matrices, and factors verify, rebuild, gc, du."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+HeadChoice = Literal["auto", "causal", "masked", "classifier", "seq2seq"]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+CacheFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The factor cache.")]
+
+factors = typer.Typer(
+    name="factors", help="Look after a factor cache.", no_args_is_help=True, add_completion=False
+)
+
+
+def matrices(
+    model: Annotated[str, typer.Argument(help="Local folder or hub id.")],
+    head: Annotated[HeadChoice, typer.Option(help="Which head to load.")] = "auto",
+    cache: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--factors", help="Say too which are in this cache; reads the weights."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List every weight matrix: its address, where it is, and the rule that named it.
+
+    Example: laser-search matrices ./llama --factors ./factors
+    """
+    from search.model import ModelSource
+    from search.weights.listing import list_matrices, table
+
+    rows = list_matrices(ModelSource(model, head_choice=head), cache)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    for line in table(rows):
+        typer.echo(line)
+
+
+@factors.command()
+def verify(folder: CacheFolder) -> None:
+    """Check every byte of every file; what is damaged is set aside, and the exit code is 1.
+
+    Example: laser-search factors verify ./factors
+    """
+    from search.weights.upkeep import existing, verify_all
+
+    whole, damaged = verify_all(existing(folder))
+    for key in damaged:
+        typer.echo(f"damaged: {key}")
+    typer.echo(f"{whole} whole, {len(damaged)} damaged and set aside")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@factors.command()
+def rebuild(folder: CacheFolder) -> None:
+    """Write the index anew from the files.
+
+    Example: laser-search factors rebuild ./factors
+    """
+    from search.weights.upkeep import existing
+
+    typer.echo(f"{len(existing(folder).rebuild())} matrices in the index")
+
+
+@factors.command()
+def du(folder: CacheFolder, as_json: JsonFlag = False) -> None:
+    """Say how much room the factors take, by model.
+
+    Example: laser-search factors du ./factors
+    """
+    from search.weights.upkeep import existing, usage
+
+    used = usage(existing(folder))
+    if as_json:
+        typer.echo(json.dumps(asdict(used), indent=2))
+        return
+    for model, (files, size) in used.models.items():
+        typer.echo(f"{size / 1e6:12.1f} MB  {files:6d}  {model}")
+    typer.echo(f"{used.bytes / 1e6:12.1f} MB  {used.files:6d}  all (some may serve many models)")
+    typer.echo(f"{used.waste_bytes / 1e6:12.1f} MB  {used.waste:6d}  damaged or left over")
+
+
+@factors.command()
+def gc(
+    folder: CacheFolder,
+    keep_model: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Remove the factors of no such model, too; may be repeated."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; otherwise only say what.")] = False,
+) -> None:
+    """Remove damaged files, temporaries that a kill left, and factors that no model needs.
+
+    Example: laser-search factors gc ./factors --keep-model ./llama --yes
+    """
+    from search.weights.upkeep import collect, existing, remove
+
+    cache = existing(folder)
+    found = collect(cache, keep_model)
+    for item in found:
+        typer.echo(f"{item.size / 1e6:12.1f} MB  {item.path.name}  {item.reason}")
+    total = f"{len(found)} files, {sum(item.size for item in found) / 1e6:.1f} MB"
+    if not yes:
+        typer.echo(f"would remove {total}; add --yes to do it")
+        return
+    remove(cache, found)
+    typer.echo(f"removed {total}")

@@ -1,0 +1,107 @@
+"""`decompose` on the demo's model: in this process, and once through Ray."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import search.demo
+from cluster.cli import main
+from cluster.precompute import Storing, factor_matrices
+from search.model import ModelSource
+from search.space import Space
+from search.weights import factors as factors_module
+from search.weights.claims import claim
+from search.weights.factors import FactorCache
+from search.weights.matrices import find_matrices
+from search.weights.origin import WeightOrigin
+from tasks.errors import InputError
+
+torch.set_num_threads(1)
+SOURCE = ModelSource(str(Path(search.demo.__file__).parent / "model"))
+
+
+@pytest.fixture
+def mlp():
+    return [m for m in find_matrices(SOURCE.skeleton()) if m.ref.type == "fc_in"]
+
+
+def test_finished_matrices_are_not_computed_again(mlp, tmp_path, monkeypatch):
+    first = factor_matrices(SOURCE, mlp[:2], str(tmp_path), 1, Storing(), False)
+    assert [built.computed for built in first.ready] == [True, True]
+    count = []
+    exact = factors_module.decompose
+    monkeypatch.setattr(
+        factors_module, "decompose", lambda *args: count.append(args) or exact(*args)
+    )
+    again = factor_matrices(SOURCE, mlp, str(tmp_path), 1, Storing(), False)
+    assert [built.computed for built in again.ready] == [False, False, True]
+    assert len(count) == 1
+
+
+def test_what_another_builder_has_claimed_comes_back_busy(mlp, tmp_path):
+    cache = FactorCache(tmp_path)
+    key = cache.key(WeightOrigin(SOURCE).read(mlp[1]))
+    folder = cache.path(key).parent
+    folder.mkdir(parents=True)
+    with claim(folder / ".claim") as held:
+        assert held
+        batch = factor_matrices(SOURCE, mlp, str(tmp_path), 1, Storing(), False)
+    assert batch.busy == [mlp[1]]
+    assert len(batch.ready) == 2
+    assert not factor_matrices(SOURCE, mlp, str(tmp_path), 1, Storing(), False).busy
+
+
+def test_a_study_needs_the_ranks_of_its_space_and_keeps_all(mlp, tmp_path):
+    few = Storing(max_rho=0.2)
+    factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, few, False)
+    for rho, computed in (((0.2, 0.1), False), ((0.9, 0.1), True)):
+        storing = Storing.for_space(Space((mlp[0].ref,), rho, 1))
+        batch = factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, storing, False)
+        assert batch.ready[0].computed == computed
+    with pytest.raises(InputError, match="outside"):
+        Storing(max_rho=1.5)
+
+
+def test_an_error_names_its_matrix(mlp, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        WeightOrigin, "read", lambda self, matrix: torch.full(matrix.shape, float("nan"))
+    )
+    with pytest.raises(InputError, match=r"^0\.fc_in: .* not finite"):
+        factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, Storing(), False)
+
+
+def run(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["laser-search", "decompose", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    printed = capsys.readouterr()
+    return end.value.code or 0, printed.out, printed.err
+
+
+def test_the_command_computes_once(monkeypatch, capsys, tmp_path):
+    command = (SOURCE.path, "--factors", tmp_path, "--types", "fc_in", "--max-rho", "0.2")
+    code, out, _ = run(monkeypatch, capsys, *command, "--address", "0.q_proj")
+    assert code == 0 and "4 matrices decomposed" in out and "0 were ready" in out
+    cache = FactorCache(tmp_path)
+    keys = list(cache.keys())
+    assert {cache.load(key, 12).rank for key in keys} == {12}
+    with pytest.raises(KeyError):
+        cache.load(keys[0], 13)
+    assert len(cache.index()) == 4
+    code, out, _ = run(monkeypatch, capsys, *command)
+    assert code == 0 and "0 matrices decomposed" in out and "3 were ready" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--types", "fc_inn"), "fc_inn"),
+        (("--address", "9.fc_in"), "'9.fc_in' names no matrix"),
+        (("--max-rho", "0"), "--max-rho 0"),
+    ],
+)
+def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, words, expected):
+    code, _, err = run(monkeypatch, capsys, SOURCE.path, "--factors", tmp_path, *words)
+    assert code == 2 and expected in err and err.count("\n") == 1
