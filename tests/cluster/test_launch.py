@@ -20,9 +20,11 @@ from search.loop import run_study
 from search.plan import make_plan
 from search.strategies.replayable import is_duplicate
 from search.study.identity import Identity
+from search.study.lock import driver_lock
 from search.study.outcomes import read_outcomes
 from search.study.record import StudyRecord
 from search.study.study import Study
+from tasks.errors import InputError
 
 TRIALS = 12
 ROOT = Path(__file__).parents[2]
@@ -124,23 +126,25 @@ def test_export_refuses_what_it_cannot_do(finished: Path, run, tmp_path: Path) -
 
 
 def test_a_second_driver_is_refused_and_a_dead_worker_replaced(
-    run, start, make_study, tmp_path: Path
+    start, make_study, tmp_path: Path
 ) -> None:
     study = tmp_path / "study"
-    driver = start("launch", make_study(tmp_path, workers=2), "--out", study, "--quiet")
+    path = make_study(tmp_path, workers=2, trials=60)
+    driver = start("launch", path, "--out", study, "--quiet")
     deadline = time.monotonic() + 300
     while not (logs := list(study.glob("logs/worker-*.jsonl"))):
         assert time.monotonic() < deadline and driver.poll() is None
         time.sleep(0.1)
-    refused = run("resume", study, code=2)
-    assert f"pid {driver.pid}" in refused.stderr
     os.kill(int(logs[0].stem.rsplit("-", 1)[1]), signal.SIGKILL)
+    # In this process: a second program would take longer to start than the study to finish.
+    with pytest.raises(InputError, match=f"pid {driver.pid}"), driver_lock(study):
+        pass
     assert driver.wait(timeout=200) == 0
     summary = StudyRecord.read(study).summary
-    assert (summary.finished, summary.running) == (TRIALS, 0)
+    assert (summary.finished, summary.running) == (60, 0)
     evaluated = [t for t in StudyRecord.read(study).trials if not is_duplicate(t)]
     effects = [t.user_attrs["effect"] for t in evaluated]
-    assert len(set(effects)) == len(effects) == TRIALS
+    assert len(set(effects)) == len(effects) == 60
 
 
 def test_the_driver_may_be_killed_at_any_moment() -> None:
