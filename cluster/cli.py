@@ -120,13 +120,15 @@ def _run(start: Callable[[View], End], folder: Path, task: str, quiet: bool) -> 
     from search.report.text import print_verdict
     from tasks.registry import get_task
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # what models say may look like markup
     try:
         end: End | None = start(View(console, quiet))
     except KeyboardInterrupt:
         end = None
     if end is None or not (end.verdict or end.stopped):  # Tune ends quietly on the first Ctrl-C
-        typer.echo(f"interrupted; continue with: laser-search resume {folder}", err=True)
+        begun = (folder / "study.json").exists()
+        how = f"laser-search resume {folder}" if begun else "the same command"
+        typer.echo(f"interrupted; continue with: {how}", err=True)
         raise typer.Exit(130)
     if end.stopped:
         typer.echo(f"stopped: {end.stopped}", err=True)
@@ -181,7 +183,7 @@ def decompose(
     source = ModelSource(model, head_choice=head)
     names = [name for text in types or [] for name in text.split(",") if name]
     matrices = choose(source, names, address or [])
-    console = Console()
+    console = Console(markup=False, emoji=False)  # what models say may look like markup
     try:
         done = decompose_checkpoint(source, matrices, factors, storing, ray_address, console)
     except KeyboardInterrupt:

@@ -15,7 +15,14 @@ from cluster.view import View
 from search.config import ClusterConfig, StudyConfig, read_config, write_config
 from search.plan import Plan, make_plan
 from search.study.identity import FILE as IDENTITY_FILE
-from search.study.identity import Identity, digest_examples, digest_weights
+from search.study.identity import (
+    Identity,
+    World,
+    digest_checkpoint,
+    digest_examples,
+    digest_settings,
+    digest_weights,
+)
 from search.study.lock import driver_lock
 from search.study.questions import write_questions
 from search.study.record import CONFIG
@@ -58,6 +65,8 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
             f"{folder} already holds a study; continue it with laser-search resume {folder} "
             "or give another --out"
         )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give the study a folder with --out")
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
     with driver_lock(folder):
@@ -107,13 +116,17 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
         threads=shares.threads,
         storing=Storing.for_space(plan.space),
     )
-    weights = digest_weights(keys)
-    examples = digest_examples(plan.split.validation, plan.split.test)
+    world = World(
+        digest_weights(keys),
+        digest_checkpoint(plan.source.folder),
+        digest_examples(plan.split.validation, plan.split.test),
+        digest_settings(plan.config),
+    )
     if (folder / IDENTITY_FILE).exists():
         identity = Identity.read(folder)
-        identity.check(weights, examples)
+        identity.check(world)
         return identity
-    identity = Identity.new(weights, examples)
+    identity = Identity.new(world)
     identity.write(folder)
     return identity
 
@@ -125,12 +138,13 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
     from cluster.worker import Blueprint, StudyWorker
 
     blueprint = Blueprint(
-        plan.config,
+        plan.config.model_copy(update={"storage": None}),  # workers need no database password
         str(study.folder.resolve()),
         study.identity.study_id,
         tuple(plan.split.validation),
         tuple(plan.split.test),
         shares.threads,
+        "cuda" if shares.gpus else "cpu",
     )
     search = StudySearch(study)
     # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
@@ -196,7 +210,7 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
             ray.init(
                 config.address, runtime_env={"py_modules": [tasks, search, cluster]}, **options
             )
-        except ConnectionError as error:
+        except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"cluster.address {config.address!r} does not answer: "
                 f"{str(error).splitlines()[0]}; start Ray there or use null for a local one"

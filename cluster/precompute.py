@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.exceptions import RayTaskError
-
 from search.config import RhoRange
 from search.model import ModelSource
 from search.space import Space
@@ -81,6 +78,7 @@ def factor_matrices(
     threads: int,
     storing: Storing,
     wait: bool,
+    on_gpu: bool = False,
 ) -> Batch:
     """Read matrices and compute the factors that the cache lacks, on the GPU if there is one.
 
@@ -90,7 +88,7 @@ def factor_matrices(
     import torch
 
     torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
     origin = WeightOrigin(source)
     batch = Batch([], [])
     with FactorCache(root, stored=storing.dtype) as cache:
@@ -135,11 +133,13 @@ def precompute(
     of them share the work. Raises InputError if a matrix has no SVD or the folder refuses it; what
     is finished stays.
     """
+    import ray  # here, for Ray reads its settings when it is imported
+
     ordered = sorted(matrices, key=lambda m: -cost(m))
     task = ray.remote(factor_matrices).options(num_cpus=1, num_gpus=gpus, max_retries=3)
 
     def submit(group: Sequence[Matrix], wait: bool) -> Any:
-        return task.remote(source, group, str(root), threads, storing or Storing(), wait)
+        return task.remote(source, group, str(root), threads, storing or Storing(), wait, gpus > 0)
 
     pending = [submit(group, False) for group in _groups(source, ordered)]
     keys: dict[str, str] = {}
@@ -173,6 +173,9 @@ def _groups(source: ModelSource, ordered: Sequence[Matrix]) -> list[list[Matrix]
 
 def _answers(done: list[Any], pending: list[Any]) -> list[Batch]:
     """The tasks' answers; bad input, which Ray wraps, stops what has not begun."""
+    import ray
+    from ray.exceptions import RayTaskError
+
     try:
         batches: list[Batch] = ray.get(done)
     except RayTaskError as error:

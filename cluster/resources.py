@@ -28,12 +28,16 @@ def divide(config: ClusterConfig, available: Mapping[str, float]) -> Resources:
     gpus = float(available.get("GPU", 0))
     asked = config.gpus_per_trial
     per_trial = (1.0 if gpus else 0.0) if asked == "auto" else float(asked)
+    if per_trial > 1:
+        raise InputError(
+            f"cluster.gpus_per_trial is {per_trial:g}; a worker uses one GPU or a fraction of it"
+        )
     if per_trial > gpus:
         raise InputError(
             f"cluster.gpus_per_trial is {per_trial:g}, but the cluster has {gpus:g} GPUs; "
             "use auto or 0 to run on CPUs"
         )
-    fitting = int(gpus / per_trial) if per_trial else min(cpus, MAX_CPU_WORKERS)
+    fitting = int(gpus) * int(1 / per_trial) if per_trial else min(cpus, MAX_CPU_WORKERS)
     wanted = config.max_concurrent
     workers = max(1, fitting if wanted == "auto" else min(wanted, fitting if per_trial else cpus))
     share = max(1, cpus // workers)

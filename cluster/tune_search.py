@@ -44,6 +44,8 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         job = self.jobs.pop(trial_id)
         if error or not result or METRIC not in result:
             self._study.died(job, "the worker process ended")
+        elif "died" in result:
+            self._study.died(job, result["died"])
         elif "broken" in result:
             self._study.abandon(job, result["broken"])
         elif "error" in result:

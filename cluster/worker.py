@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
 from search.config import StudyConfig
@@ -36,13 +38,11 @@ class Blueprint:
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     threads: int
+    device: str
 
     def build(self) -> Bench:
         """Load the model and the factors on this worker's device."""
-        import torch
-
         torch.set_num_threads(self.threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         source = self.config.model.source()
         return open_bench(
             source,
@@ -52,7 +52,7 @@ class Blueprint:
             study_id=self.study_id,
             chunks=self.config.search.chunks,
             tokens_per_batch=self.config.tokens_per_batch,
-            device=device,
+            device=self.device,
         )
 
 
@@ -90,6 +90,10 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             return {METRIC: float("nan"), "broken": self._broken, "done": True}
         try:
             return self._advance()
+        except (OSError, MemoryError, torch.OutOfMemoryError) as error:
+            # The machine's failure, not the composition's: the study tries again elsewhere.
+            self._close()
+            return {METRIC: float("nan"), "died": _sentence(error), "done": True}
         except Exception as error:
             self._log("failed", job=self._job.name, error=_sentence(error))
             return {METRIC: float("nan"), "error": _sentence(error), "done": True}
@@ -126,10 +130,12 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if not self._shares_folder:
             return
         folder = self._folder / "logs"
-        folder.mkdir(exist_ok=True)
         line = {"time": round(time.time(), 3), "event": event, **facts}
-        with (folder / f"worker-{socket.gethostname()}-{os.getpid()}.jsonl").open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        with contextlib.suppress(OSError):  # a full disk must not cost the evaluation
+            folder.mkdir(exist_ok=True)
+            name = f"worker-{socket.gethostname()}-{os.getpid()}.jsonl"
+            with (folder / name).open("a") as stream:
+                stream.write(json.dumps(line) + "\n")
 
 
 def _shares(folder: Path, study_id: str) -> bool:

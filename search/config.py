@@ -156,9 +156,11 @@ class StudyConfig(Strict):
     @model_validator(mode="after")
     def _known_storage(self) -> StudyConfig:
         if self.storage is not None and "://" not in self.storage:
+            from search.study.storage import hide_password
+
             raise ValueError(
-                f"storage {self.storage!r} is no URL; use null for a file in the study folder "
-                "or postgresql://user@host/database"
+                f"storage {hide_password(self.storage)!r} is no URL; use null for a file in the "
+                "study folder or postgresql://user@host/database"
             )
         return self
 
@@ -195,6 +197,8 @@ def write_config(config: StudyConfig, path: Path) -> None:
     """Freeze a configuration as YAML that `read_config` reads back."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_text(path, text)
+    if config.storage is not None:
+        path.chmod(0o600)  # the URL may hold a password
 
 
 def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:

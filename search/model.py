@@ -27,6 +27,7 @@ _SEQ2SEQ = ("ForConditionalGeneration", "WithLMHeadModel", "MTModel", "EncoderDe
 """Endings of encoder-decoders; models of images and text use the first one too."""
 _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+_WANTED += ["*.tiktoken", "*.bpe"]
 
 
 def saved_heads(architectures: list[str], *, encoder_decoder: bool = False) -> list[Head]:
@@ -88,7 +89,13 @@ class ModelSource:
         from huggingface_hub import snapshot_download
 
         try:
-            found = snapshot_download(self.path, revision=self.revision, allow_patterns=_WANTED)
+            code = ["*.py"] if self.trust_remote_code else []
+            found = snapshot_download(
+                self.path,
+                revision=self.revision,
+                allow_patterns=_WANTED + code,
+                ignore_patterns=["consolidated*"],  # the same weights in another form
+            )
         except Exception as error:  # the hub raises many kinds; each means "not to be had"
             raise InputError(
                 f"model {self.path!r} is neither a local folder nor to be had from the hub "

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from search.composition import Composition
 from search.config import SplitConfig, TaskConfig
 from search.evaluation.setup import open_bench
@@ -43,7 +45,7 @@ class Direct:
         """Print a table."""
         from rich.console import Console
 
-        console = Console()
+        console = Console(markup=False, emoji=False)
         for notice in self.notices:
             console.print(f"Note: {notice}", style="yellow", highlight=False, markup=False)
         rows = [(self.part, name, scores) for name, scores in self.scores.items()]
@@ -88,7 +90,7 @@ def evaluate_compositions(
     examples = _examples(asked.load(task.data, task.revision), part, split)
     for example in examples:
         asked.request(example, source.head)
-    bench = open_bench(source, asked, {part: examples}, factors)
+    bench = open_bench(source, asked, {part: examples}, factors, device=_device())
     with bench.editor.applied(composition):
         pass  # bad interventions are refused, and factors computed, before anything is evaluated
     wanted = [Composition()] + ([composition] if composition.interventions else [])
@@ -103,6 +105,10 @@ def evaluate_compositions(
         part, next(iter(found.values())).truncated
     )
     return Direct(asked.metric, part, scores, comparison, notices)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _examples(examples: list[Example], part: str, split: SplitConfig) -> list[Example]:

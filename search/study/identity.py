@@ -11,33 +11,49 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from search.config import StudyConfig
 from search.durable import write_json
 from tasks.base import Example
 from tasks.errors import InputError
 
 FILE = "study.json"
+_MODEL_FILES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".py")
 _PACKAGES = ("laser-search", "torch", "transformers", "optuna", "ray")
+
+
+@dataclass(frozen=True)
+class World:
+    """Digests of what a study's trials depend on, as it is now; see Identity."""
+
+    weights: str
+    checkpoint: str
+    examples: str
+    settings: str
 
 
 @dataclass(frozen=True)
 class Identity:
     """Written once, when a study begins; a resumed study must find the same world.
 
-    `weights` digests the searched matrices' bytes, `examples` the questions and their split.
+    `weights` digests the searched matrices' bytes, `checkpoint` all files of the model,
+    `examples` the questions and their split, `settings` what else in the configuration decides
+    what a trial gives.
     """
 
     study_id: str
     created: str
     versions: dict[str, str]
     weights: str
+    checkpoint: str
     examples: str
+    settings: str
 
     @staticmethod
-    def new(weights: str, examples: str) -> Identity:
+    def new(world: World) -> Identity:
         """A new study's identity."""
         versions = {name: version(name) for name in _PACKAGES}
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return Identity(uuid.uuid4().hex, now, versions, weights, examples)
+        return Identity(uuid.uuid4().hex, now, versions, **asdict(world))
 
     def write(self, folder: Path) -> None:
         """Durably write study.json; a folder without it holds no study."""
@@ -55,11 +71,13 @@ class Identity:
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{folder / FILE} is damaged ({error}); restore it") from None
 
-    def check(self, weights: str, examples: str) -> None:
-        """Raises InputError if the weights or the questions are not those the study began with."""
+    def check(self, world: World) -> None:
+        """Raises InputError if anything that trials depend on is not as the study began."""
         for what, then, now in (
-            ("weights of the searched matrices", self.weights, weights),
-            ("questions or their split", self.examples, examples),
+            ("weights of the searched matrices", self.weights, world.weights),
+            ("files of the model", self.checkpoint, world.checkpoint),
+            ("questions or their split", self.examples, world.examples),
+            ("settings in study.yaml", self.settings, world.settings),
         ):
             if then != now:
                 raise InputError(
@@ -78,8 +96,31 @@ def digest_examples(validation: Iterable[Example], test: Iterable[Example]) -> s
     lines = []
     for part, examples in (("validation", validation), ("test", test)):
         for x in examples:
-            lines.append(json.dumps([part, x.id, x.prompt, x.answer, x.choices, x.label]))
+            lines.append(json.dumps([part, asdict(x)], sort_keys=True, default=dict))
     return _sha256(sorted(lines))
+
+
+def digest_checkpoint(folder: Path) -> str:
+    """One digest over the model's and tokenizer's files, every byte of them."""
+    names = sorted(p for s in _MODEL_FILES for p in folder.glob(f"*{s}") if p.is_file())
+    lines = []
+    for path in names:
+        with path.open("rb") as stream:
+            lines.append(f"{path.name}={hashlib.file_digest(stream, 'blake2b').hexdigest()}")
+    return _sha256(lines)
+
+
+def digest_settings(config: StudyConfig) -> str:
+    """One digest over the configuration, without where things are and how many trials are asked."""
+    settings = config.model_dump(mode="json", exclude={"factors", "storage", "cluster"})
+    for part, key in (
+        ("search", "trials"),
+        ("search", "max_attempts"),
+        ("model", "path"),
+        ("task", "data"),
+    ):
+        del settings[part][key]
+    return _sha256([json.dumps(settings, sort_keys=True)])
 
 
 def _sha256(lines: Iterable[str]) -> str:

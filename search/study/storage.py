@@ -22,6 +22,8 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     """
     if url is None:
         return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    # Plain postgresql:// means psycopg2 to older versions of SQLAlchemy; the extra brings psycopg.
+    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except ImportError as error:
@@ -66,4 +68,4 @@ def mend_journal(folder: Path) -> None:
 
 def hide_password(text: str) -> str:
     """Replace the password of any URL in `text`."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", text)
+    return re.sub(r"(:[^:@\s]*):[^@\s]*@", r"\1:***@", text)

@@ -104,6 +104,7 @@ class Study:
         self._orphans: list[int] = []
         self._deaths_in_a_row = 0
         self._repeated = False
+        self._baseline: Evaluation | None = None
         self._optuna.set_user_attr(BUDGET, self.budget)
         self._recall()
 
@@ -120,7 +121,9 @@ class Study:
     @property
     def baseline(self) -> Evaluation | None:
         """The unedited model on validation, once it is known."""
-        return self._read(BASELINE, "")
+        if self._baseline is None:
+            self._baseline = self._read(BASELINE, "")
+        return self._baseline
 
     def running(self) -> list[Job]:
         """Jobs in flight."""
@@ -251,6 +254,9 @@ class Study:
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
         """Record a complete evaluation: outcomes first, then the trial."""
+        if not math.isfinite(evaluation.score) or not math.isfinite(evaluation.log_loss):
+            self.fail(job, f"score {evaluation.score}, log-loss {evaluation.log_loss}: not finite")
+            return
         live = self._live.pop(job.name)
         self._deaths_in_a_row = 0
         if self._read(job.name, job.effect) is None:
@@ -298,6 +304,7 @@ class Study:
         if live.trial is not None:
             live.trial.set_user_attr("deaths", live.deaths)
         if self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
+            self._live.pop(job.name)  # in flight in the storage, so that a resume takes it up
             self.stopped = f"workers died {self._deaths_in_a_row} times in a row: {reason}"
         elif live.deaths >= self.config.search.max_attempts:
             self.fail(job, f"worker died {live.deaths} times: {reason}")
@@ -355,7 +362,7 @@ class Study:
 
     def composition_of(self, trial: FrozenTrial) -> Composition:
         """The composition that a trial evaluated."""
-        return self._space.composition(optuna.trial.FixedTrial(trial.params))
+        return Composition.parse(trial.user_attrs["composition"].split())
 
     def winner(self) -> FrozenTrial | None:
         """The best complete trial on validation if it beats the baseline; ties as in the paper."""

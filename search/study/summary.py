@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -17,7 +18,7 @@ from search.study.study import choose_winner, merit
 class Summary:
     """Counts of a study's trials; `finished` = complete + pruned + failed, without duplicates.
 
-    `rate_per_s` is measured over the last finished trials of the current run, 0 if unknown.
+    `rate_per_s` is that of the last finished trials, without the time between runs, 0 if unknown.
     `winner` is the best trial if it beats the baseline, `best` the best trial in any case.
     """
 
@@ -71,5 +72,7 @@ def _rate(trials: Sequence[FrozenTrial]) -> float:
     ends = sorted(trial.datetime_complete for trial in trials if trial.datetime_complete)
     if len(ends) < 2:
         return 0.0
-    span_s = (ends[-1] - ends[0]).total_seconds()
-    return (len(ends) - 1) / span_s if span_s > 0 else 0.0
+    gaps = sorted((b - a).total_seconds() for a, b in pairwise(ends))
+    longest = 20 * gaps[len(gaps) // 2]  # longer gaps are interruptions, not work
+    span_s = sum(gap for gap in gaps if gap <= longest)
+    return len(gaps) / span_s if span_s > 0 else 0.0

@@ -87,7 +87,7 @@ def make_config(tmp_path: Path) -> Callable[..., StudyConfig]:
     return make
 
 
-IDENTITY = Identity("study-under-test", "2026-01-01", {}, "w", "e")
+IDENTITY = Identity("study-under-test", "2026-01-01", {}, "w", "c", "e", "s")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from search.config import read_config, write_config
+from search.config import StudyConfig, read_config, write_config
 from tasks.errors import InputError
 
 GOOD = {
@@ -77,3 +77,11 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     path.write_text("!!python/object/apply:os.system ['true']")
     with pytest.raises(InputError, match="no YAML"):
         read_config(path)
+
+
+def test_every_key_is_explained() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    for name, field in StudyConfig.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", None)
+        for key in [f"{name}.{part}" for part in inner] if inner else [name]:
+            assert f"`{key}`" in page, key

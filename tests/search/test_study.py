@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -11,10 +13,19 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from search.strategies.replayable import is_duplicate
+from search.study.identity import (
+    Identity,
+    World,
+    digest_checkpoint,
+    digest_examples,
+    digest_settings,
+)
 from search.study.jobs import BASELINE, TEST_BASELINE
 from search.study.outcomes import outcome_file, write_outcomes
 from search.study.storage import JOURNAL, mend_journal
 from search.study.study import choose_winner
+from tasks.base import Example
+from tasks.errors import InputError
 
 
 class Killed(BaseException):
@@ -167,6 +178,7 @@ def test_a_machine_on_which_nothing_works_stops_the_study(
         study.died(job, "out of memory")
     assert study.stopped is not None
     assert "out of memory" in study.stopped
+    assert study.running() == [], "an executor would wait for it"
     drive(again := open_study(tmp_path))
     assert again.spent == 30
 
@@ -241,3 +253,52 @@ def test_ties_go_to_the_lower_log_loss_then_to_fewer_cuts(tmp_path: Path) -> Non
     c = trial(2, 0.2, "1.fc_in=keep-top:1")
     assert choose_winner([a, b, c], None).number == 2
     assert choose_winner([a, b], None).number == 1
+
+
+def test_a_score_that_is_no_number_fails_the_trial(
+    tmp_path: Path, open_study, drive, evaluation
+) -> None:
+    study = open_study(tmp_path)
+    drive(study, limit=3)
+    job = study.next_job()
+    study.finish(job, replace(evaluation(study, job), score=math.nan))
+    assert study.trials()[job.number].state == TrialState.FAIL
+    drive(open_study(tmp_path))
+
+
+def test_what_a_study_is_of_may_not_change() -> None:
+    world = World("w", "c", "e", "s")
+    identity = Identity.new(world)
+    identity.check(world)
+    for field, word in [
+        ("weights", "searched matrices"),
+        ("checkpoint", "files of the model"),
+        ("examples", "questions"),
+        ("settings", "study.yaml"),
+    ]:
+        with pytest.raises(InputError, match=word):
+            identity.check(replace(world, **{field: "other"}))
+
+
+def test_settings_that_decide_a_trial_are_digested(make_config) -> None:
+    config = make_config()
+    assert digest_settings(make_config(trials=99)) == digest_settings(config)
+    assert digest_settings(make_config(rho=[0.3])) != digest_settings(config)
+    assert digest_settings(make_config(seed=1)) != digest_settings(config)
+
+
+def test_every_part_of_a_question_is_digested() -> None:
+    example = Example("1", "g", "p", "a", columns={"c": 1})
+    digest = digest_examples([example], [])
+    assert digest == digest_examples([replace(example)], [])
+    for change in ({"text_pair": "t"}, {"group": "h"}, {"columns": {"c": 2}}, {"answer": "b"}):
+        assert digest_examples([replace(example, **change)], []) != digest
+    assert digest_examples([], [example]) != digest
+
+
+def test_any_byte_of_the_checkpoint_is_digested(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    digest = digest_checkpoint(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{ }")
+    assert digest_checkpoint(tmp_path) != digest
