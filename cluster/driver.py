@@ -23,6 +23,7 @@ from search.study.storage import mend_journal, open_storage
 from search.study.study import Study
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
+from search.weights.remote import check_factors
 from tasks.errors import InputError
 
 SETTINGS = {
@@ -58,6 +59,7 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
             f"{folder} already holds a study; continue it with laser-search resume {folder} "
             "or give another --out"
         )
+    check_factors(config.factors)
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
     with driver_lock(folder):
@@ -101,7 +103,7 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
     keys = precompute(
         plan.source,
         plan.searched,
-        Path(plan.config.factors),
+        plan.config.factors,
         view.factors,
         gpus=min(1.0, shares.gpus),
         threads=shares.threads,
