@@ -27,6 +27,8 @@ _ORPHAN_AGE_S = 3600.0
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
 """Stores without folders; to make one there would make a bucket that the user misspelt."""
 _INDEX_ATTEMPTS = 3
+_COPIES = "copies-"
+"""Begins the names of folders whose files may go: a cache that is no copy may lie beside them."""
 _log = logging.getLogger(__name__)
 
 
@@ -89,7 +91,7 @@ class RemoteFactorCache(FactorCache):
         self._base = cache_folder() if folder is None else folder
         self._budget_bytes = cache_bytes() if budget_bytes is None else budget_bytes
         name = hashlib.blake2b(self.url.encode(), digest_size=8).hexdigest()
-        super().__init__(self._base / name, stored=stored)
+        super().__init__(self._base / f"{_COPIES}{name}", stored=stored)
         try:
             found = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ImportError, ValueError, TypeError) as error:
@@ -248,7 +250,7 @@ class RemoteFactorCache(FactorCache):
         A copy that another process has mapped stays readable to it.
         """
         copies = []
-        for path in self._base.glob("*/??/*"):
+        for path in self._base.glob(f"{_COPIES}*/??/*"):
             with suppress(FileNotFoundError):
                 status = path.stat()
                 if path.suffix == ".safetensors":

@@ -168,6 +168,8 @@ def test_copies_stay_within_the_bound_and_the_last_used_stay(bucket, tmp_path):
         full.ensure(weight, key, "model:0.fc_in")
     bound = 2 * full.path(keys[0]).stat().st_size + 600
     small = RemoteFactorCache(url, folder=tmp_path / "b", budget_bytes=bound)
+    original = FactorCache(tmp_path / "b" / "factors")
+    original.ensure(weights[0], keys[0], "model:0.fc_in")
 
     def held():
         found = {p.stem: p.stat().st_size for p in small.root.glob("??/*.safetensors")}
@@ -185,7 +187,7 @@ def test_copies_stay_within_the_bound_and_the_last_used_stay(bucket, tmp_path):
     assert torch.equal(kept.product(12), full.load(a).product(12))  # still mapped
     small.path(d).unlink()
     small.ensure(matrix(9), small.key(matrix(9)), "model:9.fc_in")
-    assert len(held()) == 2
+    assert len(held()) == 2 and original.has(keys[0])  # no copy, so not ours to drop
 
 
 def test_many_writers_leave_one_whole_file(bucket, tmp_path):
