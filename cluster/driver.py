@@ -71,7 +71,9 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
 def resume(folder: Path, view: View) -> End:
     """Continue a study to the number of trials that it asks for. Raises InputError."""
     Identity.read(folder)
-    plan = make_plan(read_config(folder / CONFIG))
+    config = read_config(folder / CONFIG)
+    check_factors(config.factors)
+    plan = make_plan(config)
     with driver_lock(folder):
         mend_journal(folder)
         return _drive(plan, folder, view)
