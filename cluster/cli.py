@@ -147,7 +147,9 @@ def _run(start: Callable[[View], End], folder: Path, task: str, quiet: bool) -> 
 @app.command()
 def decompose(
     model: Annotated[str, typer.Argument(help="Local folder or hub id.")],
-    factors: Annotated[Path, typer.Option(help="The factor cache, new or not.")],
+    factors: Annotated[
+        str, typer.Option(help="The factor cache, new or not: a folder or a URL such as s3://b/p.")
+    ],
     types: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Types or groups, such as fc_in,fc_out or mlp; all by default."),

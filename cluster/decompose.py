@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -17,6 +17,7 @@ from search.config import ClusterConfig
 from search.model import ModelSource
 from search.space import choose_types
 from search.weights.matrices import Matrix, find_matrices
+from search.weights.remote import check_factors
 from search.weights.selection import expand
 from tasks.errors import InputError
 
@@ -33,7 +34,7 @@ class Decomposed:
 def decompose_checkpoint(
     source: ModelSource,
     matrices: Sequence[Matrix],
-    root: Path,
+    root: str | os.PathLike[str],
     storing: Storing,
     ray_address: str | None,
     console: Console,
@@ -44,6 +45,7 @@ def decompose_checkpoint(
     """
     from cluster.driver import ray_session
 
+    check_factors(root)
     config = ClusterConfig(address=ray_address)
     with ray_session(config):
         import ray

@@ -30,6 +30,7 @@ from search.study.storage import mend_journal, open_storage
 from search.study.study import Study
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
+from search.weights.remote import check_factors
 from tasks.errors import InputError
 
 SETTINGS = {
@@ -67,6 +68,7 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
         )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give the study a folder with --out")
+    check_factors(config.factors)
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
     with driver_lock(folder):
@@ -78,7 +80,9 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
 def resume(folder: Path, view: View) -> End:
     """Continue a study to the number of trials that it asks for. Raises InputError."""
     Identity.read(folder)
-    plan = make_plan(read_config(folder / CONFIG))
+    config = read_config(folder / CONFIG)
+    check_factors(config.factors)
+    plan = make_plan(config)
     with driver_lock(folder):
         mend_journal(folder)
         return _drive(plan, folder, view)
@@ -110,7 +114,7 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
     keys = precompute(
         plan.source,
         plan.searched,
-        Path(plan.config.factors),
+        plan.config.factors,
         view.factors,
         gpus=min(1.0, shares.gpus),
         threads=shares.threads,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from search.config import RhoRange
 from search.model import ModelSource
 from search.space import Space
-from search.weights.factors import Busy, FactorCache
+from search.weights.factors import Busy
 from search.weights.matrices import Matrix
 from search.weights.origin import WeightOrigin
 from search.weights.ranks import fraction_of
+from search.weights.remote import open_factors
 from tasks.errors import InputError
 
 
@@ -91,7 +92,7 @@ def factor_matrices(
     device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
     origin = WeightOrigin(source)
     batch = Batch([], [])
-    with FactorCache(root, stored=storing.dtype) as cache:
+    with open_factors(root, storing.dtype) as cache:
         for matrix in matrices:
             weight = origin.read(matrix)
             key = cache.key(weight)
@@ -117,7 +118,7 @@ def factor_matrices(
 def precompute(
     source: ModelSource,
     matrices: Sequence[Matrix],
-    root: Path,
+    root: str | os.PathLike[str],
     on_progress: Callable[[int, int], None],
     *,
     gpus: float = 0.0,
@@ -139,7 +140,8 @@ def precompute(
     task = ray.remote(factor_matrices).options(num_cpus=1, num_gpus=gpus, max_retries=3)
 
     def submit(group: Sequence[Matrix], wait: bool) -> Any:
-        return task.remote(source, group, str(root), threads, storing or Storing(), wait, gpus > 0)
+        keep = storing or Storing()
+        return task.remote(source, group, os.fspath(root), threads, keep, wait, gpus > 0)
 
     pending = [submit(group, False) for group in _groups(source, ordered)]
     keys: dict[str, str] = {}

@@ -48,7 +48,7 @@ class Blueprint:
             source,
             open_task(self.config.task, source.head),
             {"validation": self.validation, "test": self.test},
-            Path(self.config.factors),
+            self.config.factors,
             study_id=self.study_id,
             chunks=self.config.search.chunks,
             tokens_per_batch=self.config.tokens_per_batch,

@@ -52,7 +52,7 @@ def evaluate(
     ] = "auto",
     validation: Annotated[float, typer.Option(help="Fraction of the validation part.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
-    factors: Annotated[Path, typer.Option(help="The factor cache.")] = Path("factors"),
+    factors: Annotated[str, typer.Option(help="The factor cache, a folder or URL.")] = "factors",
     protocol: Annotated[
         Literal["auto", "groups", "paper"], typer.Option(help="How to split.")
     ] = "auto",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -70,7 +70,7 @@ def evaluate_compositions(
     part: Literal["all", "validation", "test"],
     split: SplitConfig,
     interventions: list[str],
-    factors: Path,
+    factors: str | os.PathLike[str],
     triple: tuple[str, int, float] | None = None,
 ) -> Direct:
     """Evaluate the baseline and, if there are interventions, the composition.

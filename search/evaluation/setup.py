@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 
@@ -11,8 +11,8 @@ from search.evaluation.bench import Bench
 from search.evaluation.predictor import make_predictor
 from search.model import ModelSource
 from search.weights.edit import Editor
-from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
+from search.weights.remote import open_factors
 from tasks.base import Example, Task
 
 
@@ -20,7 +20,7 @@ def open_bench(
     source: ModelSource,
     task: Task,
     parts: Mapping[str, Sequence[Example]],
-    factors: Path,
+    factors: str | os.PathLike[str],
     *,
     study_id: str = "",
     chunks: int = 1,
@@ -29,7 +29,7 @@ def open_bench(
 ) -> Bench:
     """Load the model on `device` and lay the questions before it. Raises InputError."""
     model = source.load(device)
-    editor = Editor(model, find_matrices(model), FactorCache(factors))
+    editor = Editor(model, find_matrices(model), open_factors(factors))
     predictor = make_predictor(
         source.head,
         model,

@@ -18,8 +18,8 @@ from search.strategies.replayable import is_duplicate
 from search.study.identity import digest_weights
 from search.study.record import StudyRecord
 from search.weights.edit import Editor
-from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
+from search.weights.remote import open_factors
 from tasks.errors import InputError
 
 
@@ -59,7 +59,7 @@ def export_dense(record: StudyRecord, trial: FrozenTrial, out: Path) -> Path:
     model: Any = source.load(_device())
     matrices = find_matrices(model)
     space = Space.build(record.config.space, matrices)
-    editor = Editor(model, matrices, FactorCache(Path(record.config.factors)))
+    editor = Editor(model, matrices, open_factors(record.config.factors))
     keys = editor.keys(space.matrices)
     if digest_weights({str(ref): key for ref, key in keys.items()}) != record.identity.weights:
         raise InputError(

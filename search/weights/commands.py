@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Literal, Optional
 
 import typer
 
 HeadChoice = Literal["auto", "causal", "masked", "classifier", "seq2seq"]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-CacheFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The factor cache.")]
+CacheLocation = Annotated[
+    str, typer.Argument(metavar="DIR", help="The factor cache, a folder or a URL.")
+]
 
 factors = typer.Typer(
     name="factors", help="Look after a factor cache.", no_args_is_help=True, add_completion=False
@@ -22,7 +23,7 @@ def matrices(
     model: Annotated[str, typer.Argument(help="Local folder or hub id.")],
     head: Annotated[HeadChoice, typer.Option(help="Which head to load.")] = "auto",
     cache: Annotated[
-        Optional[Path],  # noqa: UP045
+        Optional[str],  # noqa: UP045
         typer.Option("--factors", help="Say too which are in this cache; reads the weights."),
     ] = None,
     as_json: JsonFlag = False,
@@ -43,7 +44,7 @@ def matrices(
 
 
 @factors.command()
-def verify(folder: CacheFolder) -> None:
+def verify(folder: CacheLocation) -> None:
     """Check every byte of every file; what is damaged is set aside, and the exit code is 1.
 
     Example: laser-search factors verify ./factors
@@ -59,7 +60,7 @@ def verify(folder: CacheFolder) -> None:
 
 
 @factors.command()
-def rebuild(folder: CacheFolder) -> None:
+def rebuild(folder: CacheLocation) -> None:
     """Write the index anew from the files.
 
     Example: laser-search factors rebuild ./factors
@@ -70,14 +71,14 @@ def rebuild(folder: CacheFolder) -> None:
 
 
 @factors.command()
-def du(folder: CacheFolder, as_json: JsonFlag = False) -> None:
+def du(folder: CacheLocation, as_json: JsonFlag = False) -> None:
     """Say how much room the factors take, by model.
 
     Example: laser-search factors du ./factors
     """
-    from search.weights.upkeep import existing, usage
+    from search.weights.upkeep import existing, local, usage
 
-    used = usage(existing(folder))
+    used = usage(existing(local(folder)))
     if as_json:
         typer.echo(json.dumps(asdict(used), indent=2))
         return
@@ -89,7 +90,7 @@ def du(folder: CacheFolder, as_json: JsonFlag = False) -> None:
 
 @factors.command()
 def gc(
-    folder: CacheFolder,
+    folder: CacheLocation,
     keep_model: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Remove the factors of no such model, too; may be repeated."),
@@ -100,9 +101,9 @@ def gc(
 
     Example: laser-search factors gc ./factors --keep-model ./llama --yes
     """
-    from search.weights.upkeep import collect, existing, remove
+    from search.weights.upkeep import collect, existing, local, remove
 
-    cache = existing(folder)
+    cache = existing(local(folder))
     found = collect(cache, keep_model)
     for item in found:
         typer.echo(f"{item.size / 1e6:12.1f} MB  {item.path.name}  {item.reason}")

@@ -39,7 +39,7 @@ class Editor:
 
         `keys`, if given, are the keys that the caller expects; another one in the model is refused
         when the matrix is first used. `allow_shared` permits weights that several layers use.
-        Factors up to `memory_bytes` stay in host memory.
+        Factors up to `memory_bytes` stay on the parameters' device, and as many in host memory.
         """
         self._name = getattr(model, "name_or_path", "")
         self.model = model
@@ -168,10 +168,10 @@ class Editor:
         """`rank` ranks read of at least `holding`; all are computed where the cache has fewer."""
         key = self._key(ref)
         try:
-            return self._memory.load(key, rank, holding=holding)
+            return self._memory.load(key, rank, holding=holding, device=original.device)
         except (KeyError, DamagedFactorsError):
             self._cache.ensure(original, key, f"{self._name}:{ref}")
-            return self._memory.load(key, rank, holding=holding)
+            return self._memory.load(key, rank, holding=holding, device=original.device)
 
 
 def pruned(weight: Tensor, rho: float) -> Tensor:

@@ -257,7 +257,8 @@ class Factors:
 
     def _sum(self, start: int, stop: int, device: torch.device | None) -> Tensor:
         U, V = self._rows(start, stop)
+        device = U.device if device is None else device
         S = self.spectrum[start:stop].to(device)
         # A fresh copy of V: matrix products may depend on how their operands are aligned.
-        right = V.clone() if device is None or device.type == "cpu" else V.to(device)
+        right = V.to(device, copy=True)
         return (U.to(device) * S[:, None]).T @ right

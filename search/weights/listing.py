@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from search.model import ModelSource
-from search.weights.factors import FactorCache
 from search.weights.matrices import Matrix, find_matrices
 from search.weights.origin import WeightOrigin
+from search.weights.remote import open_factors
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Row:
     cached: bool | None
 
 
-def list_matrices(source: ModelSource, factors: Path | None = None) -> list[Row]:
+def list_matrices(source: ModelSource, factors: str | os.PathLike[str] | None = None) -> list[Row]:
     """A row per matrix of `source`, by its skeleton.
 
     With `factors`, each matrix is read to learn its key, and the row says whether that cache has
     it. Raises InputError.
     """
     found = find_matrices(source.skeleton())
-    cache = None if factors is None else FactorCache(factors)
+    cache = None if factors is None else open_factors(factors)
     origin = None if cache is None else WeightOrigin(source)
     rows = []
     for matrix in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from search.weights.factor_file import DamagedFactorsError, FactorFile
 from search.weights.factors import FactorCache
+from search.weights.remote import check_factors, open_factors
 from tasks.errors import InputError, nearest
 
 ORPHAN_AGE_S = 3600.0
@@ -36,8 +38,22 @@ class Removable:
     key: str = ""
 
 
-def existing(folder: Path) -> FactorCache:
-    """The cache in `folder`. Raises InputError if there is no folder, or one of something else."""
+def local(location: str) -> str:
+    """`location`, if it is a folder. Raises InputError on a URL: files there are its store's."""
+    if "://" in location:
+        raise InputError(
+            f"{location} is no folder; measure and empty it with the tools of its store, or name "
+            "a folder"
+        )
+    return location
+
+
+def existing(location: str | os.PathLike[str]) -> FactorCache:
+    """The cache at `location`. Raises InputError if there is none, or something else."""
+    if "://" in os.fspath(location):
+        check_factors(location)
+        return open_factors(location)
+    folder = Path(location)
     if not folder.is_dir():
         raise InputError(f"the factors folder {folder} does not exist; name the one of a study")
     cache = FactorCache(folder)

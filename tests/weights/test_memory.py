@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from search.weights.factors import FactorCache
-from search.weights.memory import FactorMemory
+from search.weights.memory import FactorMemory, RowsInMemory, choose_place
 
 torch.set_num_threads(1)
 ROW = 4 * (12 + 20)
@@ -77,3 +77,39 @@ def test_a_file_that_changes_after_its_check_does_not_reach_a_product(stored):
     path = cache.path(key)
     path.write_bytes(bytes(path.stat().st_size))
     assert torch.equal(memory.load(key, 4).product(4), before)
+
+
+@pytest.mark.parametrize(
+    ("device", "room", "pins", "place"),
+    [
+        ("cuda", 100, True, "device"),
+        ("cuda", 99, True, "pinned"),
+        ("cuda", 99, False, "host"),
+        ("mps", 100, False, "device"),
+        ("mps", 99, True, "host"),
+        ("cpu", 100, True, "host"),
+        ("meta", 100, True, "host"),
+    ],
+)
+def test_rows_live_on_the_device_while_there_is_room(device, room, pins, place):
+    assert choose_place(100, torch.device(device), room, pins) == place
+
+
+def test_a_full_device_leaves_the_rest_to_host_memory(stored, monkeypatch):
+    cache, (a, b, c) = stored
+    placed = []
+    monkeypatch.setattr(
+        "search.weights.memory.RowsInMemory",
+        lambda factors, place, device: placed.append(place) or RowsInMemory(factors),
+    )
+    memory = FactorMemory(cache, budget_bytes=8 * ROW)
+    exact = cache.load(a, 12)
+    for key, rank in ((a, 6), (b, 4), (c, 4), (a, 6)):
+        memory.load(key, rank, device=torch.device("mps"))
+    assert placed == ["device", "host", "host"]
+    assert (memory.device_bytes, memory.held_bytes) == (6 * ROW, 8 * ROW)
+    memory.load(b, 6, device=torch.device("mps"))  # c goes, a stays on the device
+    assert (memory.device_bytes, memory.held_bytes) == (6 * ROW, 6 * ROW)
+    memory.load(a, 8, device=torch.device("mps"))  # more rows of a: the device is free again
+    assert (memory.device_bytes, memory.held_bytes) == (8 * ROW, 6 * ROW)
+    assert torch.equal(memory.load(a, 8).product(8), exact.product(8))
