@@ -33,7 +33,16 @@ def write_file(path: Path, fill: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Durably replace `path` by `text` in UTF-8."""
-    write_file(path, lambda temporary: _put(temporary, text))
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Durably replace `path` by `data`."""
+
+    def fill(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_file(path, fill)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -53,10 +62,6 @@ def sync_folder(folder: Path) -> None:
         pass  # some network file systems refuse; the rename is atomic all the same
     finally:
         os.close(handle)
-
-
-def _put(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _umask() -> int:

@@ -243,6 +243,11 @@ class ModelSource:
             raise InputError(f"{self.folder} holds no usable tokenizer: {sentence}") from None
 
 
+def own_device() -> str:
+    """The device of a process that runs a model by itself: its GPU if it has one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def _floating(name: str) -> torch.dtype:
     found: torch.dtype = getattr(torch, name)
     return found

@@ -6,12 +6,10 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import torch
-
 from search.composition import Composition
 from search.config import SplitConfig, TaskConfig
 from search.evaluation.setup import open_bench
-from search.model import HeadChoice, ModelSource
+from search.model import HeadChoice, ModelSource, own_device
 from search.plan import data_notices, open_task
 from search.report.text import print_scores, truncation_notices, warning
 from search.study.jobs import Job
@@ -90,7 +88,7 @@ def evaluate_compositions(
     examples = _examples(asked.load(task.data, task.revision), part, split)
     for example in examples:
         asked.request(example, source.head)
-    bench = open_bench(source, asked, {part: examples}, factors, device=_device())
+    bench = open_bench(source, asked, {part: examples}, factors, device=own_device())
     with bench.editor.applied(composition):
         pass  # bad interventions are refused, and factors computed, before anything is evaluated
     wanted = [Composition()] + ([composition] if composition.interventions else [])
@@ -105,10 +103,6 @@ def evaluate_compositions(
         part, next(iter(found.values())).truncated
     )
     return Direct(asked.metric, part, scores, comparison, notices)
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _examples(examples: list[Example], part: str, split: SplitConfig) -> list[Example]:

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.composition import Composition
 from search.durable import write_json, write_text
 from search.export.card import model_card
+from search.model import own_device
 from search.space import Space
 from search.strategies.replayable import is_duplicate
 from search.study.identity import digest_weights
@@ -56,7 +57,8 @@ def export_dense(record: StudyRecord, trial: FrozenTrial, out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} exists and is not empty; give a new folder")
     source = record.config.model.source()
-    model: Any = source.load(_device())
+    # Where the trials' products were computed, so that the exported bytes are theirs.
+    model: Any = source.load(own_device())
     matrices = find_matrices(model)
     space = Space.build(record.config.space, matrices)
     editor = Editor(model, matrices, open_factors(record.config.factors))
@@ -104,10 +106,3 @@ def _open_to_readers(folder: Path) -> None:
     mode = (folder / "interventions.json").stat().st_mode
     for path in folder.iterdir():
         path.chmod(mode)
-
-
-def _device() -> str:
-    """Where the trials' products were computed, so that the exported bytes are theirs."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.durable import write_file
+from search.durable import write_bytes
 from tasks.base import Outcome
 
 FOLDER = "outcomes"
@@ -67,7 +67,7 @@ def write_outcomes(folder: Path, evaluation: Evaluation) -> None:
     data = outcome_bytes(evaluation)
     path = outcome_file(folder, evaluation.name)
     path.parent.mkdir(exist_ok=True)
-    write_file(path, lambda temporary: _put(temporary, data))
+    write_bytes(path, data)
 
 
 def outcome_bytes(evaluation: Evaluation) -> bytes:
@@ -118,7 +118,3 @@ def parse_outcomes(data: bytes, study: str, effect: str) -> Evaluation | None:
 def _outcome(row: dict[str, Any]) -> Outcome:
     known = {key: row.pop(key) for key in _COLUMNS if key in row}
     return Outcome(**known, measures={k: v for k, v in row.items() if v is not None})
-
-
-def _put(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
