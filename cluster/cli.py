@@ -116,13 +116,14 @@ def _unused(folder: Path) -> Path:
 def _run(start: Callable[[View], End], folder: Path, task: str, quiet: bool) -> None:
     from rich.console import Console
 
-    from cluster.view import View, plain
+    from cluster.view import View
+    from search.report.live import plain
     from search.report.text import print_verdict
     from tasks.registry import get_task
 
     console = Console(markup=False, emoji=False)  # what models say may look like markup
     try:
-        end: End | None = start(View(console, quiet))
+        end: End | None = start(View(console, quiet, folder))
     except KeyboardInterrupt:
         end = None
     if end is None or not (end.verdict or end.stopped):  # Tune ends quietly on the first Ctrl-C

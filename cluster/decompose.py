@@ -12,9 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from cluster.precompute import Built, Storing, cost, precompute
 from cluster.resources import divide
-from cluster.view import PLAIN_S, duration
+from cluster.view import PLAIN_S
 from search.config import ClusterConfig
 from search.model import ModelSource
+from search.report.live import duration
 from search.space import choose_types
 from search.weights.matrices import Matrix, find_matrices
 from search.weights.remote import check_factors

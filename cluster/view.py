@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
+from search.report.live import bar, plain, screen
 from search.study.summary import Summary
 
 REFRESH_S = 0.5
@@ -19,8 +19,9 @@ PLAIN_S = 15.0
 class View:
     """Shows progress on `console`; `quiet` shows nothing. Use it as a context manager."""
 
-    def __init__(self, console: Console, quiet: bool = False) -> None:
-        """Nothing is shown before the context is entered."""
+    def __init__(self, console: Console, quiet: bool = False, folder: Path | None = None) -> None:
+        """Nothing is shown before the context is entered; workers, if the study's `folder` is."""
+        self._folder = folder
         self._console = console
         self._quiet = quiet
         self._live: Live | None = None
@@ -48,7 +49,7 @@ class View:
     def factors(self, done: int, total: int) -> None:
         """Progress of the factors."""
         if self._live is not None:
-            self._live.update(_bar("factors", done, total))
+            self._live.update(bar("factors", done, total))
         elif done == total:
             self.note(f"factors: {total} matrices ready")
 
@@ -61,58 +62,7 @@ class View:
         self._shown_at = now
         summary = summarise()
         if self._live is not None:
-            self._live.update(
-                Group(_bar("trials", summary.finished, summary.asked), table(summary))
-            )
+            self._live.update(screen(summary, self._folder))
         elif (line := plain(summary)) != self._last_line:
             self._last_line = line
             self.note(line)
-
-
-def plain(summary: Summary) -> str:
-    """One line on where a study stands."""
-    parts = [f"trials: {summary.finished}/{summary.asked}"]
-    for name in ("running", "pruned", "failed", "duplicates"):
-        if count := getattr(summary, name):
-            parts.append(f"{count} {name}")
-    if summary.rate_per_s:
-        parts.append(f"{summary.rate_per_s:.2g}/s")
-    if summary.left_s and summary.finished < summary.asked:
-        parts.append(f"about {duration(summary.left_s)} left")
-    if summary.baseline is not None:
-        parts.append(f"baseline {summary.baseline.score:.4f}")
-    if summary.best is not None:
-        parts.append(f"best {summary.best.value:.4f} [{summary.best.user_attrs['composition']}]")
-    return ", ".join(parts)
-
-
-def table(summary: Summary) -> RenderableType:
-    """The counts, the baseline and the best so far."""
-    grid = Table.grid(padding=(0, 2))
-    counts = f"{summary.running} running, {summary.pruned} pruned, {summary.failed} failed, "
-    grid.add_row("trials", counts + f"{summary.duplicates} duplicates answered from the record")
-    left = "" if summary.left_s is None else f", about {duration(summary.left_s)} left"
-    grid.add_row("rate", f"{summary.rate_per_s:.2f} trials/s{left}")
-    if summary.baseline is not None:
-        grid.add_row("baseline", f"{summary.baseline.score:.4f}")
-    if summary.best is not None:
-        found = f"{summary.best.value:.4f}  {summary.best.user_attrs['composition']}"
-        grid.add_row("best", f"{found}  (trial {summary.best.number})")
-    for reason, count in list(summary.failures.items())[:3]:
-        grid.add_row("failed", f"{count}x {reason}")
-    return grid
-
-
-def _bar(name: str, done: int, total: int) -> Progress:
-    progress = Progress(TextColumn(name), BarColumn(bar_width=40), MofNCompleteColumn())
-    progress.add_task(name, completed=done, total=total)
-    return progress
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

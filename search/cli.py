@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
+from search.report import commands as report_commands
 from search.weights import commands
 from tasks.errors import InputError
 
@@ -24,6 +25,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(export)
     app.command()(commands.matrices)
     app.add_typer(commands.factors, name="factors")
+    report_commands.mount(app)
 
 
 def evaluate(

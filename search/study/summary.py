@@ -20,6 +20,7 @@ class Summary:
 
     `rate_per_s` is that of the last finished trials, without the time between runs, 0 if unknown.
     `winner` is the best trial if it beats the baseline, `best` the best trial in any case.
+    `recent` are the last finished trials, the latest first.
     """
 
     asked: int
@@ -33,6 +34,7 @@ class Summary:
     best: FrozenTrial | None
     winner: FrozenTrial | None
     baseline: Evaluation | None
+    recent: tuple[FrozenTrial, ...] = ()
 
     @property
     def finished(self) -> int:
@@ -65,7 +67,14 @@ def summarise(
         best=best,
         winner=choose_winner([best] if best else [], baseline),
         baseline=baseline,
+        recent=_recent(evaluated),
     )
+
+
+def _recent(trials: Sequence[FrozenTrial], most: int = 6) -> tuple[FrozenTrial, ...]:
+    ended = [trial for trial in trials[-200:] if trial.datetime_complete is not None]
+    ended.sort(key=lambda trial: (trial.datetime_complete, trial.number), reverse=True)
+    return tuple(ended[:most])
 
 
 def _rate(trials: Sequence[FrozenTrial]) -> float:

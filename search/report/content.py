@@ -1,0 +1,268 @@
+"""What a report says, gathered from a study's record: words, tables and drawn figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from search.report.changes import Changes, find_changes
+from search.report.cost import Cost, find_cost
+from search.report.frames import interventions_frame, read_composition, trials_frame
+from search.report.text import sentence, truncation_notices, warning
+from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
+from search.study.outcomes import Evaluation, read_outcomes
+from search.study.record import StudyRecord
+from search.study.storage import hide_password
+from search.study.verdict import Verdict
+from tasks.comparison import Comparison
+from tasks.errors import InputError
+from tasks.metrics import shown, shown_change, shown_interval
+from tasks.registry import get_task
+from tasks.scoring import Scores
+
+LISTED = 100
+"""Trials in the report's table, the best first."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything in a report but its drawing.
+
+    `trials`, `cuts`: see `search.report.frames`. `sides`: outcomes of baseline and winner, on test
+    where it is scored, else on validation, whose name is `part`.
+    """
+
+    record: StudyRecord
+    metric: str
+    headline: str
+    settled: bool
+    tiles: list[tuple[str, str, str]]
+    warnings: list[str]
+    verdict: Verdict | None
+    score_table: list[list[str]]
+    trials: pd.DataFrame
+    cuts: pd.DataFrame
+    changes: Changes | None
+    sides: dict[str, Evaluation]
+    part: str
+    cost: Cost
+    configuration: str
+    environment: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def baseline(self) -> float | None:
+        """The unedited model's score on validation."""
+        found = self.record.summary.baseline
+        return None if found is None else found.score
+
+    @property
+    def listed(self) -> pd.DataFrame:
+        """The best trials, without duplicates."""
+        own = self.trials[self.trials["duplicate_of"].isna()]
+        ordered = own.sort_values(["score", "log_loss"], ascending=[False, True], kind="stable")
+        return ordered.head(LISTED)
+
+
+def gather(record: StudyRecord) -> Content:
+    """Read what a report needs. A study that still runs has no verdict, and no test scores."""
+    metric = metric_of(record)
+    verdict = read_verdict(record.result)
+    trials = trials_frame(record.trials)
+    part, sides = _sides(record)
+    return Content(
+        record=record,
+        metric=metric,
+        headline=_headline(record, verdict, metric),
+        settled=verdict is not None,
+        tiles=_tiles(record, verdict, metric),
+        warnings=[] if verdict is None else _warnings(verdict),
+        verdict=verdict,
+        score_table=[] if verdict is None else _score_table(verdict, metric),
+        trials=trials,
+        cuts=interventions_frame(record.trials),
+        changes=_changes(record),
+        sides=sides,
+        part=part,
+        cost=find_cost(trials, getattr(record.config.search, "chunks", 1)),
+        configuration=_configuration(record),
+        environment=_environment(record),
+    )
+
+
+def metric_of(record: StudyRecord) -> str:
+    """What the task calls its score; ``score`` where the task is not installed here."""
+    task = getattr(record.config, "task", None)
+    try:
+        return get_task(task.name).metric if task is not None else "score"
+    except (InputError, ImportError):
+        return "score"
+
+
+def read_verdict(result: dict[str, Any] | None) -> Verdict | None:
+    """A result.json as a verdict; what this version does not know is left out."""
+    if result is None:
+        return None
+    try:
+        found = _known(Verdict, result)
+        scores = {
+            side: {part: Scores(**_known(Scores, own)) for part, own in parts.items()}
+            for side, parts in found["scores"].items()
+        }
+        compared = {
+            part: Comparison(**_known(Comparison, own))
+            for part, own in found["comparisons"].items()
+        }
+        return Verdict(**{**found, "scores": scores, "comparisons": compared})
+    except (TypeError, KeyError, AttributeError):
+        return None  # another version's; the report shows the rest
+
+
+def winning_cuts(record: StudyRecord) -> Sequence[Any]:
+    """The winner's interventions, else the best trial's, else none."""
+    chosen = record.summary.winner or record.summary.best
+    return () if chosen is None else read_composition(chosen.user_attrs.get("composition"))
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    return {f.name: values[f.name] for f in fields(kind) if f.name in values}
+
+
+def _headline(record: StudyRecord, verdict: Verdict | None, metric: str) -> str:
+    if verdict is not None and "test" in next(iter(verdict.scores.values()), {}):
+        return sentence(verdict, metric)
+    summary = record.summary
+    state = f"The study has finished {summary.finished} of {summary.asked} trials"
+    if summary.best is None:
+        return f"{state}; none has a score yet."
+    best = f"{shown(metric, summary.best.value or 0.0):.4f}"
+    name = summary.best.user_attrs.get("composition", "?")
+    base = summary.baseline
+    than = "" if base is None else f", against {shown(metric, base.score):.4f} unedited"
+    return (
+        f"{state}. So far {name} is best with a {metric} of {best} on validation{than}; "
+        "whether that holds is known when test is scored."
+    )
+
+
+def _tiles(record: StudyRecord, verdict: Verdict | None, metric: str) -> list[tuple[str, str, str]]:
+    """(name, value, remark) of the few numbers that people look for first."""
+    summary = record.summary
+    tiles = []
+    if verdict is not None and "test" in verdict.comparisons:
+        found = verdict.comparisons["test"]
+        tiles += [
+            (f"{metric} on test", f"{shown(metric, found.baseline):.4f}", "baseline"),
+            (f"{metric} on test", f"{shown(metric, found.winner):.4f}", verdict.composition),
+            (
+                "change",
+                shown_change(metric, found.difference),
+                f"95 % interval {shown_interval(metric, found.low, found.high)}",
+            ),
+        ]
+    elif summary.baseline is not None and summary.best is not None:
+        tiles += [
+            ("on validation", f"{shown(metric, summary.baseline.score):.4f}", "baseline"),
+            (
+                "best on validation",
+                f"{shown(metric, summary.best.value or 0.0):.4f}",
+                "the best of many is optimistic",
+            ),
+        ]
+    counts = ", ".join(
+        f"{getattr(summary, name)} {name}"
+        for name in ("pruned", "failed", "running", "duplicates")
+        if getattr(summary, name)
+    )
+    tiles.append(("trials", f"{summary.finished} of {summary.asked}", counts or "all complete"))
+    return tiles
+
+
+def _warnings(verdict: Verdict) -> list[str]:
+    found = [
+        warning(side, parts["test"])
+        for side, parts in verdict.scores.items()
+        if "test" in parts and parts["test"].degenerate
+    ]
+    for part, truncated in verdict.truncated.items():
+        found += truncation_notices(part, truncated)
+    return found
+
+
+def _score_table(verdict: Verdict, metric: str) -> list[list[str]]:
+    """Header and rows of every score by part and model; columns that nobody fills are left out."""
+    rows = [
+        (part, side, parts[part])
+        for part in ("validation", "test")
+        for side, parts in verdict.scores.items()
+        if part in parts
+    ]
+    extra = list(dict.fromkeys(n for *_, s in rows for n in (*s.measures, *s.further)))
+    names = ["part", "model", "n", metric, "log-loss", "balanced", "majority", "commonest", *extra]
+    table = [
+        [
+            part,
+            side,
+            str(s.n),
+            f"{shown(metric, s.score):.4f}",
+            _cell(s.log_loss),
+            _cell(s.balanced_accuracy),
+            _cell(s.majority_baseline),
+            "" if s.top_prediction is None else f"{s.top_prediction!r} {s.top_share:.0%}",
+            *(_cell({**s.measures, **s.further}.get(name)) for name in extra),
+        ]
+        for part, side, s in rows
+    ]
+    kept = [i for i in range(len(names)) if any(row[i] for row in table)]
+    return [[row[i] for i in kept] for row in [names, *table]]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _changes(record: StudyRecord) -> Changes | None:
+    try:
+        return find_changes(record, None, None)
+    except (InputError, KeyError, ValueError):
+        return None  # no winner yet, or its outcomes are not at hand
+
+
+def _sides(record: StudyRecord) -> tuple[str, dict[str, Evaluation]]:
+    """Baseline and winner on test where it is scored, else on validation."""
+    winner = record.summary.winner
+    for part in ("test", "validation"):
+        test = part == "test"
+        wanted = {"baseline": (TEST_BASELINE if test else BASELINE, "")}
+        if winner is not None:
+            name = test_name(winner.number) if test else trial_name(winner.number)
+            wanted["winner"] = (name, str(winner.user_attrs["effect"]))
+        found = {
+            side: read_outcomes(record.folder, name, record.identity.study_id, effect)
+            for side, (name, effect) in wanted.items()
+        }
+        known = {side: evaluation for side, evaluation in found.items() if evaluation is not None}
+        if len(known) == len(wanted):
+            return part, known
+    return "validation", {}
+
+
+def _configuration(record: StudyRecord) -> str:
+    text = yaml.safe_dump(
+        record.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+    )
+    return hide_password(text)
+
+
+def _environment(record: StudyRecord) -> list[tuple[str, str]]:
+    identity = record.identity
+    digests = ("weights", "checkpoint", "examples", "settings")
+    return [
+        ("study", identity.study_id),
+        ("begun", identity.created),
+        *((name, version) for name, version in identity.versions.items()),
+        *((f"digest of {name}", getattr(identity, name, "")[:16]) for name in digests),
+    ]

@@ -1,0 +1,149 @@
+"""A study's trials as pandas frames: one row per trial, and one per intervention of a trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from search.composition import Composition, Intervention
+from search.strategies.replayable import DUPLICATE_OF
+from tasks.errors import InputError
+
+TRIAL_COLUMNS = {
+    "trial": "int64",
+    "state": "string",
+    "score": "float64",
+    "partial": "float64",
+    "log_loss": "float64",
+    "composition": "string",
+    "interventions": "int64",
+    "duplicate_of": "Int64",
+    "reason": "string",
+    "started": "datetime64[us]",
+    "finished": "datetime64[us]",
+}
+"""Columns that every frame of trials has, whatever the study, and their types."""
+
+INTERVENTION_COLUMNS = {
+    "trial": "int64",
+    "matrix": "string",
+    "row": "string",
+    "column": "string",
+    "layer": "int64",
+    "setting": "string",
+    "rho": "float64",
+    "interventions": "int64",
+    "score": "float64",
+}
+_OWN = {"composition", "effect", "log_loss", "reason", DUPLICATE_OF}
+
+
+def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+    """One row per trial, duplicates included, in order of number.
+
+    `score` is that of a whole evaluation, NaN where there is none; `partial` the last score that a
+    pruned trial reported, over a part of the questions. `duplicate_of` names the trial whose
+    evaluation answered this one. What else a trial has on record follows, with the names of parts
+    joined by a point: ``seconds.forward``.
+    """
+    rows = [_row(trial) for trial in trials]
+    frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*TRIAL_COLUMNS, *_names(rows)])))
+    return frame.astype(TRIAL_COLUMNS)
+
+
+def interventions_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+    """One row per cut matrix of every complete evaluation, duplicates left out.
+
+    `row` and `column` are where a map of the network draws the matrix: its layer with its stack,
+    and its type. `setting` is the rank rule as text, `rho` the fraction kept where that is the
+    rule. `interventions` says how many matrices the trial cut in all.
+    """
+    rows = []
+    for trial in trials:
+        if trial.state != TrialState.COMPLETE or _duplicate_of(trial) is not None:
+            continue
+        cuts = read_composition(trial.user_attrs.get("composition"))
+        rows += [
+            {
+                "trial": trial.number,
+                "matrix": str(cut.matrix),
+                "row": row_of(cut),
+                "column": column_of(cut),
+                "layer": cut.matrix.layer,
+                "setting": setting_of(cut),
+                "rho": cut.rule.value if cut.rule.name == "rho" else math.nan,
+                "interventions": len(cuts),
+                "score": trial.value,
+            }
+            for cut in cuts
+        ]
+    return pd.DataFrame(rows, columns=list(INTERVENTION_COLUMNS)).astype(INTERVENTION_COLUMNS)
+
+
+def read_composition(text: Any) -> tuple[Intervention, ...]:
+    """The interventions of a composition's text; none where it is absent or no composition."""
+    try:
+        return () if text in (None, "baseline") else Composition.parse(text.split()).interventions
+    except (AttributeError, InputError):
+        return ()
+
+
+def row_of(cut: Intervention) -> str:
+    """The layer, with the name of its stack where the model has several."""
+    stack = f"{cut.matrix.stack}." if cut.matrix.stack else ""
+    return f"{stack}{cut.matrix.layer}"
+
+
+def column_of(cut: Intervention) -> str:
+    """The matrix type; attention across stacks is apart from self-attention."""
+    return f"cross.{cut.matrix.type}" if cut.matrix.cross else cut.matrix.type
+
+
+def setting_of(cut: Intervention) -> str:
+    """What is kept of a matrix, as the composition's text says it: ``0.1``, ``rank:3``."""
+    return str(cut).partition("=")[2]
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    complete = trial.state == TrialState.COMPLETE
+    steps = trial.intermediate_values
+    attributes = trial.user_attrs
+    last = steps[max(steps)] if steps and trial.state == TrialState.PRUNED else math.nan
+    return {
+        "trial": trial.number,
+        "state": trial.state.name.lower(),
+        "score": trial.value if complete else math.nan,
+        "partial": last,
+        "log_loss": attributes.get("log_loss", math.nan),
+        "composition": attributes.get("composition"),
+        "interventions": len(read_composition(attributes.get("composition"))),
+        "duplicate_of": _duplicate_of(trial),
+        "reason": attributes.get("reason"),
+        "started": trial.datetime_start,
+        "finished": trial.datetime_complete,
+        **_flat({k: v for k, v in attributes.items() if k not in _OWN}),
+    }
+
+
+def _duplicate_of(trial: FrozenTrial) -> int | None:
+    found = trial.user_attrs.get(DUPLICATE_OF)
+    return found if isinstance(found, int) else None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, their names joined by points; other nested values are left out."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        elif value is None or isinstance(value, str | int | float | bool):
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return sorted({name for row in rows for name in row} - TRIAL_COLUMNS.keys())

@@ -1,0 +1,220 @@
+"""The report: one HTML file with everything in it, which asks the network for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from search.durable import write_text
+from search.report import maps, plots
+from search.report.content import Content, gather, winning_cuts
+from search.report.live import duration
+from search.report.style import to_svg
+from search.study.record import StudyRecord
+
+MAX_QUOTED = 400
+"""Characters of a prompt or an answer that the report shows."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure: its title, its SVG, and what is seen in it."""
+
+    name: str
+    title: str
+    svg: Markup
+    caption: str
+
+
+def write_report(record: StudyRecord, path: Path) -> None:
+    """Durably write the report of a study, whatever its state, as one HTML file at `path`."""
+    write_text(path, render(record))
+
+
+def render(record: StudyRecord) -> str:
+    """The report as text. Everything that comes from data or models is escaped."""
+    content = gather(record)
+    here = files("search.report")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"duration": duration, "quoted": _quoted, "spread": _spread}
+    page = environment.from_string((here / "report.html.j2").read_text(encoding="utf-8"))
+    return page.render(
+        content=content,
+        record=record,
+        config=record.config,
+        pictures=_pictures(content),
+        map_groups=_map_groups(content),
+        trials=content.listed.to_dict("records"),
+        columns={} if content.verdict is None else content.verdict.columns,
+        style=Markup((here / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+        script=Markup((here / "report.js").read_text(encoding="utf-8")),  # noqa: S704
+        version=version("laser-search"),
+    )
+
+
+def _pictures(content: Content) -> dict[str, Picture]:
+    """Every figure that the study has the data for, by name."""
+    found: list[Picture] = []
+    baseline, cuts = content.baseline, content.cuts
+    verdict = content.verdict
+    if verdict is not None and verdict.comparisons:
+        compared = {
+            part: {name: getattr(c, name) for name in ("difference", "low", "high")}
+            for part, c in verdict.comparisons.items()
+        }
+        words = "; ".join(f"{p} {c['difference']:+.4f}" for p, c in compared.items())
+        found.append(
+            _picture(
+                "differences",
+                "Winner against baseline",
+                plots.differences(compared),
+                f"Change of the mean score with its 95 % interval: {words}. The search chose "
+                "on validation, so only test says what to expect.",
+            )
+        )
+    chosen = winning_cuts(content.record)
+    if chosen and len(cuts):
+        table = maps.best_by(cuts, "row", "column")
+        found.append(
+            _picture(
+                "network",
+                "The composition in the network",
+                maps.network(chosen, list(table.index), list(table.columns)),
+                f"The cut matrices of {' '.join(map(str, chosen))}; the filled part is the "
+                "fraction of the rank that stays.",
+            )
+        )
+    if len(content.trials):
+        found.append(
+            _picture(
+                "history",
+                "Course of the search",
+                plots.history(content.trials, baseline),
+                "Every evaluated trial in order, the best so far, and the unedited model.",
+            )
+        )
+    if len(cuts):
+        found.append(
+            _picture(
+                "parallel",
+                "What good trials share",
+                plots.parallel(cuts, baseline),
+                "One line per cut matrix of a trial; blue above the baseline, orange below.",
+            )
+        )
+    if (cuts["rho"] > 0).any():
+        found.append(
+            _picture(
+                "rho",
+                "Score against rank",
+                plots.score_by_rho(cuts, baseline),
+                "The best score of any trial that cut the matrix to this fraction.",
+            )
+        )
+    return {p.name: p for p in [*found, *_trust(content)]}
+
+
+def _trust(content: Content) -> list[Picture]:
+    """How far the model's own probabilities can be trusted, and where the time went."""
+    found = []
+    sides = {side: evaluation.outcomes for side, evaluation in content.sides.items()}
+    if any(o.confidence is not None for outcomes in sides.values() for o in outcomes):
+        found.append(
+            _picture(
+                "reliability",
+                "Calibration",
+                plots.reliability(sides),
+                f"Confidence against accuracy on {content.part}, in ten bins; on the dashed "
+                "line confidence is right. Disks grow with the questions in a bin.",
+            )
+        )
+    if sides:
+        found.append(
+            _picture(
+                "probabilities",
+                "Probability of the right answer",
+                plots.probabilities(sides),
+                f"The share of {content.part} questions at or below each probability: the "
+                "lower the line, the surer the model of what is right.",
+            )
+        )
+    if content.cost.parts_s:
+        found.append(
+            _picture(
+                "time",
+                "Where the time went",
+                plots.time_parts(content.cost.parts_s),
+                f"{duration(content.cost.worker_s)} in workers, by part.",
+            )
+        )
+    return found
+
+
+def _map_groups(content: Content) -> list[tuple[str, list[Picture]]]:
+    """The heat maps to choose from: layer by type, overall and per rank, and layer by rank."""
+    cuts, baseline = content.cuts, content.baseline
+    if not len(cuts):
+        return []
+    base = float(cuts["score"].median()) if baseline is None else baseline
+    settings = cuts.drop_duplicates("setting").sort_values("rho", ascending=False)["setting"]
+    views = [
+        ("best", "best of all trials", cuts),
+        ("alone", "cut alone", cuts[cuts["interventions"] == 1]),
+        *((f"s{i}", f"kept {s}", cuts[cuts["setting"] == s]) for i, s in enumerate(settings[:24])),
+    ]
+    by_type = [
+        _picture(
+            f"map-{name}",
+            title,
+            maps.heat_map(maps.best_by(own, "row", "column"), base),
+            _map_words(own, title, base),
+        )
+        for name, title, own in views
+        if len(own)
+    ]
+    known = cuts[cuts["rho"].notna()]
+    known = known if known["rho"].nunique() <= 24 else known.assign(rho=known["rho"].round(1))
+    by_rank = [
+        _picture(
+            f"map-{kind}",
+            kind,
+            maps.heat_map(maps.best_by(own, "row", "rho"), base, across="ρ"),
+            _map_words(own, f"{kind}, layer by fraction kept", base),
+        )
+        for kind, own in known.groupby("column")
+    ]
+    groups = [("layer × type", by_type), ("layer × fraction kept", by_rank)]
+    return [(name, pictures) for name, pictures in groups if pictures]
+
+
+def _map_words(own: Any, title: str, base: float) -> str:
+    top = own.loc[own["score"].idxmax()]
+    return (
+        f"{title}: the best score of any trial, blue above the baseline's {base:.4f}, orange "
+        f"below. Highest: {top['score']:.4f} with {top['matrix']} kept at {top['setting']}."
+    )
+
+
+def _picture(name: str, title: str, figure: Any, caption: str) -> Picture:
+    label = f"{title}. {caption}"
+    return Picture(name, title, Markup(to_svg(figure, name, label)), caption)  # noqa: S704
+
+
+def _quoted(text: Any) -> str:
+    """A text from data, a long one by its end, where the question is."""
+    found = "" if text is None else str(text)
+    return found if len(found) <= MAX_QUOTED else f"…{found[-MAX_QUOTED:]}"
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most `most` items, from all over the sequence: neighbours are often of one group."""
+    return [items[len(items) * i // most] for i in range(most)] if len(items) > most else [*items]

@@ -1,0 +1,150 @@
+"""Where a study stands, for a terminal: progress, the best, recent trials, workers, failures."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from search.study.summary import Summary
+
+TAIL_BYTES = 4096
+GONE_S = 900.0
+"""Silence after which a worker is no longer shown: it may have ended with an earlier driver."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One worker's log: who, what it does or did last, and how many seconds ago it began to."""
+
+    name: str
+    event: str
+    job: str
+    for_s: float
+
+
+def find_workers(folder: Path, now: float | None = None) -> list[Worker]:
+    """The workers whose logs in a study folder were written lately, the latest first.
+
+    Only the end of each log is read. Workers on machines that do not share the folder leave none.
+    """
+    now = time.time() if now is None else now
+    found = [_last(path, now) for path in folder.glob("logs/worker-*.jsonl")]
+    alive = [worker for worker in found if worker is not None and worker.for_s < GONE_S]
+    return sorted(alive, key=lambda worker: (worker.for_s, worker.name))
+
+
+def _last(path: Path, now: float) -> Worker | None:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            line: dict[str, Any] = json.loads(stream.read().splitlines()[-1])
+        return Worker(
+            path.stem.removeprefix("worker-"),
+            str(line["event"]),
+            str(line.get("job", "")),
+            max(0.0, now - float(line["time"])),
+        )
+    except (OSError, ValueError, IndexError, KeyError, TypeError):
+        return None  # empty, or a line is just being written
+
+
+def plain(summary: Summary) -> str:
+    """One line on where a study stands."""
+    parts = [f"trials: {summary.finished}/{summary.asked}"]
+    for name in ("running", "pruned", "failed", "duplicates"):
+        if count := getattr(summary, name):
+            parts.append(f"{count} {name}")
+    if summary.rate_per_s:
+        parts.append(f"{summary.rate_per_s:.2g}/s")
+    if summary.left_s and summary.finished < summary.asked:
+        parts.append(f"about {duration(summary.left_s)} left")
+    if summary.baseline is not None:
+        parts.append(f"baseline {summary.baseline.score:.4f}")
+    if summary.best is not None:
+        parts.append(f"best {summary.best.value:.4f} [{summary.best.user_attrs['composition']}]")
+    return ", ".join(parts)
+
+
+def screen(summary: Summary, folder: Path | None = None) -> RenderableType:
+    """Everything that a live display shows; workers only where their study's `folder` is given."""
+    parts: list[RenderableType] = [bar("trials", summary.finished, summary.asked), table(summary)]
+    if summary.recent:
+        parts += [Text(), recent(summary)]
+    workers = [] if folder is None else find_workers(folder)
+    if workers:
+        parts += [Text(), worker_table(workers)]
+    return Group(*parts)
+
+
+def table(summary: Summary) -> RenderableType:
+    """The counts, the baseline, the best so far, and the commonest failures."""
+    grid = Table.grid(padding=(0, 2))
+    counts = f"{summary.running} running, {summary.pruned} pruned, {summary.failed} failed, "
+    grid.add_row("trials", counts + f"{summary.duplicates} duplicates answered from the record")
+    left = "" if summary.left_s is None else f", about {duration(summary.left_s)} left"
+    grid.add_row("rate", f"{summary.rate_per_s:.2f} trials/s{left}")
+    if summary.baseline is not None:
+        grid.add_row("baseline", f"{summary.baseline.score:.4f}")
+    if summary.best is not None:
+        found = f"{summary.best.value:.4f}  {summary.best.user_attrs['composition']}"
+        grid.add_row("best", f"{found}  (trial {summary.best.number})")
+    for reason, count in list(summary.failures.items())[:3]:
+        grid.add_row("failed", Text(f"{count}x {reason}"))
+    return grid
+
+
+def recent(summary: Summary) -> RenderableType:
+    """The trials that ended last, the latest first."""
+    grid = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("trial", "score", "composition"):
+        grid.add_column(name, justify="left" if name == "composition" else "right")
+    for trial in summary.recent:
+        composition = Text(str(trial.user_attrs.get("composition", "")))
+        grid.add_row(str(trial.number), Text(_result(trial)), composition)
+    return grid
+
+
+def worker_table(workers: list[Worker], most: int = 8) -> RenderableType:
+    """What each worker does, those that did something last first."""
+    grid = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("worker", "does", "for"):
+        grid.add_column(name)
+    for worker in workers[:most]:
+        does = {"start": worker.job, "done": "waits", "setup": "has loaded the model"}
+        grid.add_row(
+            Text(worker.name), Text(does.get(worker.event, worker.event)), duration(worker.for_s)
+        )
+    if len(workers) > most:
+        grid.add_row(f"and {len(workers) - most} more", "", "")
+    return grid
+
+
+def bar(name: str, done: int, total: int) -> Progress:
+    """A bar with its numbers."""
+    progress = Progress(TextColumn(name), BarColumn(bar_width=40), MofNCompleteColumn())
+    progress.add_task(name, completed=done, total=total)
+    return progress
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _result(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        return f"{trial.value:.4f}"
+    return trial.state.name.lower()
