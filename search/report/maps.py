@@ -28,11 +28,17 @@ def best_by(cuts: pd.DataFrame, row: str, column: str) -> pd.DataFrame:
 
 
 def heat_map(
-    table: pd.DataFrame, baseline: float, *, across: str = "", down: str = "layer"
+    table: pd.DataFrame,
+    baseline: float,
+    *,
+    across: str = "",
+    down: str = "layer",
+    digits: int | None = None,
 ) -> Figure:
     """Scores [rows, columns] around the baseline's: gains in blue, losses in orange.
 
-    Cells without a trial stay empty. `across` and `down` name the axes.
+    Cells without a trial stay empty. `across` and `down` name the axes; `digits` are significant
+    ones, None writes as many decimals as a cell has room for.
     """
     rows, columns = table.shape
     numbered = rows <= MAX_NUMBERED_ROWS
@@ -40,7 +46,7 @@ def heat_map(
     with styled():
         figure = new_figure(0.55 + max(rows, 2) * height)
         axes = figure.add_subplot()
-        _cells(axes, table, baseline, numbered)
+        _cells(axes, table, baseline, numbered, digits)
         axes.set(xlim=(0, columns), ylim=(rows, 0), xlabel=across, ylabel=down)
         axes.set_xticks([x + 0.5 for x in range(columns)], [str(name) for name in table.columns])
         every = max(1, math.ceil(rows / MAX_NUMBERED_ROWS))
@@ -78,7 +84,9 @@ def network(
     return figure
 
 
-def _cells(axes: Axes, table: pd.DataFrame, baseline: float, numbered: bool) -> None:
+def _cells(
+    axes: Axes, table: pd.DataFrame, baseline: float, numbered: bool, digits: int | None
+) -> None:
     values = table.to_numpy(dtype=float)
     known = [abs(v - baseline) for v in values.ravel() if math.isfinite(v)]
     span = max(known, default=0.0) or 1.0
@@ -90,7 +98,7 @@ def _cells(axes: Axes, table: pd.DataFrame, baseline: float, numbered: bool) -> 
             if not known_cell:
                 axes.text(x + 0.5, y + 0.5, "·", ha="center", va="center", color=MUTED)
             elif numbered:
-                text = _number(value, values.shape[1])
+                text = _number(value, values.shape[1]) if digits is None else f"{value:.{digits}g}"
                 axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8)
 
 
@@ -152,3 +160,16 @@ def _column_order(name: str | float) -> tuple[bool, float, str]:
     cross, _, kind = name.rpartition(".")
     known = GROUPS["all"]
     return (bool(cross), known.index(kind) if kind in known else len(known), name)
+
+
+def measure_map(measures: pd.DataFrame) -> Figure:
+    """A measure [rows, columns] of matrices, the larger the deeper; `value` of `row`, `column`.
+
+    Where several matrices share a place, such as experts, it shows their mean.
+    """
+    table = measures.pivot_table(index="row", columns="column", values="value", aggfunc="mean")
+    table = table.reindex(
+        index=sorted(table.index, key=_row_order), columns=sorted(table.columns, key=_column_order)
+    )
+    finite = [v for v in table.to_numpy(dtype=float).ravel() if math.isfinite(v)]
+    return heat_map(table, min(finite, default=0.0), digits=3)

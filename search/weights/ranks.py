@@ -98,14 +98,28 @@ class RankRule:
         values = np.asarray(spectrum, dtype=np.float64)
         if self.name == "energy":
             return _by_energy(values, self.value)
-        out, into = shape or (0, 0)
-        ratio = min(out, into) / max(out, into)
-        edge = {
-            "marchenko-pastur": _marchenko_pastur,
-            "laser-rmt": _laser_rmt,
-            "gavish-donoho": _gavish_donoho,
-        }[self.name](values, ratio)
+        edge = threshold(self.name, values, shape or (0, 0))
         return max(1, int((values > self.value * edge).sum()))
+
+
+def threshold(rule: str, spectrum: np.ndarray, shape: tuple[int, int]) -> float:
+    """The threshold t of one of THRESHOLDS for singular values of an [out, in] matrix."""
+    edge = {
+        "marchenko-pastur": _marchenko_pastur,
+        "laser-rmt": _laser_rmt,
+        "gavish-donoho": _gavish_donoho,
+    }[rule]
+    return edge(np.asarray(spectrum, dtype=np.float64), min(shape) / max(shape))
+
+
+def noise_level(spectrum: np.ndarray, shape: tuple[int, int]) -> float:
+    """Standard deviation of the entries of noise whose singular values have this median.
+
+    s = median(σ) / √(n μ_β), as in the rule ``marchenko-pastur``; the signal, if it is of low rank,
+    hardly moves the median.
+    """
+    ratio, n = min(shape) / max(shape), max(shape)
+    return float(np.median(spectrum)) / math.sqrt(n * _median_law(ratio))
 
 
 def _by_energy(values: np.ndarray, fraction: float) -> int:
