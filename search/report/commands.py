@@ -16,6 +16,9 @@ def mount(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command()(report)
     app.command()(spectra)
+    app.command()(watch)
+    app.command()(dashboard)
+    app.command()(init)
 
 
 def report(
@@ -97,3 +100,95 @@ def spectra(
         typer.echo(json.dumps({"matrices": len(found), "files": [str(p) for p in written]}))
     else:
         typer.echo(f"{out / 'spectra.html'}: {len(found)} matrices")
+
+
+def watch(
+    folder: StudyFolder,
+    once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for each look.")
+    ] = False,
+) -> None:
+    """Follow a study that runs in another terminal or on another machine, until it is over.
+
+    It reads the study's storage and changes nothing.
+
+    Example: laser-search watch ./my-study
+    """
+    import time
+
+    from rich.console import Console
+
+    from search.report.live import facts, plain
+    from search.report.watch import follow, is_over
+    from search.report.watch import watch as show
+
+    if not once and not as_json:
+        show(Console(markup=False, emoji=False), folder, interval)
+        return
+    for record in follow(folder):
+        typer.echo(json.dumps(facts(record.summary)) if as_json else plain(record.summary))
+        if once or is_over(record):
+            return
+        time.sleep(interval)
+
+
+def dashboard(
+    folder: StudyFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+) -> None:
+    """Open optuna-dashboard on the study, for this machine alone; needs the extra dashboard.
+
+    The report, the result and the outcomes are the study's artefacts. The study cannot be changed
+    from there.
+
+    Example: laser-search dashboard ./my-study --port 8080
+    """
+    from search.report.dashboard import HOST, open_server
+    from search.study.record import StudyRecord
+
+    with open_server(StudyRecord.read(folder), port) as server:
+        typer.echo(f"http://{HOST}:{server.server_port}/  (Ctrl-C ends it)")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            typer.echo("ended")
+
+
+def init(
+    out: Annotated[Path, typer.Argument(help="The file to write.")] = Path("study.yaml"),
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Local folder or hub id; asked for if it is not given."),
+    ] = None,
+    task: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The task's name; asked for if MODEL is."),
+    ] = None,
+    data: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A local file or hub id."),
+    ] = None,
+    matrices: Annotated[str, typer.Option(help="Types or groups.")] = "fc_in,fc_out",
+    cuts: Annotated[int, typer.Option(min=1, help="Matrices cut at once.")] = 3,
+    trials: Annotated[int, typer.Option(min=1, help="Evaluations.")] = 200,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a file.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a commented study.yaml from a few answers; what no option says is asked for.
+
+    Example: laser-search init study.yaml --model openai-community/gpt2 --task counterfact
+    """
+    from search.report.new_study import Answers, write_study
+
+    if model is None:
+        model = typer.prompt("Model (a folder or a hub id)")
+        task = task or typer.prompt("Task (laser-search tasks lists them)", default="jsonl")
+        if task == "jsonl" and data is None:
+            data = typer.prompt("Questions, one JSON object a line", default="./questions.jsonl")
+    kinds = tuple(kind.strip() for kind in matrices.split(",") if kind.strip())
+    answers = Answers(model, task or "jsonl", data, matrices=kinds, cuts=cuts, trials=trials)
+    write_study(answers, out, replace=replace)
+    found = json.dumps({"study": str(out)})
+    typer.echo(found if as_json else f"{out}: start it with laser-search launch {out}")

@@ -74,6 +74,21 @@ def plain(summary: Summary) -> str:
     return ", ".join(parts)
 
 
+def facts(summary: Summary) -> dict[str, Any]:
+    """The same as plain data, for scripts."""
+    names = ("asked", "finished", "complete", "pruned", "failed", "running", "duplicates")
+    best = summary.best
+    return {
+        **{name: getattr(summary, name) for name in names},
+        "rate_per_s": summary.rate_per_s,
+        "left_s": summary.left_s,
+        "failures": summary.failures,
+        "baseline": None if summary.baseline is None else summary.baseline.score,
+        "best": None if best is None else best.value,
+        "composition": None if best is None else best.user_attrs.get("composition"),
+    }
+
+
 def screen(summary: Summary, folder: Path | None = None) -> RenderableType:
     """Everything that a live display shows; workers only where their study's `folder` is given."""
     parts: list[RenderableType] = [bar("trials", summary.finished, summary.asked), table(summary)]

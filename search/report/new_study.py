@@ -1,0 +1,115 @@
+"""A first study.yaml, with what each key is for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search.config import PAPER_RHO, StudyConfig, parse_config
+from search.durable import write_text
+from tasks.errors import InputError
+
+TEMPLATE = """\
+# A study of laser-search. Check and start it:  laser-search launch {file}
+# Every key: docs/configuration.md. Relative paths are relative to this file.
+
+model:
+  path: {model}        # a folder written by save_pretrained, or a hub id
+  # revision: main     # branch, tag or commit of a hub id
+  # dtype: bfloat16    # by default the checkpoint's own
+
+task:
+  name: {task}         # laser-search tasks lists them; jsonl is a file of your own
+  {data}
+
+split:
+  validation: {validation}   # the part that the search sees; the rest is scored once, at the end
+  seed: 0
+
+space:
+  layers: all          # or numbers and ranges: [0, 20-27]
+  matrices: {matrices}
+  rho: {rho}           # fractions of the rank that are kept
+  max_interventions: {cuts}   # matrices cut at once
+
+search:
+  strategy: tpe
+  trials: {trials}     # evaluations; proposals that repeat a known one are free
+  seed: 0
+
+factors: {factors}     # SVDs that all studies share: a folder, or a URL such as s3://bucket/prefix
+
+# storage: postgresql://user@host/database   # by default a file in the study folder
+# cluster:
+#   address: auto      # join a running Ray cluster; by default a local one is started
+#   max_concurrent: 2  # workers
+"""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What `laser-search init` asks for."""
+
+    model: str
+    task: str = "jsonl"
+    data: str | None = None
+    validation: float = 0.2
+    matrices: Sequence[str] = ("fc_in", "fc_out")
+    cuts: int = 3
+    trials: int = 200
+    factors: str = "./factors"
+
+
+def study_text(answers: Answers, file: str) -> str:
+    """The file's text. Raises InputError on answers that no study could have."""
+    data = "# data: ./my.jsonl   # by default the task's own data"
+    if answers.data is not None:
+        data = f"data: {_yaml(answers.data)}   # a local file or hub id"
+    text = TEMPLATE.format(
+        file=" ".join(file.split()),
+        model=_yaml(answers.model),
+        task=_yaml(answers.task),
+        data=data,
+        validation=_yaml(answers.validation),
+        matrices=_yaml(list(answers.matrices)),
+        rho=_yaml(list(PAPER_RHO)),
+        cuts=answers.cuts,
+        trials=answers.trials,
+        factors=_yaml(answers.factors),
+    )
+    _check(text, file)
+    return text
+
+
+def write_study(answers: Answers, path: Path, *, replace: bool = False) -> None:
+    """Durably write a study.yaml that `laser-search launch` accepts.
+
+    Raises InputError if the answers are wrong, or the file exists and `replace` is False.
+    """
+    if path.exists() and not replace:
+        raise InputError(f"{path} exists; name another with --out, or add --replace")
+    text = study_text(answers, path.name)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}); name another with --out"
+        ) from None
+
+
+def _check(text: str, where: str) -> StudyConfig:
+    import yaml
+
+    from tasks.registry import get_task
+
+    config = parse_config(yaml.safe_load(text), where)
+    get_task(config.task.name, folder=config.task.data)
+    return config
+
+
+def _yaml(value: Any) -> str:
+    """A value as one line of YAML: JSON is."""
+    return json.dumps(value, ensure_ascii=False)
