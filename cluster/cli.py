@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
@@ -25,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
 )
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict alone.")]
 
 
@@ -51,6 +54,7 @@ def launch(
         typer.Option(help="The study folder; by default named after the file, beside it."),
     ] = None,
     quiet: Quiet = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Start a study: factors, search, and the verdict on test.
 
@@ -61,13 +65,14 @@ def launch(
 
     config = read_config(study)
     folder = out or study.with_suffix("")
-    _run(lambda view: start(config, folder, view), folder, config.task.name, quiet)
+    _run(lambda view: start(config, folder, view), folder, config.task.name, quiet, as_json)
 
 
 @app.command()
 def resume(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
     quiet: Quiet = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Continue a study that was interrupted, to the number of trials it asks for.
 
@@ -77,13 +82,14 @@ def resume(
     from search.study.record import StudyRecord
 
     task = StudyRecord.read(folder).config.task.name
-    _run(lambda view: proceed(folder, view), folder, task, quiet)
+    _run(lambda view: proceed(folder, view), folder, task, quiet, as_json)
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The study folder.")] = Path("laser-demo"),
     quiet: Quiet = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Search a small model that ships with the program: no network, no GPU, two minutes.
 
@@ -94,14 +100,14 @@ def demo(
 
     folder = _unused(out)
     config = demo_config(folder)
-    if not quiet:
+    if not (quiet or as_json):
         typer.echo(
             "The demo's model was made for the purpose: it learnt a small world of facts from "
             "texts in which\nthe true answer was often replaced by a generic word. It knows the "
             "facts, but often says the\ngeneric word. The search looks for weights to simplify so "
             "that it says what it knows."
         )
-    _run(lambda view: start(config, folder, view), folder, config.task.name, quiet)
+    _run(lambda view: start(config, folder, view), folder, config.task.name, quiet, as_json)
 
 
 def _unused(folder: Path) -> Path:
@@ -113,17 +119,17 @@ def _unused(folder: Path) -> Path:
     return candidate
 
 
-def _run(start: Callable[[View], End], folder: Path, task: str, quiet: bool) -> None:
+def _run(start: Callable[[View], End], folder: Path, task: str, quiet: bool, as_json: bool) -> None:
     from rich.console import Console
 
     from cluster.view import View
-    from search.report.live import plain
+    from search.report.live import facts, plain
     from search.report.text import print_verdict
     from tasks.registry import get_task
 
     console = Console(markup=False, emoji=False)  # what models say may look like markup
     try:
-        end: End | None = start(View(console, quiet, folder))
+        end: End | None = start(View(console, quiet or as_json, folder))
     except KeyboardInterrupt:
         end = None
     if end is None or not (end.verdict or end.stopped):  # Tune ends quietly on the first Ctrl-C
@@ -135,6 +141,11 @@ def _run(start: Callable[[View], End], folder: Path, task: str, quiet: bool) -> 
         typer.echo(f"stopped: {end.stopped}", err=True)
         typer.echo(f"after mending it, continue with: laser-search resume {folder}", err=True)
         raise typer.Exit(1)
+    if as_json:
+        found = {"study": str(folder), **facts(end.summary)}
+        verdict = None if end.verdict is None else end.verdict.to_json()
+        typer.echo(json.dumps({**found, "verdict": verdict}, indent=2, ensure_ascii=False))
+        return
     console.print(plain(end.summary), highlight=False, markup=False, soft_wrap=True)
     if end.verdict:
         print_verdict(console, end.verdict, get_task(task).metric)
@@ -171,6 +182,7 @@ def decompose(
         Optional[str],  # noqa: UP045
         typer.Option(help="A running Ray cluster; by default this machine."),
     ] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Compute the exact factors of a checkpoint's matrices, once for all studies.
 
@@ -186,12 +198,17 @@ def decompose(
     source = ModelSource(model, head_choice=head)
     names = [name for text in types or [] for name in text.split(",") if name]
     matrices = choose(source, names, address or [])
-    console = Console(markup=False, emoji=False)  # what models say may look like markup
+    console = Console(
+        markup=False, emoji=False, quiet=as_json
+    )  # models' words may look like markup
     try:
         done = decompose_checkpoint(source, matrices, factors, storing, ray_address, console)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command continues where it was", err=True)
         raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps({"factors": factors, **asdict(done)}))
+        return
     typer.echo(
         f"{factors}: {done.computed} matrices decomposed in {done.seconds:.0f} s, "
         f"{done.ready} were ready"

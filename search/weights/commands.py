@@ -44,7 +44,7 @@ def matrices(
 
 
 @factors.command()
-def verify(folder: CacheLocation) -> None:
+def verify(folder: CacheLocation, as_json: JsonFlag = False) -> None:
     """Check every byte of every file; what is damaged is set aside, and the exit code is 1.
 
     Example: laser-search factors verify ./factors
@@ -52,22 +52,26 @@ def verify(folder: CacheLocation) -> None:
     from search.weights.upkeep import existing, verify_all
 
     whole, damaged = verify_all(existing(folder))
-    for key in damaged:
-        typer.echo(f"damaged: {key}")
-    typer.echo(f"{whole} whole, {len(damaged)} damaged and set aside")
+    if as_json:
+        typer.echo(json.dumps({"whole": whole, "damaged": list(damaged)}))
+    else:
+        for key in damaged:
+            typer.echo(f"damaged: {key}")
+        typer.echo(f"{whole} whole, {len(damaged)} damaged and set aside")
     if damaged:
         raise typer.Exit(1)
 
 
 @factors.command()
-def rebuild(folder: CacheLocation) -> None:
+def rebuild(folder: CacheLocation, as_json: JsonFlag = False) -> None:
     """Write the index anew from the files.
 
     Example: laser-search factors rebuild ./factors
     """
     from search.weights.upkeep import existing
 
-    typer.echo(f"{len(existing(folder).rebuild())} matrices in the index")
+    count = len(existing(folder).rebuild())
+    typer.echo(json.dumps({"matrices": count}) if as_json else f"{count} matrices in the index")
 
 
 @factors.command()
@@ -96,6 +100,7 @@ def gc(
         typer.Option(help="Remove the factors of no such model, too; may be repeated."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove; otherwise only say what.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Remove damaged files, temporaries that a kill left, and factors that no model needs.
 
@@ -105,6 +110,12 @@ def gc(
 
     cache = existing(local(folder))
     found = collect(cache, keep_model)
+    if as_json:
+        rows = [{"file": str(x.path), "bytes": x.size, "reason": x.reason} for x in found]
+        if yes:
+            remove(cache, found)
+        typer.echo(json.dumps({"removed": yes, "files": rows}, indent=2))
+        return
     for item in found:
         typer.echo(f"{item.size / 1e6:12.1f} MB  {item.path.name}  {item.reason}")
     total = f"{len(found)} files, {sum(item.size for item in found) / 1e6:.1f} MB"

@@ -125,3 +125,30 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
 def hostile_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     """The same, where every text that comes from data or models is markup."""
     return build(tmp_path_factory.mktemp("hostile") / "my-study", text=HOSTILE)
+
+
+@pytest.fixture(scope="session")
+def demo_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
+    """Twelve trials of the demo, searched for real in this process."""
+    import torch
+
+    from search.demo.study import demo_config
+    from search.evaluation.setup import open_bench
+    from search.loop import run_study
+    from search.plan import make_plan
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("demo") / "laser-demo"
+    folder.mkdir()
+    config = demo_config(folder, trials=12)
+    plan = make_plan(config)
+    identity = Identity("d" * 32, "2026-11-21T00:00:00+00:00", {}, *"wces")
+    identity.write(folder)
+    write_config(config, folder / CONFIG)
+    write_questions(folder, plan.split)
+    study = Study(folder, identity, config, plan.space, plan.max_ranks)
+    parts = {"validation": plan.split.validation, "test": plan.split.test}
+    run_study(study, open_bench(plan.source, plan.task, parts, config.factors,
+                                study_id=identity.study_id))  # fmt: skip
+    conclude(folder, identity, study.winner(), plan.split)
+    return StudyRecord.read(folder)
