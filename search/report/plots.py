@@ -62,7 +62,8 @@ def history(trials: pd.DataFrame, baseline: float | None) -> Figure:
         _baseline(axes, baseline)
         axes.set(xlabel="trial", ylabel="score on validation")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(loc="outside upper left", ncols=2, handletextpad=0.5, columnspacing=1.2)
+        columns = 2 if len(pruned) or len(failed) else 3
+        figure.legend(loc="outside upper left", ncols=columns, handletextpad=0.5, columnspacing=1.2)
     return figure
 
 
