@@ -215,6 +215,31 @@ def decompose(
     )
 
 
+@app.command()
+def track(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
+    to: Annotated[
+        Literal["tensorboard", "mlflow", "wandb"], typer.Option(help="Where trials are sent.")
+    ],
+    where: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A folder (TensorBoard), a tracking URI (MLflow), a project (W&B)."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Send what there is and end.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Send finished trials to TensorBoard, MLflow or Weights & Biases while a study runs, or after.
+
+    Trials that were sent are not sent again. The study itself waits for nothing.
+
+    Example: laser-search track ./my-study --to tensorboard
+    """
+    from cluster.track import track as follow
+
+    count = follow(folder, to, where, once=once)
+    typer.echo(json.dumps({"sent": count}) if as_json else f"{count} trials sent to {to}")
+
+
 search_cli.mount(app)
 
 
