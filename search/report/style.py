@@ -118,7 +118,13 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     """
     sink = io.StringIO()
     with styled():
+        # Laid out here, once: savefig would draw everything twice for it.
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine(engine)
     text = sink.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
