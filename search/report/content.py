@@ -51,6 +51,8 @@ class Content:
     part: str
     cost: Cost
     configuration: str
+    asked: str
+    tasks: list[list[str]]
     environment: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -89,17 +91,27 @@ def gather(record: StudyRecord) -> Content:
         part=part,
         cost=find_cost(trials, getattr(record.config.search, "chunks", 1)),
         configuration=_configuration(record),
+        asked=asked_of(record),
+        tasks=_task_table(record.result or {}),
         environment=_environment(record),
     )
 
 
 def metric_of(record: StudyRecord) -> str:
-    """What the task calls its score; ``score`` where the task is not installed here."""
-    task = getattr(record.config, "task", None)
+    """What the score is called; ``score`` where the task is not installed here."""
+    objective = getattr(record.summary, "objective", None)  # of several tasks
+    if objective is not None:
+        return str(objective.metric)
     try:
-        return get_task(task.name).metric if task is not None else "score"
+        return get_task(record.config.task.name).metric
     except (InputError, ImportError):
         return "score"
+
+
+def asked_of(record: StudyRecord) -> str:
+    """The name of the task, or of each of several."""
+    named = getattr(record.config, "asked", None)
+    return str(named) if named is not None else record.config.task.name
 
 
 def read_verdict(result: dict[str, Any] | None) -> Verdict | None:
@@ -218,6 +230,26 @@ def _score_table(verdict: Verdict, metric: str) -> list[list[str]]:
     ]
     kept = [i for i in range(len(names)) if any(row[i] for row in table)]
     return [[row[i] for i in kept] for row in [names, *table]]
+
+
+def _task_table(result: dict[str, Any]) -> list[list[str]]:
+    """Header and rows of every task of several on test; empty for a study of one."""
+    rows = []
+    for label, task in (result.get("tasks") or {}).items():
+        metric, scores = task.get("metric", "score"), task.get("scores", {})
+        row = [label, metric, f"{task.get('weight', 1):g}"]
+        for side in ("baseline", "winner"):
+            own = scores.get(side, {}).get("test")
+            row.append("" if own is None else f"{shown(metric, own['score']):.4f}")
+        found = task.get("comparisons", {}).get("test")
+        if found is None:
+            row += ["", ""]
+        else:
+            row.append(shown_change(metric, found["difference"]))
+            row.append(shown_interval(metric, found["low"], found["high"]))
+        rows.append(row)
+    head = ["task", "metric", "weight", "baseline", "winner", "change", "95 % interval"]
+    return [head, *rows] if rows else []
 
 
 def _cell(value: float | None) -> str:

@@ -4,47 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
-import optuna
 from rich.console import Console
 from rich.live import Live
 
 from search.report.live import plain, screen
-from search.study.jobs import BASELINE
-from search.study.outcomes import read_outcomes
 from search.study.record import StudyRecord
-from search.study.storage import JOURNAL, open_storage
-from search.study.study import BUDGET
-from search.study.summary import summarise
-from search.study.verdict import read_result
+from search.study.storage import JOURNAL
+from search.study.verdict import FILE as RESULT_FILE
 
 PLAIN_S = 15.0
 """Seconds between lines where there is no terminal."""
 
 
 def follow(folder: Path) -> Iterator[StudyRecord]:
-    """The study's record, again whenever it is asked for; the storage is opened once.
+    """The study's record, again whenever it is asked for; read anew only if something was written.
 
-    Only what was added since is read. Nothing is written and no lock is taken. Raises InputError if
-    there is no study or its storage does not answer.
+    Nothing is written and no lock is taken. Raises InputError if there is no study or its storage
+    does not answer.
     """
-    record = StudyRecord.read(folder)
-    yield record
-    study: optuna.Study | None = None
+    seen, record = _state(folder), StudyRecord.read(folder)
     while True:
-        identity, config = record.identity, record.config
-        baseline = record.summary.baseline
-        if baseline is None:
-            baseline = read_outcomes(folder, BASELINE, identity.study_id, "")
-        if study is None and (config.storage is not None or (folder / JOURNAL).exists()):
-            study = _load(folder, config.storage, identity.study_id)
-        trials = [] if study is None else study.get_trials(deepcopy=False)
-        asked = config.search.trials if study is None else study.user_attrs.get(BUDGET)
-        summary = summarise(trials, baseline, asked or config.search.trials)
-        record = replace(record, trials=trials, summary=summary, result=read_result(folder))
         yield record
+        now = _state(folder)
+        if now != seen or record.config.storage is not None:
+            seen, record = now, StudyRecord.read(folder)
 
 
 def is_over(record: StudyRecord) -> bool:
@@ -81,8 +66,13 @@ def watch(
             live.stop()
 
 
-def _load(folder: Path, url: str | None, name: str) -> optuna.Study | None:
-    storage = open_storage(folder, url)
-    if name not in {study.study_name for study in storage.get_all_studies()}:
-        return None
-    return optuna.load_study(study_name=name, storage=storage)
+def _state(folder: Path) -> list[tuple[int, int] | None]:
+    """Sizes and times of the files that a record is read from."""
+    found: list[tuple[int, int] | None] = []
+    for name in (JOURNAL, RESULT_FILE):
+        try:
+            facts = (folder / name).stat()
+            found.append((facts.st_size, facts.st_mtime_ns))
+        except OSError:
+            found.append(None)
+    return found

@@ -128,11 +128,14 @@ def test_a_study_that_still_runs(make_study, tmp_path, limit):
 def test_results_of_other_versions(study):
     """Fields that came later, or are missing, cost at most their own section."""
     result = json.loads(json.dumps(study.result))
-    result["tasks"] = {"x": 1}
+    own = {key: result[key] for key in ("scores", "comparisons")}
+    result["tasks"] = {"sst<2>": {"metric": "perplexity", "weight": 2.0, **own}}
     result["scores"]["baseline"]["test"]["entropy"] = 3.0
     del result["truncated"]
     assert read_verdict(result) is not None
-    assert "raises accuracy on test" in Page(render(replace(study, result=result))).text
+    text = Page(render(replace(study, result=result))).text
+    assert "raises accuracy on test" in text
+    assert "Every task on test" in text and "sst<2> perplexity 2 " in text
     assert "trials" in Page(render(replace(study, result={"scores": {}}))).text
 
 
