@@ -39,7 +39,7 @@ reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
 
 ## Results
 
-Task `{record.config.task.name}`; trial {trial.number} of a study that evaluated
+Task `{record.config.asked}`; trial {trial.number} of a study that evaluated
 {record.summary.finished} compositions on the validation part.
 
 {_results(record, trial)}

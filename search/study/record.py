@@ -10,11 +10,12 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search.config import StudyConfig, read_config
+from search.study.goals import Objective
 from search.study.identity import Identity
 from search.study.jobs import BASELINE
 from search.study.outcomes import read_outcomes
 from search.study.storage import JOURNAL, open_storage
-from search.study.study import BUDGET
+from search.study.study import BUDGET, METRICS
 from search.study.summary import Summary, summarise
 from search.study.verdict import read_result
 
@@ -39,6 +40,7 @@ class StudyRecord:
         config = read_config(folder / CONFIG)
         baseline = read_outcomes(folder, BASELINE, identity.study_id, "")
         trials: list[FrozenTrial] = []
+        metrics: dict[str, str] = {}
         asked = config.search.trials
         if config.storage is not None or (folder / JOURNAL).exists():
             storage = open_storage(folder, config.storage)
@@ -47,5 +49,6 @@ class StudyRecord:
                 study = optuna.load_study(study_name=identity.study_id, storage=storage)
                 trials = study.get_trials(deepcopy=False)
                 asked = study.user_attrs.get(BUDGET, asked)
-        summary = summarise(trials, baseline, asked)
+                metrics = study.user_attrs.get(METRICS, metrics)
+        summary = summarise(trials, baseline, asked, Objective.of(config, metrics))
         return StudyRecord(folder, config, identity, trials, summary, read_result(folder))

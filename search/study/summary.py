@@ -10,8 +10,9 @@ from itertools import pairwise
 from optuna.trial import FrozenTrial, TrialState
 
 from search.strategies.replayable import is_duplicate
+from search.study.goals import Objective
 from search.study.outcomes import Evaluation
-from search.study.study import choose_winner, merit
+from search.study.study import choose_winner, is_feasible, merit
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Summary:
     """Counts of a study's trials; `finished` = complete + pruned + failed, without duplicates.
 
     `rate_per_s` is that of the last finished trials, without the time between runs, 0 if unknown.
-    `winner` is the best trial if it beats the baseline, `best` the best trial in any case.
+    `winner` is the best trial if it beats the baseline, `best` the best trial in any case, both
+    among those that keep every floor; `infeasible` counts the complete ones that do not.
     """
 
     asked: int
@@ -33,6 +35,8 @@ class Summary:
     best: FrozenTrial | None
     winner: FrozenTrial | None
     baseline: Evaluation | None
+    objective: Objective
+    infeasible: int = 0
 
     @property
     def finished(self) -> int:
@@ -46,13 +50,19 @@ class Summary:
 
 
 def summarise(
-    trials: Sequence[FrozenTrial], baseline: Evaluation | None, asked: int, window: int = 50
+    trials: Sequence[FrozenTrial],
+    baseline: Evaluation | None,
+    asked: int,
+    objective: Objective,
+    window: int = 50,
 ) -> Summary:
     """Count trials. The rate is that of the last `window` finished ones."""
     evaluated = [trial for trial in trials if not is_duplicate(trial)]
     states = Counter(trial.state for trial in evaluated)
     failed = [t.user_attrs.get("reason", "?") for t in evaluated if t.state == TrialState.FAIL]
-    best = max((t for t in evaluated if t.state == TrialState.COMPLETE), key=merit, default=None)
+    complete = [t for t in evaluated if t.state == TrialState.COMPLETE]
+    feasible = [t for t in complete if is_feasible(t)]
+    best = max(feasible, key=merit, default=None)
     return Summary(
         asked=asked,
         complete=states[TrialState.COMPLETE],
@@ -65,6 +75,8 @@ def summarise(
         best=best,
         winner=choose_winner([best] if best else [], baseline),
         baseline=baseline,
+        objective=objective,
+        infeasible=len(complete) - len(feasible),
     )
 
 
