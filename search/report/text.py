@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -59,9 +60,9 @@ def _print_warnings(console: Console, scores: dict[str, dict[str, Scores]]) -> N
 def _tasks(verdict: Verdict, objective: Objective) -> Table:
     """Objective and tasks on test, before and after."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("test")
-    for name in ("weight", "baseline", "winner", "change", "95 % interval", "p"):
-        table.add_column(name, justify="right")
+    table.add_column("test", no_wrap=True)
+    for name in ("weight", "baseline", "winner", "change", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
     rows = [(objective.metric, "", verdict.scores, verdict.comparisons, objective.metric)]
     for label, task in verdict.tasks.items():
         name = label if task.metric in label else f"{label} ({task.metric})"
@@ -73,7 +74,6 @@ def _tasks(verdict: Verdict, objective: Objective) -> Table:
             cells.append(f"{shown(metric, found.winner):.4f}")
             cells.append(shown_change(metric, found.difference))
             cells.append(shown_interval(metric, found.low, found.high))
-            cells.append(_p(found.p_value))
         table.add_row(escape(name), weight, *cells)
     return table
 
@@ -98,6 +98,21 @@ def floor_sentence(check: FloorCheck, part: str = "test") -> str:
         f"{how} the floor of {check.task} on {part}: {check.metric} {check.score:.4f}, "
         f"{limit} {check.bound:.4f} allowed ({check.key})"
     )
+
+
+def result_lines(result: Mapping[str, Any], objective: Objective) -> list[str]:
+    """What a result.json says of test: the value, every task of several, every floor."""
+    rows = [("test", objective.metric, result["comparisons"]["test"])]
+    for label, task in result.get("tasks", {}).items():
+        rows.append((f"  {label} ({task['metric']})", task["metric"], task["comparisons"]["test"]))
+    lines = [
+        f"{name}: {shown(metric, test['baseline']):.4f} to {shown(metric, test['winner']):.4f} "
+        f"({shown_change(metric, test['difference'])}, 95 % interval "
+        f"{shown_interval(metric, test['low'], test['high'])})"
+        for name, metric, test in rows
+    ]
+    floors = result.get("floors", {}).get("test", [])
+    return lines + [f"  {floor_sentence(FloorCheck(**check))}" for check in floors]
 
 
 def sentence(verdict: Verdict, metric: str) -> str:

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.strategies.replayable import is_duplicate
 from search.study.goals import Objective
 from search.study.outcomes import Evaluation
-from search.study.study import choose_winner, is_feasible, merit
+from search.study.study import SCORES, choose_winner, is_feasible, merit
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,20 @@ class Summary:
     baseline: Evaluation | None
     objective: Objective
     infeasible: int = 0
+
+    @property
+    def baseline_text(self) -> str:
+        """The unedited model on validation as people read it, empty while it is not known."""
+        if self.baseline is None:
+            return ""
+        return self.objective.text(self.baseline.score, self.baseline.scores)
+
+    @property
+    def best_text(self) -> str:
+        """The best trial's value as people read it, empty while there is none."""
+        if self.best is None or self.best.value is None:
+            return ""
+        return self.objective.text(self.best.value, self.best.user_attrs.get(SCORES, {}))
 
     @property
     def finished(self) -> int:
