@@ -10,8 +10,8 @@ from search.config import FloorConfig, StudyConfig
 from tasks.errors import InputError
 from tasks.metrics import is_perplexity, shown
 
-OBJECTIVE = "objective"
-"""The name of what a study of several tasks maximises, where one task has its metric."""
+OBJECTIVE, GAIN = "objective", "relative gain"
+"""What a study of several tasks maximises is called, where one task has its metric."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,10 @@ class Objective:
 
     @property
     def metric(self) -> str:
-        """What the value is called: the only task's metric, else ``objective``."""
-        return self.goals[0].metric if self.single else OBJECTIVE
+        """What the value is called: the only task's metric, else its own name."""
+        if self.single:
+            return self.goals[0].metric
+        return GAIN if self.relative else OBJECTIVE
 
     @property
     def metrics(self) -> dict[str, str]:
@@ -170,5 +172,4 @@ class Objective:
             for goal in self.goals
             if goal.task in scores
         ]
-        number = f"{value:+.4f}" if self.relative else f"{value:.4f}"
-        return f"{number} ({', '.join(each)})" if each else number
+        return f"{value:.4f} ({', '.join(each)})" if each else f"{value:.4f}"
