@@ -68,6 +68,21 @@ def evaluate(
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="First examples of each part, for lm_eval tasks."),
     ] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"],
+        typer.Option(help="auto: the checkpoint's own."),
+    ] = "auto",
+    revision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Branch, tag or commit of a model on the hub."),
+    ] = None,
+    data_revision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The same of a data set on the hub."),
+    ] = None,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="Ask each question as a user's message.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a model, and the same model after interventions.
@@ -76,12 +91,17 @@ def evaluate(
     """
     from search.config import SplitConfig, TaskConfig
     from search.evaluation.direct import evaluate_compositions
+    from search.model import ModelSource
 
     found = evaluate_compositions(
-        model=model,
-        head=head,
+        source=ModelSource(model, revision, head, dtype, chat_template=chat_template),
         task=TaskConfig(
-            name=task, data=data, scoring=scoring, num_fewshot=num_fewshot, limit=limit
+            name=task,
+            data=data,
+            revision=data_revision,
+            scoring=scoring,
+            num_fewshot=num_fewshot,
+            limit=limit,
         ),
         part=split,
         split=SplitConfig(validation=validation, seed=seed, protocol=protocol),

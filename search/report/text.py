@@ -138,14 +138,15 @@ def truncation_notices(part: str, truncated: int) -> list[str]:
     """What to say when prompts did not fit into the model."""
     if not truncated:
         return []
-    return [f"{truncated} prompts were cut to the model's length ({part}, counted per answer)"]
+    return [f"{truncated} prompts were cut to the model's length ({part})"]
 
 
-def warning(side: str, scores: Scores) -> str:
-    """What to say when one prediction has taken over."""
+def warning(side: str, scores: Scores, part: str = "test") -> str:
+    """What to say when one prediction has taken over; `part` may be ``all``."""
+    asked = "questions" if part == "all" else f"{part} questions"
     found = (
         f"Warning: {side} answers {_quoted(scores.top_prediction)} to {scores.top_share:.0%} of "
-        "the test questions"
+        f"the {asked}"
     )
     if scores.majority_baseline is None:
         return f"{found}."

@@ -45,7 +45,7 @@ class TaskVerdict:
 class Verdict:
     """Scores of baseline and winner by part, their comparison by part, the test by column.
 
-    `truncated`: by part, how many answers had their prompt cut to the model's length. `metric`:
+    `truncated`: by part, how many questions had their prompt cut to the model's length. `metric`:
     what the scores are. Of several tasks scores and comparisons are of the objective, and `tasks`
     has each task by its label. `floors`: by part, each floor and whether the winner (without one
     the baseline) keeps it. `infeasible`: how many trials broke one on validation.
