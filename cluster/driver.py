@@ -101,6 +101,8 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
         study.on_change = lambda: view.study(lambda: _summary(study))
         _search(plan, study, shares)
         view.study(lambda: _summary(study), force=True)
+    for notice in _summary(study).shortfall(plan.config.search.trials):
+        view.note(f"note: {notice}")
     verdict = None
     if not study.stopped:
         verdict = conclude(
@@ -190,7 +192,9 @@ def _trial_name(trial: object) -> str:
 
 
 def _summary(study: Study) -> Summary:
-    return summarise(study.trials(), study.baseline, study.budget, study.objective)
+    return summarise(
+        *(study.trials(), study.baseline, study.budget, study.objective), exhausted=study.exhausted
+    )
 
 
 @contextmanager

@@ -166,6 +166,8 @@ def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
     summary = record.summary
     typer.echo(f"study {record.identity.study_id} begun {record.identity.created}")
     typer.echo(f"trials: {summary.finished} of {summary.asked} finished")
+    for notice in summary.shortfall(record.config.search.trials):
+        typer.echo(f"  note: {notice}")
     for name in ("complete", "pruned", "failed", "running", "duplicates"):
         typer.echo(f"  {name}: {getattr(summary, name)}")
     if summary.infeasible:
@@ -198,6 +200,7 @@ def _status(record: Any) -> dict[str, Any]:
         "infeasible": summary.infeasible,
         "duplicates": summary.duplicates,
         "failures": summary.failures,
+        "notices": summary.shortfall(record.config.search.trials),
         "baseline": None if summary.baseline is None else summary.baseline.score,
         "best": None
         if best is None

@@ -15,7 +15,7 @@ from search.study.identity import Identity
 from search.study.jobs import BASELINE
 from search.study.outcomes import read_outcomes
 from search.study.storage import JOURNAL, open_storage
-from search.study.study import BUDGET, METRICS
+from search.study.study import BUDGET, EXHAUSTED, METRICS
 from search.study.summary import Summary, summarise
 from search.study.verdict import read_result
 
@@ -41,7 +41,7 @@ class StudyRecord:
         baseline = read_outcomes(folder, BASELINE, identity.study_id, "")
         trials: list[FrozenTrial] = []
         metrics: dict[str, str] = {}
-        asked = config.search.trials
+        asked, exhausted = config.search.trials, False
         if config.storage is not None or (folder / JOURNAL).exists():
             storage = open_storage(folder, config.storage)
             names = {study.study_name for study in storage.get_all_studies()}
@@ -50,5 +50,8 @@ class StudyRecord:
                 trials = study.get_trials(deepcopy=False)
                 asked = study.user_attrs.get(BUDGET, asked)
                 metrics = study.user_attrs.get(METRICS, metrics)
-        summary = summarise(trials, baseline, asked, Objective.of(config, metrics))
+                exhausted = study.user_attrs.get(EXHAUSTED, False)
+        summary = summarise(
+            *(trials, baseline, asked, Objective.of(config, metrics)), exhausted=exhausted
+        )
         return StudyRecord(folder, config, identity, trials, summary, read_result(folder))

@@ -38,6 +38,9 @@ SCORES = "scores"
 METRICS = "metrics"
 """Study attribute: every task's metric by its label."""
 
+EXHAUSTED = "exhausted"
+"""Study attribute: no composition without a record was found any more."""
+
 BASELINE_NUMBER = -1
 MAX_DRAWS = 20_000
 """Draws after which a space counts as exhausted."""
@@ -119,6 +122,8 @@ class Study:
         self._repeated = False
         self._baseline: Evaluation | None = None
         self._optuna.set_user_attr(BUDGET, self.budget)
+        if self.exhausted:
+            self._optuna.set_user_attr(EXHAUSTED, False)  # until it is found to be so again
         if objective is not None:
             self._optuna.set_user_attr(METRICS, objective.metrics)
         self._recall()
@@ -127,6 +132,11 @@ class Study:
     def budget(self) -> int:
         """Finished trials asked for, bounded by what the space holds."""
         return int(min(self.config.search.trials, self._space.size(self._max_ranks)))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the search ended because no composition without a record was found."""
+        return bool(self._optuna.user_attrs.get(EXHAUSTED, False))
 
     @property
     def spent(self) -> int:
@@ -217,6 +227,8 @@ class Study:
             if self._space.composition(draw).effect(self._max_ranks) not in seen:
                 self._optuna.enqueue_trial(draw.params)
                 return True
+        if not self.exhausted:
+            self._optuna.set_user_attr(EXHAUSTED, True)
         return False
 
     def _job_of(self, trial: Trial) -> Job | None:

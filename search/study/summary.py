@@ -22,6 +22,7 @@ class Summary:
     `rate_per_s` is that of the last finished trials, without the time between runs, 0 if unknown.
     `winner` is the best trial if it beats the baseline, `best` the best trial in any case, both
     among those that keep every floor; `infeasible` counts the complete ones that do not.
+    `exhausted`: no further composition was found, so no trial begins although more are asked for.
     """
 
     asked: int
@@ -37,6 +38,21 @@ class Summary:
     baseline: Evaluation | None
     objective: Objective
     infeasible: int = 0
+    exhausted: bool = False
+
+    def shortfall(self, wanted: int) -> list[str]:
+        """Why there are fewer trials than the `wanted` of study.yaml, empty if there are not."""
+        if self.exhausted and self.finished < self.asked:
+            return [
+                f"the search ended after {self.finished} of {wanted} trials: compositions with "
+                "another effect are so few in this space that none was found any more"
+            ]
+        if self.asked < wanted:
+            return [
+                f"the space holds only {self.asked} compositions with different effects, fewer "
+                f"than the {wanted} trials asked for"
+            ]
+        return []
 
     @property
     def baseline_text(self) -> str:
@@ -69,6 +85,8 @@ def summarise(
     asked: int,
     objective: Objective,
     window: int = 50,
+    *,
+    exhausted: bool = False,
 ) -> Summary:
     """Count trials. The rate is that of the last `window` finished ones."""
     evaluated = [trial for trial in trials if not is_duplicate(trial)]
@@ -91,6 +109,7 @@ def summarise(
         baseline=baseline,
         objective=objective,
         infeasible=len(complete) - len(feasible),
+        exhausted=exhausted,
     )
 
 
