@@ -8,7 +8,11 @@ import yaml
 from optuna.trial import FrozenTrial
 
 from search.composition import Composition
+from search.report.text import floor_sentence
+from search.study.goals import FloorCheck
 from search.study.record import StudyRecord
+from search.study.study import SCORES
+from tasks.metrics import shown, shown_change, shown_interval
 
 
 def model_card(record: StudyRecord, trial: FrozenTrial) -> str:
@@ -39,7 +43,7 @@ reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
 
 ## Results
 
-Task `{record.config.task.name}`; trial {trial.number} of a study that evaluated
+Task `{record.config.asked}`; trial {trial.number} of a study that evaluated
 {record.summary.finished} compositions on the validation part.
 
 {_results(record, trial)}
@@ -52,17 +56,42 @@ Versions: {versions}.
 
 
 def _results(record: StudyRecord, trial: FrozenTrial) -> str:
-    lines = ["| part | baseline | this model |", "|---|---|---|"]
-    baseline = record.summary.baseline
-    before = "" if baseline is None else f"{baseline.score:.4f}"
-    lines.append(f"| validation | {before} | {trial.value:.4f} |")
+    objective = record.summary.objective
+    rows = [(objective.metric, objective.metric, "")]
+    if not objective.single:
+        rows += [(f"{g.task} ({g.metric})", g.metric, g.task) for g in objective.goals]
     result = record.result
-    if result is not None and result["trial"] == trial.number:
+    if result is not None and result["trial"] != trial.number:
+        result = None  # test was scored for another trial
+    lines = ["| metric | part | baseline | this model |", "|---|---|---|---|"]
+    for name, metric, task in rows:
+        values = {"validation": _validation(record, trial, task)}
+        if result is not None:
+            test = (result["tasks"][task] if task else result)["comparisons"]["test"]
+            values["test"] = (test["baseline"], test["winner"])
+        for part, pair in values.items():
+            cells = ("" if x is None else f"{shown(metric, x):.4f}" for x in pair)
+            lines.append(f"| {name} | {part} | {' | '.join(cells)} |")
+    if result is not None:
         test = result["comparisons"]["test"]
-        lines.append(f"| test | {test['baseline']:.4f} | {test['winner']:.4f} |")
         lines.append("")
         lines.append(
-            f"Difference on test {test['difference']:+.4f}, 95 % interval {test['low']:+.4f} to "
-            f"{test['high']:+.4f} ({test['test']}, p = {test['p_value']:.2g})."
+            f"Change of {objective.metric} on test "
+            f"{shown_change(objective.metric, test['difference'])}, 95 % interval "
+            f"{shown_interval(objective.metric, test['low'], test['high'])} "
+            f"({test['test']}, p = {test['p_value']:.2g})."
         )
+        floors = result.get("floors", {}).get("test", [])
+        lines += [f"\nIt {floor_sentence(FloorCheck(**check))}." for check in floors]
     return "\n".join(lines)
+
+
+def _validation(
+    record: StudyRecord, trial: FrozenTrial, task: str
+) -> tuple[float | None, float | None]:
+    """Scores of baseline and trial on validation: the value, or one of several tasks'."""
+    baseline = record.summary.baseline
+    if not task:
+        return None if baseline is None else baseline.score, trial.value
+    own = trial.user_attrs.get(SCORES, {})
+    return None if baseline is None else baseline.scores.get(task), own.get(task)

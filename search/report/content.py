@@ -21,7 +21,6 @@ from search.study.verdict import Verdict
 from tasks.comparison import Comparison
 from tasks.errors import InputError
 from tasks.metrics import shown, shown_change, shown_interval
-from tasks.registry import get_task
 from tasks.scoring import Scores
 
 LISTED = 100
@@ -71,7 +70,7 @@ class Content:
 
 def gather(record: StudyRecord) -> Content:
     """Read what a report needs. A study that still runs has no verdict, and no test scores."""
-    metric = metric_of(record)
+    metric = record.summary.objective.metric
     verdict = read_verdict(record.result)
     trials = trials_frame(record.trials)
     part, sides = _sides(record)
@@ -91,27 +90,10 @@ def gather(record: StudyRecord) -> Content:
         part=part,
         cost=find_cost(trials, getattr(record.config.search, "chunks", 1)),
         configuration=_configuration(record),
-        asked=asked_of(record),
+        asked=record.config.asked,
         tasks=_task_table(record.result or {}),
         environment=_environment(record),
     )
-
-
-def metric_of(record: StudyRecord) -> str:
-    """What the score is called; ``score`` where the task is not installed here."""
-    objective = getattr(record.summary, "objective", None)  # of several tasks
-    if objective is not None:
-        return str(objective.metric)
-    try:
-        return get_task(record.config.task.name).metric
-    except (InputError, ImportError):
-        return "score"
-
-
-def asked_of(record: StudyRecord) -> str:
-    """The name of the task, or of each of several."""
-    named = getattr(record.config, "asked", None)
-    return str(named) if named is not None else record.config.task.name
 
 
 def read_verdict(result: dict[str, Any] | None) -> Verdict | None:

@@ -60,7 +60,7 @@ def _last(path: Path, now: float) -> Worker | None:
 def plain(summary: Summary) -> str:
     """One line on where a study stands."""
     parts = [f"trials: {summary.finished}/{summary.asked}"]
-    for name in ("running", "pruned", "failed", "duplicates"):
+    for name in ("running", "pruned", "failed", "infeasible", "duplicates"):
         if count := getattr(summary, name):
             parts.append(f"{count} {name}")
     if summary.rate_per_s:
@@ -68,15 +68,24 @@ def plain(summary: Summary) -> str:
     if summary.left_s and summary.finished < summary.asked:
         parts.append(f"about {duration(summary.left_s)} left")
     if summary.baseline is not None:
-        parts.append(f"baseline {summary.baseline.score:.4f}")
+        parts.append(f"baseline {summary.baseline_text}")
     if summary.best is not None:
-        parts.append(f"best {summary.best.value:.4f} [{summary.best.user_attrs['composition']}]")
+        parts.append(f"best {summary.best_text} [{summary.best.user_attrs['composition']}]")
     return ", ".join(parts)
 
 
 def facts(summary: Summary) -> dict[str, Any]:
     """The same as plain data, for scripts."""
-    names = ("asked", "finished", "complete", "pruned", "failed", "running", "duplicates")
+    names = (
+        "asked",
+        "finished",
+        "complete",
+        "pruned",
+        "failed",
+        "infeasible",
+        "running",
+        "duplicates",
+    )
     best = summary.best
     return {
         **{name: getattr(summary, name) for name in names},
@@ -104,13 +113,15 @@ def table(summary: Summary) -> RenderableType:
     """The counts, the baseline, the best so far, and the commonest failures."""
     grid = Table.grid(padding=(0, 2))
     counts = f"{summary.running} running, {summary.pruned} pruned, {summary.failed} failed, "
+    if summary.infeasible:
+        counts += f"{summary.infeasible} infeasible, "
     grid.add_row("trials", counts + f"{summary.duplicates} duplicates answered from the record")
     left = "" if summary.left_s is None else f", about {duration(summary.left_s)} left"
     grid.add_row("rate", f"{summary.rate_per_s:.2f} trials/s{left}")
     if summary.baseline is not None:
-        grid.add_row("baseline", f"{summary.baseline.score:.4f}")
+        grid.add_row("baseline", summary.baseline_text)
     if summary.best is not None:
-        found = f"{summary.best.value:.4f}  {summary.best.user_attrs['composition']}"
+        found = f"{summary.best_text}  {summary.best.user_attrs['composition']}"
         grid.add_row("best", f"{found}  (trial {summary.best.number})")
     for reason, count in list(summary.failures.items())[:3]:
         grid.add_row("failed", Text(f"{count}x {reason}"))

@@ -106,7 +106,8 @@ def _check(text: str, where: str) -> StudyConfig:
     from tasks.registry import get_task
 
     config = parse_config(yaml.safe_load(text), where)
-    get_task(config.task.name, folder=config.task.data)
+    for goal in config.goals.values():
+        get_task(goal.name, folder=goal.data)
     return config
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from search.config import parse_config, write_config
 from search.space import Space
+from search.study.goals import Objective
 from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
@@ -103,10 +104,11 @@ def build(
     split = Split(examples("validation", text), examples("test", text))
     write_questions(folder, split)
     space = Space(refs, tuple(config.space.rho), config.space.max_interventions)
-    study = Study(folder, identity, config, space, dict.fromkeys(refs, FULL))
+    objective = Objective.of(config, {"": "accuracy"})
+    study = Study(folder, identity, config, space, dict.fromkeys(refs, FULL), objective)
     work_off(study, text, limit)
     if limit is None:
-        conclude(folder, identity, study.winner(), split)
+        conclude(folder, identity, study.winner(), split, objective)
     return StudyRecord.read(folder)
 
 
@@ -146,9 +148,9 @@ def demo_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     identity.write(folder)
     write_config(config, folder / CONFIG)
     write_questions(folder, plan.split)
-    study = Study(folder, identity, config, plan.space, plan.max_ranks)
+    study = Study(folder, identity, config, plan.space, plan.max_ranks, plan.objective)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
     run_study(study, open_bench(plan.source, plan.task, parts, config.factors,
                                 study_id=identity.study_id))  # fmt: skip
-    conclude(folder, identity, study.winner(), plan.split)
+    conclude(folder, identity, study.winner(), plan.split, plan.objective)
     return StudyRecord.read(folder)
