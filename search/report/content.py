@@ -64,7 +64,8 @@ class Content:
     def listed(self) -> pd.DataFrame:
         """The best trials, without duplicates."""
         own = self.trials[self.trials["duplicate_of"].isna()]
-        ordered = own.sort_values(["score", "log_loss"], ascending=[False, True], kind="stable")
+        keys, ascending = ["feasible", "score", "log_loss"], [False, False, True]
+        ordered = own.sort_values(keys, ascending=ascending, kind="stable")
         return ordered.head(LISTED)
 
 
@@ -168,7 +169,7 @@ def _tiles(record: StudyRecord, verdict: Verdict | None, metric: str) -> list[tu
         ]
     counts = ", ".join(
         f"{getattr(summary, name)} {name}"
-        for name in ("pruned", "failed", "running", "duplicates")
+        for name in ("pruned", "failed", "infeasible", "running", "duplicates")
         if getattr(summary, name)
     )
     tiles.append(("trials", f"{summary.finished} of {summary.asked}", counts or "all complete"))

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.composition import Composition, Intervention
 from search.strategies.replayable import DUPLICATE_OF
+from search.study.study import is_feasible
 from tasks.errors import InputError
 
 TRIAL_COLUMNS = {
@@ -22,6 +23,7 @@ TRIAL_COLUMNS = {
     "composition": "string",
     "interventions": "int64",
     "duplicate_of": "Int64",
+    "feasible": "bool",
     "reason": "string",
     "started": "datetime64[us]",
     "finished": "datetime64[us]",
@@ -46,7 +48,8 @@ def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     """One row per trial, duplicates included, in order of number.
 
     `score` is that of a whole evaluation, NaN where there is none; `partial` the last score that a
-    pruned trial reported, over a part of the questions. `duplicate_of` names the trial whose
+    pruned trial reported, over a part of the questions. `feasible`: it keeps every floor, as far as
+    is known. `duplicate_of` names the trial whose
     evaluation answered this one. What else a trial has on record follows, with the names of parts
     joined by a point: ``seconds.forward``.
     """
@@ -56,7 +59,9 @@ def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
 
 
 def interventions_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
-    """One row per cut matrix of every complete evaluation, duplicates left out.
+    """One row per cut matrix of every complete evaluation.
+
+    Duplicates are left out, and trials that break a floor, which cannot win.
 
     `row` and `column` are where a map of the network draws the matrix: its layer with its stack,
     and its type. `setting` is the rank rule as text, `rho` the fraction kept where that is the
@@ -64,7 +69,8 @@ def interventions_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     """
     rows = []
     for trial in trials:
-        if trial.state != TrialState.COMPLETE or _duplicate_of(trial) is not None:
+        whole = trial.state == TrialState.COMPLETE and _duplicate_of(trial) is None
+        if not whole or not is_feasible(trial):
             continue
         cuts = read_composition(trial.user_attrs.get("composition"))
         rows += [
@@ -122,6 +128,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "composition": attributes.get("composition"),
         "interventions": len(read_composition(attributes.get("composition"))),
         "duplicate_of": _duplicate_of(trial),
+        "feasible": is_feasible(trial),
         "reason": attributes.get("reason"),
         "started": trial.datetime_start,
         "finished": trial.datetime_complete,

@@ -35,7 +35,8 @@ MANY = 1500
 def history(trials: pd.DataFrame, baseline: float | None) -> Figure:
     """Scores in order of trial with the best so far, pruned and failed trials, and the baseline."""
     own = trials[trials["duplicate_of"].isna()]
-    done = own[own["state"] == "complete"]
+    done = own[(own["state"] == "complete") & own["feasible"]]
+    broken = own[(own["state"] == "complete") & ~own["feasible"]]
     pruned = own[own["state"] == "pruned"]
     failed = own[own["state"] == "fail"]
     with styled():
@@ -51,6 +52,11 @@ def history(trials: pd.DataFrame, baseline: float | None) -> Figure:
                 pruned["trial"], pruned["partial"], s=14, marker="x", color=MUTED, linewidths=0.8,
                 rasterized=raster, label="pruned (on part of the questions)",
             )  # fmt: skip
+        if len(broken):
+            axes.scatter(
+                broken["trial"], broken["score"], s=14, marker="+", color=LOSS, linewidths=0.9,
+                rasterized=raster, label="breaks a floor",
+            )  # fmt: skip
         if len(failed):
             foot = np.nanmin([*done["score"], baseline if baseline is not None else math.inf])
             axes.scatter(
@@ -62,7 +68,7 @@ def history(trials: pd.DataFrame, baseline: float | None) -> Figure:
         _baseline(axes, baseline)
         axes.set(xlabel="trial", ylabel="score on validation")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        columns = 2 if len(pruned) or len(failed) else 3
+        columns = 2 if len(pruned) or len(failed) or len(broken) else 3
         figure.legend(loc="outside upper left", ncols=columns, handletextpad=0.5, columnspacing=1.2)
     return figure
 

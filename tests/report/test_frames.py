@@ -2,6 +2,7 @@
 
 import math
 
+import optuna
 import pandas as pd
 import pytest
 from optuna.distributions import IntDistribution
@@ -9,6 +10,7 @@ from optuna.trial import TrialState, create_trial
 
 from search.report.frames import TRIAL_COLUMNS, interventions_frame, trials_frame
 from search.report.maps import best_by
+from search.report.plots import history
 
 
 def _trial(number, value=None, state=TrialState.COMPLETE, steps=None, **attributes):
@@ -36,6 +38,7 @@ def test_one_row_per_trial_with_all_that_is_on_record():
     assert frame.loc[0, "seconds.forward"] == 2.0 and frame.loc[0, "scores.sst2"] == 0.25
     assert math.isnan(frame.loc[1, "score"]) and frame.loc[1, "partial"] == 0.2
     assert frame.loc[2, "reason"] == "out of memory"
+    assert frame["feasible"].tolist() == [True] * 4
     assert frame["duplicate_of"].isna().tolist() == [True, True, True, False]
 
 
@@ -85,3 +88,19 @@ def test_a_real_study(study):
     cuts = interventions_frame(study.trials)
     complete = own[own["state"] == "complete"]
     assert len(cuts) == complete["interventions"].sum()
+
+
+def test_a_trial_that_breaks_a_floor_is_on_no_map_and_never_best(tmp_path):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    own = optuna.create_study(direction="maximize")
+    for value, violation in ((0.4, -0.1), (0.9, 0.2)):
+        trial = own.ask()
+        trial.set_user_attr("composition", "1.fc_in=0.1")
+        trial.set_constraint("floor", violation)
+        own.tell(trial, value)
+    frame = trials_frame(own.trials)
+    assert frame["feasible"].tolist() == [True, False]
+    assert interventions_frame(own.trials)["score"].tolist() == [0.4]
+    axes = history(frame, 0.3).axes[0]
+    best = next(line for line in axes.get_lines() if line.get_label() == "best so far")
+    assert best.get_ydata().tolist() == [0.4]
