@@ -55,7 +55,7 @@ def find_cost(trials: pd.DataFrame, chunks: int) -> Cost:
         reused=repeated,
         reused_s=repeated * mean_s,
         raced=len(pruned),
-        raced_s=len(pruned) * mean_s * (1 - 1 / chunks) if chunks > 1 else 0.0,
+        raced_s=float((1 - pruned["steps"].clip(upper=chunks) / chunks).sum()) * mean_s,
         further={name: float(own[name].sum()) for name in names_of_counts(own)},
     )
 

@@ -19,6 +19,7 @@ TRIAL_COLUMNS = {
     "state": "string",
     "score": "float64",
     "partial": "float64",
+    "steps": "int64",
     "log_loss": "float64",
     "composition": "string",
     "interventions": "int64",
@@ -48,10 +49,10 @@ def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     """One row per trial, duplicates included, in order of number.
 
     `score` is that of a whole evaluation, NaN where there is none; `partial` the last score that a
-    pruned trial reported, over a part of the questions. `feasible`: it keeps every floor, as far as
-    is known. `duplicate_of` names the trial whose
-    evaluation answered this one. What else a trial has on record follows, with the names of parts
-    joined by a point: ``seconds.forward``.
+    pruned trial reported, over the first `steps` chunks of the questions. `feasible`: it keeps
+    every floor, as far as is known. `duplicate_of` names the trial whose evaluation answered this
+    one. What else a trial has on record follows, with the names of parts joined by a point:
+    ``seconds.forward``.
     """
     rows = [_row(trial) for trial in trials]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*TRIAL_COLUMNS, *_names(rows)])))
@@ -124,6 +125,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "state": trial.state.name.lower(),
         "score": trial.value if complete else math.nan,
         "partial": last,
+        "steps": max(steps, default=0),
         "log_loss": attributes.get("log_loss", math.nan),
         "composition": attributes.get("composition"),
         "interventions": len(read_composition(attributes.get("composition"))),
