@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from search.durable import write_bytes, write_json, write_text
 from search.report.maps import measure_map
@@ -172,11 +173,16 @@ def _page(
 
 def _values(axes: Axes, spectrum: Spectrum) -> None:
     ranks = np.arange(1, len(spectrum.values) + 1)
+    axes.set(title="singular values", xlabel="rank")
     positive = spectrum.values > spectrum.values[0] * 1e-9
+    if not positive.any():
+        return  # the zero matrix has no place on a logarithmic axis
     axes.plot(ranks[positive], spectrum.values[positive], color=GAIN)
     for rule, colour, style in (("marchenko-pastur", LOSS, "--"), ("laser-rmt", MUTED, ":")):
         axes.axhline(spectrum.threshold(rule), color=colour, linestyle=style, linewidth=1.1)
-    axes.set(title="singular values", xlabel="rank", yscale="log")
+    axes.set_yscale("log")
+    narrow = spectrum.values[0] < 200 * spectrum.values[positive].min()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=9))
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
@@ -190,7 +196,7 @@ def _curve(axes: Axes, ranks: Array, values: Array, title: str, label: str) -> N
 def _histogram(axes: Axes, spectrum: Spectrum) -> None:
     values = spectrum.values
     bins = min(60, max(12, len(values) // 6))
-    axes.hist(values, bins=bins, density=True, color=SERIES[0], alpha=0.35)
+    axes.hist(values, bins=bins, density=bool(values[0] > 0), color=SERIES[0], alpha=0.35)
     at = np.linspace(0, float(values[0]), 400)
     axes.plot(at, spectrum.bulk(at), color=INK, linewidth=1.2, label="noise alone")
     mp, rmt = spectrum.threshold("marchenko-pastur"), spectrum.threshold("laser-rmt")

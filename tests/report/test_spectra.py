@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import search.demo
 from cluster.cli import app
 from search.model import ModelSource
-from search.report.spectra import snr_table
+from search.report.spectra import snr_table, write_spectra
 from search.report.spectra_data import real_cosines, spectra_of_model
 from search.weights.matrices import find_matrices
 from search.weights.origin import WeightOrigin
@@ -170,3 +170,11 @@ def test_bad_input_is_one_sentence(tmp_path):
 def test_random_cosines_grow_to_one():
     found = random_cosines(np.array([3.0, 2.0, 1.0, 0.0]))
     assert (np.diff(found) >= 0).all() and found[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("values", [np.zeros(8), np.ones(1), np.array([2.0, 1e-30, 0.0])])
+def test_degenerate_matrices_have_figures_and_rows(values, tmp_path):
+    spectrum = Spectrum("0.fc_in", "m", "", (8, len(values)), values)
+    written = write_spectra([spectrum], tmp_path)
+    assert all(path.stat().st_size > 0 for path in written)
+    assert len(pd.read_parquet(tmp_path / "spectra.parquet")) == 1
