@@ -4,7 +4,7 @@ import pytest
 from optuna.trial import create_trial
 from rich.console import Console
 
-from cluster.view import plain, table
+from search.report.live import plain, table
 from search.report.text import print_scores, sentence, warning
 from search.study.goals import Goal, Objective
 from search.study.outcomes import Evaluation
