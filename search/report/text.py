@@ -87,7 +87,13 @@ def _print_floors(console: Console, verdict: Verdict) -> None:
         highlight=False,
     )
     for check in verdict.floors["test"]:
-        console.print(floor_sentence(check), style="" if check.kept else "yellow", highlight=False)
+        console.print(
+            floor_sentence(check),
+            style="" if check.kept else "yellow",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def floor_sentence(check: FloorCheck, part: str = "test") -> str:
