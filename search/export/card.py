@@ -2,67 +2,200 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 from optuna.trial import FrozenTrial
 
 from search.composition import Composition
+from search.export.verify import Verdict
+from search.study.jobs import BASELINE, trial_name
+from search.study.outcomes import read_outcomes
 from search.study.record import StudyRecord
+from tasks.comparison import compare
+from tasks.registry import get_task
+
+_PIPELINES = {
+    "causal": "text-generation",
+    "masked": "fill-mask",
+    "classifier": "text-classification",
+    "seq2seq": "text2text-generation",
+}
 
 
-def model_card(record: StudyRecord, trial: FrozenTrial) -> str:
-    """README.md of an exported model, with the hub's metadata block."""
+@dataclass(frozen=True)
+class Contents:
+    """What an export holds, for its card.
+
+    `load`: Python that loads it. `rows`: what became of each matrix. `notes`: limits of this
+    format. `digests`: by name. `command`: what made it. `parameters`: of the base and of this.
+    """
+
+    format: str
+    head: str
+    load: str
+    rows: dict[str, str]
+    notes: list[str]
+    digests: dict[str, str]
+    command: str
+    parameters: tuple[int, int]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def model_card(
+    record: StudyRecord, trial: FrozenTrial, contents: Contents, verdict: Verdict | None
+) -> str:
+    """README.md of an export, with the hub's metadata block."""
     path = record.config.model.path
-    metadata: dict[str, object] = {"library_name": "transformers", "tags": ["laser", "low-rank"]}
-    if not Path(path).is_absolute():
-        metadata["base_model"] = path
-    front = yaml.safe_dump(metadata, sort_keys=False)
     composition = Composition.parse(trial.user_attrs["composition"].split())
     rows = "\n".join(
-        f"| {i.matrix} | {i.kind} | {i.rule.name} {i.rule.value:g} |"
+        f"| {i.matrix} | {i.kind} | {i.rule.name} {i.rule.value:g} | "
+        f"{contents.rows.get(str(i.matrix), '')} |"
         for i in composition.interventions
     )
+    digests = "\n".join(f"| {name} | `{value}` |" for name, value in contents.digests.items())
     versions = ", ".join(f"{name} {value}" for name, value in record.identity.versions.items())
+    before, after = contents.parameters
     return f"""---
-{front}---
+{_metadata(record, trial, contents)}
+---
 
-# {Path(path).name} after LASER
+# {Path(path).name} after LASER ({contents.format})
 
 Weight matrices of `{path}` replaced by truncated SVDs; nothing was trained.
 Found by [laser-search](https://pypi.org/project/laser-search/), a search over layer-selective rank
 reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
 
-| matrix | kind | kept |
-|---|---|---|
+| matrix | kind | kept | in this export |
+|---|---|---|---|
 {rows}
+
+{before:,} parameters in the base, {after:,} here.
+
+## Use
+
+```python
+{contents.load}
+```
 
 ## Results
 
-Task `{record.config.task.name}`; trial {trial.number} of a study that evaluated
-{record.summary.finished} compositions on the validation part.
+{_protocol(record, trial)}
 
 {_results(record, trial)}
 
 The choice was made on validation, so the validation figure of the best of many trials is
 optimistic; test was not used for it.
 
-Versions: {versions}.
+{_verified(verdict)}
+
+## Limits
+
+{_bullets([*contents.notes, *_LIMITS])}
+
+## Origin
+
+| what | digest |
+|---|---|
+{digests}
+
+Made by `{contents.command}` with {versions}.
 """
 
 
-def _results(record: StudyRecord, trial: FrozenTrial) -> str:
-    lines = ["| part | baseline | this model |", "|---|---|---|"]
-    baseline = record.summary.baseline
-    before = "" if baseline is None else f"{baseline.score:.4f}"
-    lines.append(f"| validation | {before} | {trial.value:.4f} |")
+_LIMITS = (
+    "The figures hold for this task and its split; other abilities were not measured and may have "
+    "suffered.",
+    "Whatever the base model does wrong, and its licence, hold for this model too.",
+)
+
+
+def _metadata(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
+    path = record.config.model.path
+    task = record.config.task.name
+    data = ModelCardData(
+        library_name="peft" if contents.format == "lora" else "transformers",
+        tags=["laser", "low-rank", "laser-search", contents.format],
+        pipeline_tag=_PIPELINES.get(contents.head),
+        base_model=None if Path(path).is_absolute() else path,
+        model_name=f"{Path(path).name}-laser",
+        eval_results=[
+            EvalResult(
+                task_type=_PIPELINES.get(contents.head, "other"),
+                dataset_type=task,
+                dataset_name=f"{task} ({part})",
+                metric_type=get_task(task).metric,
+                metric_value=round(value, 6),
+            )
+            for part, value in _scores(record, trial)
+        ],
+    )
+    return data.to_yaml()
+
+
+def _scores(record: StudyRecord, trial: FrozenTrial) -> list[tuple[str, float]]:
+    found = [("validation", float(trial.values[0]))]
     result = record.result
     if result is not None and result["trial"] == trial.number:
-        test = result["comparisons"]["test"]
-        lines.append(f"| test | {test['baseline']:.4f} | {test['winner']:.4f} |")
-        lines.append("")
+        found.append(("test", float(result["comparisons"]["test"]["winner"])))
+    return found
+
+
+def _protocol(record: StudyRecord, trial: FrozenTrial) -> str:
+    config, summary = record.config, record.summary
+    split = config.split
+    return (
+        f"Task `{config.task.name}` ({config.task.scoring} scoring); validation is "
+        f"{split.validation:g} of the examples (protocol {split.protocol}, seed {split.seed}), the "
+        f"rest is test. Trial {trial.number} of a study that evaluated {summary.finished} "
+        f"compositions on validation with strategy {config.search.strategy}, seed "
+        f"{config.search.seed}."
+    )
+
+
+def _results(record: StudyRecord, trial: FrozenTrial) -> str:
+    lines = [
+        "| part | examples | baseline | this model | difference, 95 % interval | p |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part, found in _comparisons(record, trial).items():
         lines.append(
-            f"Difference on test {test['difference']:+.4f}, 95 % interval {test['low']:+.4f} to "
-            f"{test['high']:+.4f} ({test['test']}, p = {test['p_value']:.2g})."
+            f"| {part} | {found['n']} | {found['baseline']:.4f} | {found['winner']:.4f} | "
+            f"{found['difference']:+.4f}, {found['low']:+.4f} to {found['high']:+.4f} | "
+            f"{found['p_value']:.2g} ({found['test']}) |"
         )
     return "\n".join(lines)
+
+
+def _comparisons(record: StudyRecord, trial: FrozenTrial) -> dict[str, dict[str, Any]]:
+    """Paired comparisons by part: those of the verdict for the winner, else of validation."""
+    result = record.result
+    if result is not None and result["trial"] == trial.number:
+        return {part: dict(found) for part, found in result["comparisons"].items()}
+    study_id, effect = record.identity.study_id, trial.user_attrs["effect"]
+    before = read_outcomes(record.folder, BASELINE, study_id, "")
+    after = read_outcomes(record.folder, trial_name(trial.number), study_id, effect)
+    if before is None or after is None:
+        return {}
+    return {"validation": asdict(compare(before.outcomes, after.outcomes))}
+
+
+def _verified(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "This export was not verified (--no-verify)."
+    words = verdict.sentence()
+    speed = verdict.speed
+    if speed:
+        ratio = speed["dense_s"] / speed["factored_s"]
+        words += (
+            f".\n\nForward pass, 4 rows of 64 tokens: {speed['factored_s'] * 1e3:.2f} ms factored, "
+            f"{speed['dense_s'] * 1e3:.2f} ms dense, {ratio:.2f} times as fast on the machine that "
+            "made this"
+        )
+    return words[:1].upper() + words[1:] + "."
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
