@@ -108,7 +108,10 @@ def _dimensions(layer: Any) -> tuple[int, int]:
 
 
 def plan_factored(base: Base, placed: list[Placed], products: Products) -> Plan:
-    """Decide for each intervention. Raises InputError if no matrix would get smaller."""
+    """Decide for each intervention.
+
+    Raises InputError if no matrix would get smaller, or the files cannot be rewritten.
+    """
     ranks: dict[str, int] = {}
     factored, dense, reasons = [], [], {}
     for one in placed:
@@ -131,6 +134,11 @@ def plan_factored(base: Base, placed: list[Placed], products: Products) -> Plan:
         name, reason = next(iter(reasons.items()))
         raise InputError(
             f"no edited matrix gets smaller as two layers ({name}: {reason}); export it as dense"
+        )
+    if not all(one.tensor for one in dense):
+        raise InputError(
+            f"{base.source.path} stores edited matrices in another form than the model uses; "
+            "export it as dense"
         )
     return Plan(ranks, factored, dense, reasons)
 
@@ -205,12 +213,7 @@ def factored_bytes(base: Base, plan: Plan, store: FactorStore) -> int:
 
 
 def write_factored(base: Base, plan: Plan, store: FactorStore, out: Path) -> Rewritten:
-    """Write the factored model to the empty folder `out`, file by file. Raises InputError."""
-    if not all(one.tensor for one in plan.dense):
-        raise InputError(
-            f"{base.source.path} stores edited matrices in another form than the model uses; "
-            "export it as dense"
-        )
+    """Write the factored model to the empty folder `out`, file by file."""
     cast = base.cast(plan.factored + plan.dense)
     changes = factored_changes(base, plan, Products(store, base.source.path, 0), cast)
     done = rewrite(base.reader.folder, base.reader.files, out, changes, cast)

@@ -81,8 +81,9 @@ def finish_study(root: Path, model, compositions: list[str], **options) -> Finis
             if parameter.ndim > 1:
                 parameter.mul_(4)  # so that logits differ
     if getattr(model.config, "is_encoder_decoder", False):
-        start = model.config.decoder_start_token_id
+        start = getattr(model.config, "decoder_start_token_id", None)
         model.generation_config.decoder_start_token_id = start if start is not None else 0
+    model.config.pad_token_id = 0
     shard = options.pop("max_shard_size", "50GB")
     data = options.pop("data", None)
     model.save_pretrained(base, max_shard_size=shard)
