@@ -199,3 +199,42 @@ def _verified(verdict: Verdict | None) -> str:
 
 def _bullets(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
+
+
+def healed_card(record: StudyRecord, found: dict[str, Any], verdict: Verdict | None) -> str:
+    """README.md of a model that was trained after the cut; `found` is healing.json."""
+    path, recipe, size = record.config.model.path, found["recipe"], found["parameters"]
+    data = ModelCardData(
+        library_name="transformers",
+        tags=["laser", "low-rank", "laser-search", "healed"],
+        base_model=None if Path(path).is_absolute() else path,
+    )
+    rows = "\n".join(
+        f"| {part} | {found['scores']['base'][part]:.4f} | {found['scores']['cut'][part]:.4f} | "
+        f"{found['scores']['healed'][part]:.4f} | {change['difference']:+.4f}, "
+        f"{change['low']:+.4f} to {change['high']:+.4f} |"
+        for part, change in found["comparisons"].items()
+    )
+    return f"""---
+{data.to_yaml()}
+---
+
+# {Path(path).name} after LASER and training
+
+`{found["composition"]}` applied to `{path}`, then {recipe["steps"]} steps of training
+({recipe["method"]}, learning rate {recipe["learning_rate"]:g}, batch {recipe["batch"]}, seed
+{recipe["seed"]}) on {found["examples"]} examples of `{found["train"]}`; {found["left_out"]} that
+validation or test ask were left out.
+
+| part | base | after the cut | after training | change by training, 95 % interval |
+|---|---|---|---|---|
+{rows}
+
+{size["base"]:,} parameters in the base, {size["healed"]:,} here, {size["trained"]:,} trained.
+
+{_verified(verdict)}
+
+## Limits
+
+{_bullets(list(_LIMITS))}
+"""

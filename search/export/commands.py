@@ -1,4 +1,4 @@
-"""Commands that use what a search found: export, apply."""
+"""Commands that use what a search found: export, apply, heal."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def mount(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command()(export)
     app.command()(apply)
+    app.command()(heal)
 
 
 def export(
@@ -85,3 +86,46 @@ def apply(
         raise typer.Exit(1)
     said = {True: ", bit for bit the model that was exported", None: ""}[same]
     typer.echo(f"{out}: written{said}")
+
+
+def heal(
+    folder: StudyFolder,
+    train: Annotated[str, typer.Option(help="Labelled data in the task's own form.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
+    method: Annotated[
+        Literal["lora", "factors"], typer.Option(help="An adapter, or the thin layers themselves.")
+    ] = "lora",
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter.")] = 8,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 1e-4,
+    batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the order and the adapter.")] = 0,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Keep adapter or thin layers; else one dense model.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train the cut model until it has recovered, score it as the trials were, and write it.
+
+    Example: laser-search heal ./my-study --train train.jsonl --steps 500 --out ./healed
+    """
+    from search.export.choice import choose_trial
+    from search.export.heal import Recipe
+    from search.export.heal import heal as train_after_cut
+    from search.study.record import StudyRecord
+
+    record = StudyRecord.read(folder)
+    recipe = Recipe(steps, method, rank, learning_rate, batch, seed, not apart)
+    chosen = choose_trial(record, trial)
+    found, verdict = train_after_cut(record, chosen, train, recipe, out, overwrite=overwrite)
+    for part in found.comparisons:
+        scores = (f"{side} {found.scores[side][part]:.4f}" for side in ("base", "cut", "healed"))
+        typer.echo(f"{part}: {', '.join(scores)}")
+    size = found.parameters
+    typer.echo(
+        f"parameters: base {size['base']:,}, here {size['healed']:,}, trained {size['trained']:,}"
+    )
+    typer.echo(f"{out}: {verdict.sentence()}")
+    if not verdict.agrees:
+        raise typer.Exit(1)

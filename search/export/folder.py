@@ -11,6 +11,9 @@ from pathlib import Path
 from search.durable import sync_folder
 from tasks.errors import InputError
 
+MARK = "interventions.json"
+"""The file that every export has, and nothing else."""
+
 _SPARE_BYTES = 2**20
 """Room for the card and the like."""
 
@@ -53,9 +56,9 @@ def _check_free(out: Path, overwrite: bool, keep: Sequence[Path]) -> None:
         if folder.resolve() == out.resolve() or out.resolve() in folder.resolve().parents:
             raise InputError(f"{out} holds {folder}, which the export reads; give another folder")
     inner = next((path for path in sorted(out.iterdir()) if path.is_dir()), None)
-    if inner is not None:
+    if inner is not None and not (out / MARK).is_file():
         raise InputError(
-            f"{out} has folders inside ({inner.name}), which no export writes; remove it yourself"
+            f"{out} has folders inside ({inner.name}), and is no export; remove it yourself"
         )
 
 
@@ -86,5 +89,6 @@ def _open_to_readers(folder: Path) -> None:
     probe.touch()
     mode = probe.stat().st_mode
     probe.unlink()
-    for path in folder.iterdir():
-        path.chmod(mode)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)

@@ -14,7 +14,7 @@ from search.durable import write_json, write_text
 from search.export.base import Base
 from search.export.card import Contents, model_card
 from search.export.dense import dense_bytes, write_dense
-from search.export.folder import new_folder
+from search.export.folder import MARK, new_folder
 from search.export.formats import Work, Written, get_format, load_lines, parameters
 from search.export.patch import read_edit
 from search.export.verify import Verdict, verify_afresh
@@ -23,8 +23,6 @@ from search.study.record import StudyRecord
 from search.weights.factors import FactorCache
 from search.weights.remote import open_factors
 from tasks.errors import InputError
-
-FACTS = "interventions.json"
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def export(record: StudyRecord, trial: FrozenTrial, wish: Wish) -> Verdict | Non
     with new_folder(wish.out, form.size(work), overwrite=wish.overwrite, keep=keep) as partial:
         written = form.write(work, partial)
         contents = _contents(work, written, wish, partial)
-        write_json(partial / FACTS, _facts(record, trial, composition, written, wish))
+        write_json(partial / MARK, _facts(record, trial, composition, written, wish))
         write_text(partial / "README.md", model_card(record, trial, contents, None))
     if not wish.verify:
         return None
@@ -97,7 +95,7 @@ def apply_edit(path: Path, model: str, out: Path, *, overwrite: bool = False) ->
             "composition": origin.composition,
             "edited_tensors": done.changed,
         }
-        write_json(partial / FACTS, facts)
+        write_json(partial / MARK, facts)
     return None if not origin.tensors else done.changed == origin.tensors
 
 

@@ -23,7 +23,7 @@ from search.export.patch import read_edit
 from search.model import ModelSource, own_device
 from search.plan import make_plan
 from search.study.jobs import Job, trial_name
-from search.study.outcomes import read_outcomes
+from search.study.outcomes import parse_outcomes, read_outcomes
 from search.study.record import StudyRecord
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
@@ -32,6 +32,9 @@ from tasks.base import Outcome
 from tasks.errors import InputError
 
 FILE = "verification.json"
+CUT, ADAPTER = "model", "adapter"
+"""Folders of a healed model whose adapter is kept apart."""
+
 SAME_BYTES = ("dense", "patch")
 """Formats that hold the trial's own bytes."""
 
@@ -77,13 +80,16 @@ class Verdict:
         )
 
 
-def verify_afresh(folder: Path, study: Path, trial: int, kind: str) -> Verdict:
+def verify_afresh(
+    folder: Path, study: Path, trial: int, kind: str, outcomes: Path | None = None
+) -> Verdict:
     """Run `verify` in a new process; the verdict is stored as verification.json in `folder`.
 
     Raises InputError if the process fails.
     """
     command = [sys.executable, "-m", "search.export.verify", str(folder), str(study), str(trial)]
-    done = subprocess.run([*command, kind], capture_output=True, text=True, check=False)
+    words = [kind, *([] if outcomes is None else [str(outcomes)])]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise InputError(
@@ -92,14 +98,20 @@ def verify_afresh(folder: Path, study: Path, trial: int, kind: str) -> Verdict:
     return Verdict(**json.loads((folder / FILE).read_text(encoding="utf-8")))
 
 
-def verify(folder: Path, study: Path, trial: int, kind: str) -> Verdict:
+def verify(
+    folder: Path, study: Path, trial: int, kind: str, outcomes: Path | None = None
+) -> Verdict:
     """Load the export in `folder` and compare its answers with the stored ones of `trial`.
 
-    Raises InputError if the trial has no stored outcomes.
+    `outcomes` is a file of other outcomes to compare with: those of a trained model. Raises
+    InputError if there are none.
     """
     record = StudyRecord.read(study)
-    effect = record.trials[trial].user_attrs["effect"]
-    stored = read_outcomes(study, trial_name(trial), record.identity.study_id, effect)
+    study_id, effect = record.identity.study_id, record.trials[trial].user_attrs["effect"]
+    if outcomes is None:
+        stored = read_outcomes(study, trial_name(trial), study_id, effect)
+    else:
+        stored = parse_outcomes(outcomes.read_bytes(), study_id, effect)
     if stored is None:
         raise InputError(f"trial {trial} has no stored outcomes to compare with; use --no-verify")
     config, plan = record.config, make_plan(record.config)
@@ -141,8 +153,8 @@ def verify(folder: Path, study: Path, trial: int, kind: str) -> Verdict:
     )
 
 
-_WITH_BASE = ("patch", "recipe", "lora")
-"""Formats that are loaded onto the base model."""
+_WITH_BASE = ("patch", "recipe", "lora", "healed-lora")
+"""Formats whose tokenizer is the base model's."""
 
 
 def load_export(folder: Path, base: ModelSource, kind: str, scratch: Path) -> Any:
@@ -158,15 +170,22 @@ def load_export(folder: Path, base: ModelSource, kind: str, scratch: Path) -> An
         model = load_factored(folder, dtype=base.torch_dtype)
         return model.to(device).requires_grad_(False)
     if kind == "lora":
-        adapted = require_peft().PeftModel.from_pretrained(base.load(device), str(folder))
-        # The base's own class, with peft's layers in it: what a predictor asks.
-        return adapted.get_base_model().eval().requires_grad_(False)
+        return _adapted(base.load(device), folder)
+    if kind == "healed-lora":
+        cut = _own_source(folder / CUT, base).load(device)
+        return _adapted(cut, folder / ADAPTER)
     origin, store = read_edit(folder)
     loaded = base.load(device)
     cache = FactorCache(scratch / "factors") if store is None else store
     editor = Editor(loaded, find_matrices(loaded), cache)
     editor.apply(Composition.from_json(json.dumps(origin.composition)))
     return loaded
+
+
+def _adapted(model: Any, adapter: Path) -> Any:
+    """`model` with an adapter; its own class, with peft's layers in it: what a predictor asks."""
+    adapted = require_peft().PeftModel.from_pretrained(model, str(adapter))
+    return adapted.get_base_model().eval().requires_grad_(False)
 
 
 def _own_source(folder: Path, base: ModelSource) -> ModelSource:
@@ -237,9 +256,10 @@ def main() -> None:
     """Verify and store the verdict: FOLDER STUDY TRIAL FORMAT."""
     from search.durable import write_json
 
-    folder, study, trial, kind = sys.argv[1:]
+    folder, study, trial, kind, *outcomes = sys.argv[1:]
     try:
-        found = verify(Path(folder), Path(study), int(trial), kind)
+        others = Path(outcomes[0]) if outcomes else None
+        found = verify(Path(folder), Path(study), int(trial), kind, others)
     except InputError as error:
         sys.exit(f"laser-search: {error}")
     write_json(Path(folder) / FILE, asdict(found))

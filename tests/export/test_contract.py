@@ -28,9 +28,9 @@ TEXT = [
     and name not in ("ALBERT", "GPT-2 with cross-attention", "Whisper decoder", "Qwen 2")
     and name not in ("NLLB MoE", "Switch Transformers")
 ]
-"""ALBERT's layers share their weights, so nothing can be cut; the next two need a second input; Qwen
-2 (whose layers Qwen 2 MoE has too) replaces a tokenizer of whole words by its own; the last two
-cannot be scored, because transformers asks their encoder's output for the router's."""
+"""ALBERT's layers share their weights, so nothing can be cut; the next two need a second input;
+Qwen 2 (whose layers Qwen 2 MoE has too) replaces a tokenizer of whole words by its own; the last
+two cannot be scored, because transformers asks their encoder's output for the router's."""
 
 
 def cuts(model):

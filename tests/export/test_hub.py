@@ -72,9 +72,13 @@ def hub():
 
 def push(hub, gptj, out, token, tmp_path):
     environment = {
-        **os.environ, "HF_ENDPOINT": hub.address, "HF_TOKEN": token, "HF_HOME": str(tmp_path / "hf"),
-        "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
-    }  # fmt: skip
+        **os.environ,
+        "HF_ENDPOINT": hub.address,
+        "HF_TOKEN": token,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+    }
     words = ["export", str(gptj.folder), "--out", str(out), "--trial", "0", "--format", "recipe"]
     return subprocess.run(
         [sys.executable, "-m", "cluster.cli", *words, "--push", "me/model"],

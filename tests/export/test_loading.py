@@ -63,7 +63,7 @@ def test_two_layers_in_place_of_a_matrix(gptj, factored, dense):
 
 
 def test_plain_transformers_refuses_it_loudly(factored):
-    with pytest.raises(RuntimeError, match="size|shape|mismatch"):
+    with pytest.raises(RuntimeError, match=r"size|shape|mismatch"):
         AutoModelForCausalLM.from_pretrained(factored)
 
 
