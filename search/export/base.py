@@ -94,10 +94,14 @@ class Base:
 
         A study that evaluated the model in float32 has edits that a bfloat16 file cannot hold.
         """
-        wanted = self.source.torch_dtype
-        stored = {self.reader.dtype(one.tensor) for one in placed if one.tensor}
-        fits = all(torch.promote_types(dtype, wanted) == dtype for dtype in stored)
-        return None if fits else wanted
+        wide: torch.dtype | None = None
+        for one in placed:
+            if one.tensor:
+                stored, evaluated = self.reader.dtype(one.tensor), one.matrix.dtype
+                both = torch.promote_types(stored, evaluated)
+                if both != stored:
+                    wide = both if wide is None else torch.promote_types(wide, both)
+        return wide
 
     def largest_shard_bytes(self) -> int:
         """Size of the largest weight file."""

@@ -217,3 +217,13 @@ def test_a_study_in_another_dtype_than_the_files(
     kinds = {str(t.dtype) for p in out.glob("*.safetensors") for t in load_file(p).values()}
     assert kinds == {"torch.float32"}
     assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_what_transformers_keeps_in_float32_is_exported_so(run, tmp_path, finish, families):
+    """T5's wo stays float32 in a float16 model; a float16 file cannot hold its edit."""
+    model = families.build("T5").to(torch.float16)
+    study = finish(tmp_path, model, ["decoder.1.fc_out=rank:3 decoder.1.fc_in=rank:3"])
+    code, said, _ = run("export", study.folder, "--out", tmp_path / "model", "--trial", 0)
+    assert code == 0 and "12 of 12" in said
+    facts = json.loads((tmp_path / "model" / "verification.json").read_text())
+    assert facts["exact"] == 12
