@@ -111,12 +111,12 @@ def prepare(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def formats() -> int:
+def formats(names: list[str]) -> int:
     """Export every form of every model and print what its verification said."""
     failed = 0
     print("| model | form | examples equal | last bit equal | worst | files, MB | ms dense/thin |")
     print("|---|---|---|---|---|---|---|")
-    for name in SHAPES:
+    for name in names:
         with tempfile.TemporaryDirectory() as scratch:
             root = Path(scratch)
             record = evaluate_all(root / "study", prepare(name, root), list(CUTS[name]))
@@ -156,11 +156,11 @@ def thin(model: Any, rho: float) -> None:
                 nn.init.normal_(parameter, std=0.02)
 
 
-def speed() -> None:
+def speed(names: list[str]) -> None:
     """Parameters and forward time by rho; the ratio at which thin layers stop paying."""
     print("| model | rho | parameters, of dense | forward, of dense: 512 tokens | 16 tokens |")
     print("|---|---|---|---|---|")
-    for name in SHAPES:
+    for name in names:
         for rho in (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8):
             dense, other = build(name), build(name)
             thin(other, rho)
@@ -193,13 +193,14 @@ def ratio(dense: Any, other: Any, rows: int, tokens: int, repeats: int = 9) -> f
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--models", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     if asked.speed:
-        speed()
+        speed(asked.models)
         return 0
-    return formats()
+    return formats(asked.models)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,30 @@ def model_card(
     record: StudyRecord, trial: FrozenTrial, contents: Contents, verdict: Verdict | None
 ) -> str:
     """README.md of an export, with the hub's metadata block."""
+    return f"""---
+{_metadata(record, trial, contents)}
+---
+
+{_about(record, trial, contents)}
+## Results
+
+{_protocol(record, trial)}
+
+{_results(record, trial)}
+
+The choice was made on validation, so the validation figure of the best of many trials is
+optimistic; test was not used for it.
+
+{_verified(verdict)}
+
+## Limits
+
+{_bullets([*contents.notes, *_LIMITS])}
+
+{_origin(record, contents)}"""
+
+
+def _about(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
     path = record.config.model.path
     composition = Composition.parse(trial.user_attrs["composition"].split())
     rows = "\n".join(
@@ -55,13 +79,8 @@ def model_card(
         f"{contents.rows.get(str(i.matrix), '')} |"
         for i in composition.interventions
     )
-    digests = "\n".join(f"| {name} | `{value}` |" for name, value in contents.digests.items())
-    versions = ", ".join(f"{name} {value}" for name, value in record.identity.versions.items())
     before, after = contents.parameters
-    return f"""---
-{_metadata(record, trial, contents)}
----
-
+    return f"""\
 # {Path(path).name} after LASER ({contents.format})
 
 Weight matrices of `{path}` replaced by truncated SVDs; nothing was trained.
@@ -80,21 +99,13 @@ reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
 {contents.load}
 ```
 
-## Results
+"""
 
-{_protocol(record, trial)}
 
-{_results(record, trial)}
-
-The choice was made on validation, so the validation figure of the best of many trials is
-optimistic; test was not used for it.
-
-{_verified(verdict)}
-
-## Limits
-
-{_bullets([*contents.notes, *_LIMITS])}
-
+def _origin(record: StudyRecord, contents: Contents) -> str:
+    digests = "\n".join(f"| {name} | `{value}` |" for name, value in contents.digests.items())
+    versions = ", ".join(f"{name} {value}" for name, value in record.identity.versions.items())
+    return f"""\
 ## Origin
 
 | what | digest |

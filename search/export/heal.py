@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +14,6 @@ from torch import nn
 
 from search.composition import Composition
 from search.durable import write_bytes, write_json, write_text
-from search.evaluation.bench import Bench
-from search.evaluation.predictor import make_predictor
 from search.export.base import Base
 from search.export.card import healed_card
 from search.export.dense import dense_bytes, write_dense
@@ -30,16 +28,14 @@ from search.export.factored import (
 from search.export.folder import MARK, new_folder
 from search.export.lora import require_peft
 from search.export.run import open_base
+from search.export.scoring import Scorer
 from search.export.training import Collator, training_rows
 from search.export.verify import ADAPTER, CUT, Verdict, verify_afresh
 from search.model import own_device
 from search.plan import Plan as StudyPlan
-from search.plan import make_plan
-from search.study.jobs import Job
 from search.study.outcomes import Evaluation, outcome_bytes
 from search.study.record import StudyRecord
 from search.weights.edit import Editor
-from search.weights.factors import FactorCache
 from search.weights.products import Products
 from search.weights.remote import open_factors
 from tasks.base import Example
@@ -100,50 +96,85 @@ def heal(
     Training examples that the study asks on validation or test are left out. Raises InputError.
     """
     require_peft()
-    base, plan = open_base(record), make_plan(record.config)
+    base = open_base(record)
+    scorer = Scorer(record, trial.user_attrs["effect"])
+    examples, left_out = training_examples(scorer.plan, train)
     composition = Composition.parse(trial.user_attrs["composition"].split())
-    placed = base.place(composition)
-    examples, left_out = training_examples(plan, train)
+    needed = dense_bytes(base, base.place(composition))
     keep = (base.reader.folder, record.folder)
-    needed = dense_bytes(base, placed)
-    kind = _kind(recipe)
     with new_folder(out, needed, overwrite=overwrite, keep=keep) as partial:
         with tempfile.TemporaryDirectory(dir=partial) as scratch:
             patient = _Patient.cut(base, record, composition, recipe, Path(scratch))
-        scorer = Scorer(record, plan, trial)
-        whole = base.source.load(own_device())
-        before = {name: scorer.score(whole, name) for name in scorer.parts}
-        size = _count(whole)
-        del whole
-        cut = {name: scorer.score(patient.model, name) for name in scorer.parts}
-        loss, trained = patient.train(plan, examples, recipe)
-        healed = {name: scorer.score(patient.asked(), name) for name in scorer.parts}
+        course = _treat(patient, base, scorer, examples)
         patient.save(base, record, partial)
         base.source.tokenizer().save_pretrained(partial)
         found = Healing(
-            recipe,
-            trial.number,
-            str(composition),
-            train,
-            len(examples),
-            left_out,
-            loss,
-            {"base": size, "healed": patient.size(), "trained": trained},
-            {
-                side: {part: one.score for part, one in found.items()}
-                for side, found in (("base", before), ("cut", cut), ("healed", healed))
-            },
-            {part: compare(cut[part].outcomes, healed[part].outcomes) for part in scorer.parts},
+            recipe=recipe,
+            trial=trial.number,
+            composition=str(composition),
+            train=train,
+            examples=len(examples),
+            left_out=left_out,
+            loss=course.loss,
+            parameters=course.parameters,
+            scores=course.scores,
+            comparisons=course.comparisons,
         )
+        facts = {"format": _kind(recipe), "trial": trial.number, **_facts(record, found)}
         write_json(partial / REPORT, asdict(found))
-        write_json(partial / MARK, {"format": kind, "trial": trial.number, **_facts(record, found)})
+        write_json(partial / MARK, facts)
         write_text(partial / "README.md", healed_card(record, asdict(found), None))
-    with tempfile.TemporaryDirectory() as name:
-        outcomes = Path(name) / "healed.parquet"
-        write_bytes(outcomes, outcome_bytes(healed["validation"]))
-        verdict = verify_afresh(out.absolute(), record.folder, trial.number, kind, outcomes)
+    healed = course.sides["healed"]["validation"]
+    verdict = _verify(out, record, trial, _kind(recipe), healed)
     write_text(out / "README.md", healed_card(record, asdict(found), verdict))
     return found, verdict
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What was measured on the way: evaluations by side (base, cut, healed) and part."""
+
+    sides: dict[str, dict[str, Evaluation]]
+    loss: float
+    parameters: dict[str, int]
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Scores by side and part."""
+        return {
+            side: {part: one.score for part, one in found.items()}
+            for side, found in self.sides.items()
+        }
+
+    @property
+    def comparisons(self) -> dict[str, Comparison]:
+        """The cut model against the healed one, by part."""
+        cut, healed = self.sides["cut"], self.sides["healed"]
+        return {part: compare(cut[part].outcomes, healed[part].outcomes) for part in cut}
+
+
+def _treat(patient: _Patient, base: Base, scorer: Scorer, examples: Sequence[Example]) -> _Course:
+    """Score the base and the cut model, train, and score again."""
+    whole = base.source.load(own_device())
+    sides: dict[str, dict[str, Evaluation]] = {}
+    sides["base"] = {part: scorer.score(whole, part) for part in scorer.parts}
+    size = _count(whole)
+    del whole
+    sides["cut"] = {part: scorer.score(patient.model, part) for part in scorer.parts}
+    loss, trained = patient.train(scorer.plan, examples)
+    healed = patient.asked()
+    sides["healed"] = {part: scorer.score(healed, part) for part in scorer.parts}
+    return _Course(sides, loss, {"base": size, "healed": patient.size(), "trained": trained})
+
+
+def _verify(
+    out: Path, record: StudyRecord, trial: FrozenTrial, kind: str, expected: Evaluation
+) -> Verdict:
+    """Load what was written afresh; it must answer as in this process."""
+    with tempfile.TemporaryDirectory() as name:
+        outcomes = Path(name) / "healed.parquet"
+        write_bytes(outcomes, outcome_bytes(expected))
+        return verify_afresh(out.absolute(), record.folder, trial.number, kind, outcomes)
 
 
 def _kind(recipe: Recipe) -> str:
@@ -180,33 +211,6 @@ def training_examples(plan: StudyPlan, train: str) -> tuple[list[Example], int]:
     return kept, len(found) - len(kept)
 
 
-class Scorer:
-    """Scores a model on the study's parts as its trials were scored."""
-
-    def __init__(self, record: StudyRecord, plan: StudyPlan, trial: FrozenTrial) -> None:
-        self._record, self._plan, self._trial = record, plan, trial
-        self.parts = {"validation": plan.split.validation, "test": plan.split.test}
-
-    def score(self, model: Any, part: str) -> Evaluation:
-        """Evaluate `model` on a part; it is left in evaluation mode."""
-        source, config = self._plan.source, self._record.config
-        predictor = make_predictor(
-            source.head,
-            model,
-            source.tokenizer(),
-            tokens_per_batch=config.tokens_per_batch,
-            chat=source.chat_template,
-        )
-        with tempfile.TemporaryDirectory() as scratch:
-            editor = Editor(model, [], FactorCache(scratch))
-            bench = Bench(
-                editor, predictor, self._plan.task, self.parts, chunks=config.search.chunks
-            )
-            found = bench.evaluate(Job("healed", Composition(), "", part))  # type: ignore[arg-type]
-        effect = self._trial.user_attrs["effect"]
-        return replace(found, study=self._record.identity.study_id, effect=effect)
-
-
 class _Patient:
     """The model under treatment: cut, then trained, then saved."""
 
@@ -231,12 +235,11 @@ class _Patient:
             Editor(model, base.matrices.values(), store).apply(composition)
         return _Patient(model, composition, recipe)
 
-    def train(
-        self, plan: StudyPlan, examples: Sequence[Example], recipe: Recipe
-    ) -> tuple[float, int]:
+    def train(self, plan: StudyPlan, examples: Sequence[Example]) -> tuple[float, int]:
         """Train in place; returns the mean loss and the number of trained parameters."""
         from transformers import Trainer, TrainingArguments
 
+        recipe = self._recipe
         tokenizer = plan.source.tokenizer()
         rows = training_rows(self.model, tokenizer, plan.task, examples, plan.source.head)
         target = self._open(plan)

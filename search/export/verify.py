@@ -15,14 +15,12 @@ from typing import Any
 import torch
 
 from search.composition import Composition
-from search.evaluation.bench import Bench
-from search.evaluation.predictor import make_predictor
 from search.export.factored import load_factored
 from search.export.lora import require_peft
 from search.export.patch import read_edit
+from search.export.scoring import Scorer
 from search.model import ModelSource, own_device
-from search.plan import make_plan
-from search.study.jobs import Job, trial_name
+from search.study.jobs import trial_name
 from search.study.outcomes import parse_outcomes, read_outcomes
 from search.study.record import StudyRecord
 from search.weights.edit import Editor
@@ -45,16 +43,16 @@ bytes: batches and threads may round otherwise. Other formats get ten times as m
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of the trial's questions.
+    """What became of the trial's questions. `reference`: whose answers were expected.
 
     `different`: examples whose score or prediction is another, or whose log-probability is off by
     more than `tolerance`. `worst`: the largest difference of a log-probability, in nats.
     `exact`: examples whose every figure is the same to the last bit. `score` is that of the export,
-    `expected` the trial's. `speed`: forward passes, for a factored model.
+    `expected` the reference's. `speed`: forward passes, for a factored model.
     """
 
     format: str
-    trial: int
+    reference: str
     examples: int
     different: int
     exact: int
@@ -75,8 +73,8 @@ class Verdict:
         head = "verified" if self.agrees else "verification FAILED"
         return (
             f"{head}: loaded afresh, {same} of {self.examples} validation examples answer as in "
-            f"trial {self.trial} (largest difference of a log-probability {self.worst:.1e} nats, "
-            f"allowed {self.tolerance:.0e}; score {self.score:.4f}, trial {self.expected:.4f})"
+            f"{self.reference} (largest difference of a log-probability {self.worst:.1e} nats, "
+            f"allowed {self.tolerance:.0e}; score {self.score:.4f}, there {self.expected:.4f})"
         )
 
 
@@ -114,34 +112,18 @@ def verify(
         stored = parse_outcomes(outcomes.read_bytes(), study_id, effect)
     if stored is None:
         raise InputError(f"trial {trial} has no stored outcomes to compare with; use --no-verify")
-    config, plan = record.config, make_plan(record.config)
+    scorer = Scorer(record, effect)
+    source = scorer.plan.source
     with tempfile.TemporaryDirectory() as scratch:
-        model = load_export(folder, plan.source, kind, Path(scratch))
-        tokenizer = plan.source.tokenizer() if kind in _WITH_BASE else _own(folder, plan.source)
-        predictor = make_predictor(
-            plan.source.head,
-            model,
-            tokenizer,
-            tokens_per_batch=config.tokens_per_batch,
-            chat=plan.source.chat_template,
-        )
-        bench = Bench(
-            Editor(model, [], FactorCache(scratch)),
-            predictor,
-            plan.task,
-            {"validation": plan.split.validation},
-            chunks=config.search.chunks,
-        )
-        found = bench.evaluate(Job("verification", Composition(), "", "validation"))
-        dtype = plan.source.torch_dtype
-        tolerance = TOLERANCE.get(dtype, 1e-4) * (1 if kind in SAME_BYTES else 10)
-        speed = {}
-        if kind == "factored":
-            speed = compare_speed(model, plan.source.load(own_device()))
+        model = load_export(folder, source, kind, Path(scratch))
+        tokenizer = None if kind in _WITH_BASE else _own_source(folder, source).tokenizer()
+        found = scorer.score(model, tokenizer=tokenizer)
+    tolerance = TOLERANCE.get(source.torch_dtype, 1e-4) * (1 if kind in SAME_BYTES else 10)
+    speed = compare_speed(model, source.load(own_device())) if kind == "factored" else {}
     different, exact, worst = compare_outcomes(stored.outcomes, found.outcomes, tolerance)
     return Verdict(
         kind,
-        trial,
+        f"trial {trial}" if outcomes is None else "the process that trained it",
         len(stored.outcomes),
         different,
         exact,
@@ -198,10 +180,6 @@ def _own_source(folder: Path, base: ModelSource) -> ModelSource:
         base.trust_remote_code,
         base.chat_template,
     )
-
-
-def _own(folder: Path, base: ModelSource) -> Any:
-    return _own_source(folder, base).tokenizer()
 
 
 def compare_outcomes(
