@@ -17,6 +17,7 @@ from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_nam
 from search.study.outcomes import write_outcomes
 from search.study.record import CONFIG, StudyRecord
 from search.study.storage import open_storage
+from search.study.study import METRICS
 
 
 def evaluate_all(
@@ -42,6 +43,7 @@ def evaluate_all(
     study = optuna.create_study(
         study_name=identity.study_id, storage=open_storage(folder, None), direction="maximize"
     )
+    study.set_user_attr(METRICS, plan.objective.metrics)
 
     def score(name: str, composition: Composition, effect: str, part: str) -> Any:
         found = bench.evaluate(Job(name, composition, effect, part))  # type: ignore[arg-type]

@@ -61,7 +61,7 @@ def launch(
 
     config = read_config(study)
     folder = out or study.with_suffix("")
-    _run(lambda view: start(config, folder, view), folder, config.task.name, quiet)
+    _run(lambda view: start(config, folder, view), folder, quiet)
 
 
 @app.command()
@@ -74,10 +74,8 @@ def resume(
     Example: laser-search resume my-study
     """
     from cluster.driver import resume as proceed
-    from search.study.record import StudyRecord
 
-    task = StudyRecord.read(folder).config.task.name
-    _run(lambda view: proceed(folder, view), folder, task, quiet)
+    _run(lambda view: proceed(folder, view), folder, quiet)
 
 
 @app.command()
@@ -101,7 +99,7 @@ def demo(
             "facts, but often says the\ngeneric word. The search looks for weights to simplify so "
             "that it says what it knows."
         )
-    _run(lambda view: start(config, folder, view), folder, config.task.name, quiet)
+    _run(lambda view: start(config, folder, view), folder, quiet)
 
 
 def _unused(folder: Path) -> Path:
@@ -113,12 +111,11 @@ def _unused(folder: Path) -> Path:
     return candidate
 
 
-def _run(start: Callable[[View], End], folder: Path, task: str, quiet: bool) -> None:
+def _run(start: Callable[[View], End], folder: Path, quiet: bool) -> None:
     from rich.console import Console
 
     from cluster.view import View, plain
     from search.report.text import print_verdict
-    from tasks.registry import get_task
 
     console = Console(markup=False, emoji=False)  # what models say may look like markup
     try:
@@ -136,7 +133,7 @@ def _run(start: Callable[[View], End], folder: Path, task: str, quiet: bool) -> 
         raise typer.Exit(1)
     console.print(plain(end.summary), highlight=False, markup=False, soft_wrap=True)
     if end.verdict:
-        print_verdict(console, end.verdict, get_task(task).metric)
+        print_verdict(console, end.verdict, end.summary.objective)
     if end.summary.winner is not None:
         console.print(f"\nstudy: {folder}", highlight=False, soft_wrap=True)
         console.print(

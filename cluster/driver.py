@@ -97,13 +97,18 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
         shares = divide(plan.config.cluster, ray.cluster_resources())
         identity = _identify(plan, folder, shares, view)
         write_questions(folder, plan.split)
-        study = Study(folder, identity, plan.config, plan.space, plan.max_ranks)
+        study = Study(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective)
         study.on_change = lambda: view.study(lambda: _summary(study))
         _search(plan, study, shares)
         view.study(lambda: _summary(study), force=True)
+    for notice in _summary(study).shortfall(plan.config.search.trials):
+        view.note(f"note: {notice}")
     verdict = None
     if not study.stopped:
-        verdict = conclude(folder, identity, study.winner(), plan.split)
+        verdict = conclude(
+            *(folder, identity, study.winner(), plan.split, plan.objective),
+            infeasible=_summary(study).infeasible,
+        )
     return End(_summary(study), verdict, study.stopped)
 
 
@@ -147,6 +152,7 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         study.identity.study_id,
         tuple(plan.split.validation),
         tuple(plan.split.test),
+        plan.objective,
         shares.threads,
         "cuda" if shares.gpus else "cpu",
     )
@@ -186,7 +192,9 @@ def _trial_name(trial: object) -> str:
 
 
 def _summary(study: Study) -> Summary:
-    return summarise(study.trials(), study.baseline, study.budget)
+    return summarise(
+        *(study.trials(), study.baseline, study.budget, study.objective), exhausted=study.exhausted
+    )
 
 
 @contextmanager

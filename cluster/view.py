@@ -72,7 +72,7 @@ class View:
 def plain(summary: Summary) -> str:
     """One line on where a study stands."""
     parts = [f"trials: {summary.finished}/{summary.asked}"]
-    for name in ("running", "pruned", "failed", "duplicates"):
+    for name in ("running", "pruned", "failed", "infeasible", "duplicates"):
         if count := getattr(summary, name):
             parts.append(f"{count} {name}")
     if summary.rate_per_s:
@@ -80,9 +80,9 @@ def plain(summary: Summary) -> str:
     if summary.left_s and summary.finished < summary.asked:
         parts.append(f"about {duration(summary.left_s)} left")
     if summary.baseline is not None:
-        parts.append(f"baseline {summary.baseline.score:.4f}")
+        parts.append(f"baseline {summary.baseline_text}")
     if summary.best is not None:
-        parts.append(f"best {summary.best.value:.4f} [{summary.best.user_attrs['composition']}]")
+        parts.append(f"best {summary.best_text} [{summary.best.user_attrs['composition']}]")
     return ", ".join(parts)
 
 
@@ -90,13 +90,15 @@ def table(summary: Summary) -> RenderableType:
     """The counts, the baseline and the best so far."""
     grid = Table.grid(padding=(0, 2))
     counts = f"{summary.running} running, {summary.pruned} pruned, {summary.failed} failed, "
+    if summary.infeasible:
+        counts += f"{summary.infeasible} infeasible, "
     grid.add_row("trials", counts + f"{summary.duplicates} duplicates answered from the record")
     left = "" if summary.left_s is None else f", about {duration(summary.left_s)} left"
     grid.add_row("rate", f"{summary.rate_per_s:.2f} trials/s{left}")
     if summary.baseline is not None:
-        grid.add_row("baseline", f"{summary.baseline.score:.4f}")
+        grid.add_row("baseline", summary.baseline_text)
     if summary.best is not None:
-        found = f"{summary.best.value:.4f}  {summary.best.user_attrs['composition']}"
+        found = f"{summary.best_text}  {summary.best.user_attrs['composition']}"
         grid.add_row("best", f"{found}  (trial {summary.best.number})")
     for reason, count in list(summary.failures.items())[:3]:
         grid.add_row("failed", f"{count}x {reason}")

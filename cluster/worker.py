@@ -18,7 +18,8 @@ from ray import tune
 from search.config import StudyConfig
 from search.evaluation.bench import Bench, Progress
 from search.evaluation.setup import open_bench
-from search.plan import open_task
+from search.plan import open_asked
+from search.study.goals import Objective
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity
 from search.study.jobs import Job
@@ -37,6 +38,7 @@ class Blueprint:
     study_id: str
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
+    objective: Objective
     threads: int
     device: str
 
@@ -46,11 +48,12 @@ class Blueprint:
         source = self.config.model.source()
         return open_bench(
             source,
-            open_task(self.config.task, source.head),
+            open_asked(self.config, source.head),
             {"validation": self.validation, "test": self.test},
             self.config.factors,
             study_id=self.study_id,
             chunks=self.config.search.chunks,
+            objective=self.objective,
             tokens_per_batch=self.config.tokens_per_batch,
             device=self.device,
         )

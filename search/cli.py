@@ -11,6 +11,7 @@ import typer
 from search.export import commands as exports
 from search.weights import commands
 from tasks.errors import InputError
+from tasks.metrics import shown
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")]
@@ -68,6 +69,21 @@ def evaluate(
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="First examples of each part, for lm_eval tasks."),
     ] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"],
+        typer.Option(help="auto: the checkpoint's own."),
+    ] = "auto",
+    revision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Branch, tag or commit of a model on the hub."),
+    ] = None,
+    data_revision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The same of a data set on the hub."),
+    ] = None,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="Ask each question as a user's message.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a model, and the same model after interventions.
@@ -76,12 +92,17 @@ def evaluate(
     """
     from search.config import SplitConfig, TaskConfig
     from search.evaluation.direct import evaluate_compositions
+    from search.model import ModelSource
 
     found = evaluate_compositions(
-        model=model,
-        head=head,
+        source=ModelSource(model, revision, head, dtype, chat_template=chat_template),
         task=TaskConfig(
-            name=task, data=data, scoring=scoring, num_fewshot=num_fewshot, limit=limit
+            name=task,
+            data=data,
+            revision=data_revision,
+            scoring=scoring,
+            num_fewshot=num_fewshot,
+            limit=limit,
         ),
         part=split,
         split=SplitConfig(validation=validation, seed=seed, protocol=protocol),
@@ -136,6 +157,7 @@ def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
 
     Example: laser-search status ./my-study --json
     """
+    from search.report.text import result_lines
     from search.study.record import StudyRecord
 
     record = StudyRecord.read(folder)
@@ -145,22 +167,23 @@ def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
     summary = record.summary
     typer.echo(f"study {record.identity.study_id} begun {record.identity.created}")
     typer.echo(f"trials: {summary.finished} of {summary.asked} finished")
+    for notice in summary.shortfall(record.config.search.trials):
+        typer.echo(f"  note: {notice}")
     for name in ("complete", "pruned", "failed", "running", "duplicates"):
         typer.echo(f"  {name}: {getattr(summary, name)}")
+    if summary.infeasible:
+        typer.echo(f"  complete, but below a floor: {summary.infeasible}")
     for reason, count in summary.failures.items():
         typer.echo(f"  failed {count}x: {reason}")
     if summary.baseline is not None:
-        typer.echo(f"baseline: {summary.baseline.score:.4f} on validation")
+        typer.echo(f"baseline: {summary.baseline_text} on validation")
     if summary.best is not None:
         trial = summary.best
-        found = f"{trial.value:.4f} on validation, {trial.user_attrs['composition']}"
+        found = f"{summary.best_text} on validation, {trial.user_attrs['composition']}"
         typer.echo(f"best: {found} (trial {trial.number})")
     if record.result is not None and record.result["comparisons"]:
-        test = record.result["comparisons"]["test"]
-        typer.echo(
-            f"test: {test['baseline']:.4f} to {test['winner']:.4f} "
-            f"({test['difference']:+.4f}, 95 % interval {test['low']:+.4f} to {test['high']:+.4f})"
-        )
+        for line in result_lines(record.result, summary.objective):
+            typer.echo(line)
 
 
 def _status(record: Any) -> dict[str, Any]:
@@ -175,8 +198,10 @@ def _status(record: Any) -> dict[str, Any]:
         "pruned": summary.pruned,
         "failed": summary.failed,
         "running": summary.running,
+        "infeasible": summary.infeasible,
         "duplicates": summary.duplicates,
         "failures": summary.failures,
+        "notices": summary.shortfall(record.config.search.trials),
         "baseline": None if summary.baseline is None else summary.baseline.score,
         "best": None
         if best is None
@@ -186,8 +211,30 @@ def _status(record: Any) -> dict[str, Any]:
             "log_loss": best.user_attrs["log_loss"],
             "composition": best.user_attrs["composition"],
         },
+        "tasks": _tasks(record),
         "result": record.result,
     }
+
+
+def _tasks(record: Any) -> dict[str, Any]:
+    """Every task in its own metric, on validation."""
+    from search.study.study import SCORES
+
+    summary = record.summary
+    found: dict[str, Any] = {}
+    sides: dict[str, dict[str, float]] = {"baseline": {}, "best": {}}
+    if summary.baseline is not None:
+        sides["baseline"] = summary.baseline.scores or {"": summary.baseline.score}
+    if summary.best is not None:
+        sides["best"] = summary.best.user_attrs.get(SCORES) or {"": summary.best.value}
+    for goal in summary.objective.goals:
+        values = {side: shown(goal.metric, own[goal.task]) for side, own in sides.items() if own}
+        found[goal.task or record.config.asked] = {
+            "metric": goal.metric,
+            "weight": goal.weight,
+            **values,
+        }
+    return found
 
 
 def compare(
@@ -198,6 +245,7 @@ def compare(
         typer.Option(help="Which questions; test where it is scored."),
     ] = None,
     trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
+    task: Annotated[Optional[str], typer.Option(help="One of several tasks, by label.")] = None,  # noqa: UP045
     examples: Annotated[int, typer.Option(min=0, help="Questions of each kind to show.")] = 5,
     as_json: JsonFlag = False,
 ) -> None:
@@ -210,7 +258,7 @@ def compare(
     from search.report.changes import find_changes, print_changes
     from search.study.record import StudyRecord
 
-    found = find_changes(StudyRecord.read(folder), part, by, trial)
+    found = find_changes(StudyRecord.read(folder), part, by, trial, task)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:

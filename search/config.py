@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -75,6 +75,35 @@ class TaskConfig(Strict):
     limit: Count | None = None
 
 
+class FloorConfig(Strict):
+    """What a task must keep, else a trial is infeasible and cannot win; all that is given holds.
+
+    `worse_by`: the share of the baseline's metric that may be lost: with 0.01 a perplexity of 20
+    may rise to 20.2, an accuracy of 0.8 fall to 0.792. `limit`: the metric itself, at most for
+    a perplexity, at least for all else.
+    """
+
+    worse_by: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] | None = None
+    limit: Annotated[float, BeforeValidator(_no_bool)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> FloorConfig:
+        if self.worse_by is None and self.limit is None:
+            raise ValueError("a floor needs worse_by, limit or both")
+        return self
+
+
+class GoalConfig(TaskConfig):
+    """One of several tasks: how much it counts, and what it must keep.
+
+    `label` is what it is called, by default its name; needed where one name is used twice.
+    """
+
+    label: Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
+    weight: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 1.0
+    floor: FloorConfig | None = None
+
+
 class SplitConfig(Strict):
     """The fraction of examples that the search sees; the rest is the test part.
 
@@ -141,10 +170,16 @@ class ClusterConfig(Strict):
 
 
 class StudyConfig(Strict):
-    """The whole of study.yaml."""
+    """The whole of study.yaml.
+
+    `task` is what is asked, or `tasks` are. `objective` is for several: the weighted mean of their
+    ``scores``, or of their changes ``relative`` to the baseline.
+    """
 
     model: ModelConfig
-    task: TaskConfig
+    task: TaskConfig | None = None
+    tasks: Annotated[list[GoalConfig], Field(min_length=1)] | None = None
+    objective: Literal["scores", "relative"] = "scores"
     split: SplitConfig = SplitConfig()
     space: SpaceConfig = SpaceConfig()
     search: SearchConfig = SearchConfig()
@@ -152,6 +187,35 @@ class StudyConfig(Strict):
     storage: str | None = None
     cluster: ClusterConfig = ClusterConfig()
     tokens_per_batch: Count = 4096
+
+    @property
+    def goals(self) -> dict[str, GoalConfig]:
+        """What is asked, by label; the label of a single `task` is empty."""
+        if self.task is not None:
+            return {"": GoalConfig(**self.task.model_dump())}
+        return {goal.label or goal.name: goal for goal in self.tasks or ()}
+
+    @property
+    def asked(self) -> str:
+        """The names of what is asked, for people."""
+        return ", ".join(label or goal.name for label, goal in self.goals.items())
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> StudyConfig:
+        if (self.task is None) == (self.tasks is None):
+            raise ValueError("say what is asked with task: or, for several, with tasks:")
+        if self.tasks is None:
+            if self.objective != "scores":
+                raise ValueError(
+                    f"objective {self.objective!r} weighs several tasks; leave it out or use tasks:"
+                )
+            return self
+        labels = [goal.label or goal.name for goal in self.tasks]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"tasks holds {twice[0]!r} twice; give each a label of its own")
+        if not any(goal.weight for goal in self.tasks):
+            raise ValueError("every one of tasks has weight 0; give one that is to rise a weight")
+        return self
 
     @model_validator(mode="after")
     def _known_storage(self) -> StudyConfig:
@@ -215,9 +279,15 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
         return absolute(value) if local else value
 
     model = config.model.model_copy(update={"path": present(config.model.path)})
-    task = config.task.model_copy(update={"data": present(config.task.data)})
+    asked: dict[str, Any] = {}
+    if config.task is not None:
+        asked["task"] = config.task.model_copy(update={"data": present(config.task.data)})
+    if config.tasks is not None:
+        asked["tasks"] = [
+            goal.model_copy(update={"data": present(goal.data)}) for goal in config.tasks
+        ]
     factors = config.factors if "://" in config.factors else absolute(config.factors)
-    return config.model_copy(update={"model": model, "task": task, "factors": factors})
+    return config.model_copy(update={"model": model, **asked, "factors": factors})
 
 
 def _sentence(error: ValidationError, data: dict[str, Any]) -> str:
@@ -269,9 +339,16 @@ def _is_branch(part: int | str) -> bool:
 
 
 def _keys_at(path: list[int | str]) -> list[str]:
-    model: Any = StudyConfig
+    model: type[BaseModel] = StudyConfig
     for part in path:
-        model = model.model_fields[part].annotation
-        if not hasattr(model, "model_fields"):
-            return sorted(RhoRange.model_fields)
+        if isinstance(part, str):  # a number is a place in a list
+            model = _model_in(model.model_fields[part].annotation) or model
     return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation names, alone or as one of its parts."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(part) for part in get_args(annotation))
+    return next((model for model in found if model is not None), None)

@@ -9,6 +9,7 @@ from search.config import StudyConfig, TaskConfig
 from search.model import ModelSource
 from search.space import Space
 from search.strategies.registry import check_strategy
+from search.study.goals import Objective
 from search.weights.matrices import Matrix, find_matrices
 from search.weights.refs import MatrixRef
 from tasks.base import Example, Head, Task
@@ -16,7 +17,8 @@ from tasks.datasets import Split
 from tasks.identity import count_duplicates
 from tasks.paper import PaperScoring
 from tasks.registry import check_head, get_task
-from tasks.splits import split_examples
+from tasks.several import Asked, Several
+from tasks.splits import split_tasks
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Plan:
     split: Split
     matrices: tuple[Matrix, ...]
     space: Space
+    objective: Objective
 
     @property
     def max_ranks(self) -> dict[MatrixRef, int]:
@@ -56,6 +59,18 @@ def open_task(config: TaskConfig, head: Head) -> Task:
     return PaperScoring(task, head) if config.scoring == "paper" else task
 
 
+def open_asked(config: StudyConfig, head: Head) -> Task:
+    """What a study asks: its task, or its tasks side by side. Raises InputError."""
+    if config.task is not None:
+        return open_task(config.task, head)
+    return Several(
+        {
+            label: Asked(open_task(goal, head), goal.data, goal.revision)
+            for label, goal in config.goals.items()
+        }
+    )
+
+
 def data_notices(examples: Sequence[Example]) -> list[str]:
     """Sentences on repeated and contradictory examples; empty where there are none."""
     found = count_duplicates(examples)
@@ -74,11 +89,14 @@ def make_plan(config: StudyConfig) -> Plan:
     """Check a configuration against its task, data and model, cheapest first. Raises InputError."""
     check_strategy(config.search.strategy)
     source = config.model.source()
-    task = open_task(config.task, source.head)
-    examples = task.load(config.task.data, config.task.revision)
+    task = open_asked(config, source.head)
+    only = config.task or TaskConfig(name=task.name)
+    examples = task.load(only.data, only.revision)
     for example in examples:
         task.request(example, source.head)  # a question that this head cannot be asked raises here
     chosen = config.split
-    split = split_examples(examples, chosen.validation, chosen.seed, chosen.protocol)
+    split = split_tasks(examples, chosen.validation, chosen.seed, chosen.protocol)
+    objective = Objective.of(config, getattr(task, "metrics", {"": task.metric}))
     matrices = tuple(find_matrices(source.skeleton()))
-    return Plan(config, source, task, split, matrices, Space.build(config.space, matrices))
+    space = Space.build(config.space, matrices)
+    return Plan(config, source, task, split, matrices, space, objective)

@@ -178,7 +178,8 @@ class Example:
     choice or class, None for open answers. `columns`: further data columns, for breakdowns.
     `text_pair`: the second sentence of a classification example, if any. `part`: where the data
     set itself says which examples are for validation and which for test, else empty. `pairs`: what
-    a Weigh asks, where the task has its own prompt for each choice.
+    a Weigh asks, where the task has its own prompt for each choice. `task`: which one asks, where
+    several do (see `tasks.several`), else empty.
     """
 
     id: str
@@ -191,6 +192,7 @@ class Example:
     text_pair: str | None = None
     part: Literal["", "validation", "test"] = ""
     pairs: tuple[tuple[str, str], ...] = ()
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,7 @@ class Outcome:
     `rank`: place of an open answer's first token in the vocabulary, 0 is best. `tokens`: length of
     the right answer. `confidence`: probability of the prediction among labels or choices. `brier`:
     sum over labels or choices of the squared error of their probabilities, 0 to 2 (Brier 1950).
+    `task`: which one asked, where several do, else None.
     """
 
     example_id: str
@@ -218,6 +221,7 @@ class Outcome:
     brier: float | None = None
     weight: float = 1.0
     measures: Mapping[str, float] = field(default_factory=dict)
+    task: str | None = None
 
 
 class Task(Protocol):

@@ -47,10 +47,10 @@ class LmEval:
     example; the score is the first metric of the task that has a value for each example (accuracy
     before accuracy normalised by length), of a whole text its log-likelihood per word. Other
     metrics with a value for each example are kept beside it. Open answers are decoded greedily.
+    `metric` is its name there once the examples are loaded; those of a group joined by a slash.
     """
 
     about = "any task of lm-evaluation-harness by its name; data: a folder of YAML"
-    metric = "score"
     heads: frozenset[Head] = frozenset({"causal"})
 
     def __init__(
@@ -65,6 +65,7 @@ class LmEval:
         self.num_fewshot = num_fewshot
         self.limit = limit
         self.folder = folder
+        self.metric = "score"
         self._docs: dict[tuple[str, str], Any] = {}
 
     def load(self, source: str | None = None, revision: str | None = None) -> list[Example]:
@@ -87,7 +88,27 @@ class LmEval:
         ]
         if not drafts:
             raise InputError(f"{self.name} has no validation or test examples")
+        first = {str(draft.columns["task"]): draft for draft in reversed(drafts)}
+        names = [self._metric(name, draft) for name, draft in first.items()]
+        self.metric = "/".join(sorted(set(names)))
         return identify(drafts)
+
+    def _metric(self, name: str, example: Example) -> str:
+        """The metric that scores a task: that of its first example with a made-up reply."""
+        leaf = self._leaves[name]
+        doc = self._doc(name, str(example.columns["split"]), example)
+        kind = example.columns["kind"]
+        try:
+            if kind == "loglikelihood_rolling":
+                found = leaf.process_results(doc, (-1.0,))
+                return "word_perplexity" if WHOLE[0] in found else "byte_perplexity"
+            if kind == "generate_until":
+                return next(iter(_numbers(leaf, leaf.process_results(doc, [""]))))
+            replies = [(-1.0, False)] * len(example.pairs)
+            return next(iter(_numbers(leaf, leaf.process_results(doc, replies))), "acc")
+        except Exception as error:  # a rule of the task's own, which may refuse what is made up
+            log.info("the metric of %s is not known before it is asked: %r", name, error)
+            return "score"
 
     def request(self, example: Example, head: Head) -> Request:
         """Return what the harness would ask."""

@@ -13,7 +13,17 @@ from tasks.calibration import further_scores
 from tasks.comparison import Comparison, compare
 from tasks.errors import InputError, nearest
 
-__all__ = ["Comparison", "Scores", "breakdown", "compare", "mean", "mean_score", "summarise"]
+__all__ = [
+    "Comparison",
+    "Scores",
+    "breakdown",
+    "by_task",
+    "compare",
+    "mean",
+    "mean_log_loss",
+    "mean_score",
+    "summarise",
+]
 
 TAKEOVER = 0.95
 """Share of one prediction above which a score says more about the answer than about the model."""
@@ -59,6 +69,19 @@ def mean_score(outcomes: Collection[Outcome]) -> float:
     return mean((o.score for o in outcomes), [o.weight for o in outcomes])
 
 
+def by_task(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    """Outcomes apart by task, the label empty where there is one task."""
+    parts: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        parts[outcome.task or ""].append(outcome)
+    return parts
+
+
+def mean_log_loss(outcomes: Sequence[Outcome]) -> float:
+    """Minus the weighted mean log-probability of the right answers, in nats."""
+    return -mean((o.log_probability for o in outcomes), [o.weight for o in outcomes])
+
+
 def summarise(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> Scores:
     """Summarise `outcomes` of `examples`, which are matched by id and may come in any order.
 
@@ -69,7 +92,6 @@ def summarise(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> Score
     by_id = {example.id: example for example in examples}
     asked = [by_id[outcome.example_id] for outcome in outcomes]
     scores = [outcome.score for outcome in outcomes]
-    weights = [outcome.weight for outcome in outcomes]
     answers = Counter(_answer(example) for example in asked)
     binary = all(score in (0.0, 1.0) for score in scores)
     said = Counter(outcome.prediction for outcome in outcomes if outcome.prediction is not None)
@@ -77,7 +99,7 @@ def summarise(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> Score
     return Scores(
         n=len(outcomes),
         score=mean_score(outcomes),
-        log_loss=-mean((outcome.log_probability for outcome in outcomes), weights),
+        log_loss=mean_log_loss(outcomes),
         balanced_accuracy=_balanced(asked, scores),
         majority_baseline=max(answers.values()) / len(outcomes) if binary else None,
         top_prediction=prediction,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -35,6 +36,45 @@ def split_examples(
         case "auto" if {example.part for example in examples} == {"validation", "test"}:
             return _own(examples)
     return split_by_group(examples, validation, seed)
+
+
+def split_tasks(
+    examples: Sequence[Example],
+    validation: float = 0.2,
+    seed: int = 0,
+    protocol: Protocol = "auto",
+) -> Split:
+    """Split the examples of each task by itself, so that either part has some of each.
+
+    Groups that are in one task's test and in another's validation (two questions about one text)
+    are left out of validation. Raises InputError when a side of a task would be empty.
+    """
+    tasks: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        tasks[example.task].append(example)
+    splits = {
+        task: split_examples(found, validation, seed, protocol) for task, found in tasks.items()
+    }
+    test = [example for split in splits.values() for example in split.test]
+    if len(splits) == 1 or protocol == "paper":
+        return Split([example for split in splits.values() for example in split.validation], test)
+    held_out = {example.group for example in test}
+    kept: list[Example] = []
+    for task, split in splits.items():
+        apart = [example for example in split.validation if example.group not in held_out]
+        if not apart:
+            raise InputError(
+                f"every validation example of task {task!r} shares its group with a test example "
+                "of another task; use another split.seed"
+            )
+        if left_out := len(split.validation) - len(apart):
+            log.warning(
+                "%d of %d validation examples of task %s have their group in the test part of "
+                "another task and are left out",
+                *(left_out, len(split.validation), task),
+            )
+        kept += apart
+    return Split(kept, test)
 
 
 def _first(examples: Sequence[Example], validation: float) -> Split:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from search.study.goals import Goal, Objective
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.weights.edit import Editor
 from tasks.base import Example, Outcome, Predictor, Task
-from tasks.scoring import mean, mean_score
+from tasks.scoring import by_task, mean_log_loss, mean_score
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After `step` chunks: the mean score so far, and the evaluation when it is whole."""
+    """After `step` chunks: the value so far, and the evaluation when it is whole."""
 
     step: int
     score: float
@@ -30,7 +32,8 @@ class Bench:
 
     `parts` are the examples of validation and test, `chunks` the number of pieces that validation
     is reported in. Every job sees the same examples in the same order: chunks are drawn once, by a
-    hash of the example's id, so each is a fair sample. Requests are tokenised once and kept.
+    hash of the example's id, so each is a fair sample, of every task where there are several.
+    Requests are tokenised once and kept. `objective` says what becomes of the tasks' scores.
     """
 
     def __init__(
@@ -42,14 +45,16 @@ class Bench:
         *,
         study_id: str = "",
         chunks: int = 1,
+        objective: Objective | None = None,
     ) -> None:
-        """Nothing is tokenised yet."""
+        """Nothing is tokenised yet. Without an `objective` it is the mean score of one task."""
         self.editor = editor
         self._study_id = study_id
         self._predictor = predictor
         self._task = task
         self._parts = {name: tuple(examples) for name, examples in parts.items()}
         self._chunks = {"validation": chunks}
+        self._objective = objective or Objective((Goal("", task.metric),))
         self._prepared: dict[str, list[tuple[list[Example], Any]]] = {}
 
     def run(self, job: Job) -> Generator[Progress, None, None]:
@@ -69,7 +74,7 @@ class Bench:
                 mark = time.perf_counter()
                 for example, reply in zip(examples, replies, strict=True):
                     outcomes[example.id] = self._task.outcome(example, reply)
-                score = mean_score(outcomes.values())
+                score = self._value(job, _scores(outcomes.values()))
                 seconds["score"] += time.perf_counter() - mark
                 if step < len(chunks):
                     yield Progress(step, score, None)
@@ -91,7 +96,7 @@ class Bench:
         self, job: Job, outcomes: Mapping[str, Outcome], score: float, seconds: dict[str, float]
     ) -> Evaluation:
         in_order = tuple(outcomes[example.id] for example in self._parts[job.part])
-        log_loss = -mean((o.log_probability for o in in_order), [o.weight for o in in_order])
+        losses = {task: mean_log_loss(found) for task, found in by_task(in_order).items()}
         rounded = {name: round(value, 6) for name, value in seconds.items()}
         return Evaluation(
             name=job.name,
@@ -100,26 +105,45 @@ class Bench:
             effect=job.effect,
             part=job.part,
             score=score,
-            log_loss=log_loss,
+            log_loss=self._objective.mean(losses),
             seconds=rounded,
             outcomes=in_order,
             truncated=sum(
                 getattr(prepared, "truncated", 0) for _, prepared in self._prepared[job.part]
             ),
+            scores={} if self._objective.single else _scores(in_order),
         )
+
+    def _value(self, job: Job, scores: Mapping[str, float]) -> float:
+        return self._objective.value(scores, job.baseline)
 
     def _prepare(self, part: str) -> list[tuple[list[Example], Any]]:
         if part not in self._prepared:
-            shuffled = sorted(self._parts[part], key=_shuffle_key)
-            count = min(self._chunks.get(part, 1), len(shuffled))
-            bounds = [len(shuffled) * i // count for i in range(count + 1)]
-            pieces = [shuffled[a:b] for a, b in pairwise(bounds)]
+            pieces = _pieces(self._parts[part], self._chunks.get(part, 1))
             head = self._predictor.head
             self._prepared[part] = [
                 (piece, self._predictor.prepare([self._task.request(x, head) for x in piece]))
                 for piece in pieces
             ]
         return self._prepared[part]
+
+
+def _pieces(examples: Sequence[Example], count: int) -> list[list[Example]]:
+    """`count` fair samples, fewer where there are not as many examples, every task in the first."""
+    tasks: dict[str, list[Example]] = defaultdict(list)
+    for example in sorted(examples, key=_shuffle_key):
+        tasks[example.task].append(example)
+    count = min(count, max(map(len, tasks.values()), default=0))
+    pieces: list[list[Example]] = [[] for _ in range(count)]
+    for found in tasks.values():
+        bounds = [-(-len(found) * i // count) for i in range(count + 1)]
+        for piece, (a, b) in zip(pieces, pairwise(bounds), strict=True):
+            piece.extend(found[a:b])
+    return pieces
+
+
+def _scores(outcomes: Iterable[Outcome]) -> dict[str, float]:
+    return {task: mean_score(found) for task, found in by_task(outcomes).items()}
 
 
 def _shuffle_key(example: Example) -> bytes:

@@ -21,10 +21,10 @@ from search.evaluation.generation import (
 from search.evaluation.prepared import (
     SCORED_CELLS,
     Prepared,
-    answers_of,
     assemble,
     flatten,
     is_ranked,
+    owners,
     prepare_batches,
 )
 from search.evaluation.token_scorer import TokenScorer
@@ -64,21 +64,19 @@ class CausalPredictor:
         if self.chat:
             requests = [self.chat.wrap(request) for request in requests]
         questions = flatten(requests, self.head, (Complete, Choose, Weigh, Generate, TokenNll))
-        texts = [
-            request if isinstance(request, TokenNll) else None
-            for request in requests
-            for _ in range(answers_of(request))
-        ]
         rows: list[TokenRow] = []
         answers = []
-        slot = truncated = 0
-        for text, (prompt, answer) in zip(texts, self.encoder.split(questions), strict=True):
-            if text is None:
+        truncated: set[int] = set()
+        slot = 0
+        encoded = self.encoder.split(questions)
+        for place, (prompt, answer) in zip(owners(requests), encoded, strict=True):
+            request = requests[place]
+            if isinstance(request, TokenNll):
+                rows += self._windows(request, answer, slot)
+            else:
                 row, cut = self._row(prompt, answer, slot)
                 rows.append(row)
-                truncated += cut
-            else:
-                rows += self._windows(text, answer, slot)
+                truncated |= {place} if cut else set()
             answers.append(answer)
             slot += len(answer)
         prompts, cut_prompts = self._prompts(requests)
@@ -86,7 +84,7 @@ class CausalPredictor:
             requests,
             merge_prefixes(rows),
             answers,
-            truncated + cut_prompts,
+            len(truncated | cut_prompts),
             self.scorer,
             self.tokens_per_batch,
             self.tokenizer.unk_token_id,
@@ -150,20 +148,20 @@ class CausalPredictor:
             done = end
         return rows
 
-    def _prompts(self, requests: Sequence[Request]) -> tuple[tuple[PromptBatch, ...], int]:
-        """What is to be generated, as batches, and how many prompts were cut."""
+    def _prompts(self, requests: Sequence[Request]) -> tuple[tuple[PromptBatch, ...], set[int]]:
+        """What is to be generated, as batches, and the requests whose prompts were cut."""
         asked = [(n, r) for n, r in enumerate(requests) if isinstance(r, Generate)]
         # A space at the end belongs to the next word, here as where answers are scored.
         encoded = self.encoder.plain([request.prompt.rstrip(" ") for _, request in asked])
         prompts = []
-        truncated = 0
+        truncated: set[int] = set()
         for (place, request), ids in zip(asked, encoded, strict=True):
             room = request.max_new_tokens - 1
             context, cut = self._context(ids, room, "a continuation", request.max_new_tokens)
             prompts.append(
                 Prompt(context, request.max_new_tokens, request.stop, request.enough, (place,))
             )
-            truncated += cut and not request.answer
+            truncated |= {place} if cut else set()
         scorer = self.scorer
         rows = max(1, SCORED_CELLS // scorer.vocabulary)
         budget = Budget.of(self.tokens_per_batch, rows, scorer.device)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from search.composition import Composition
 from search.config import SplitConfig, TaskConfig
 from search.evaluation.setup import open_bench
-from search.model import HeadChoice, ModelSource, own_device
+from search.model import ModelSource, own_device
 from search.plan import data_notices, open_task
 from search.report.text import print_scores, truncation_notices, warning
 from search.study.jobs import Job
@@ -50,7 +50,7 @@ class Direct:
         print_scores(console, rows, self.metric)
         for name, scores in self.scores.items():
             if scores.degenerate:
-                console.print(warning(name, scores), style="yellow", highlight=False)
+                console.print(warning(name, scores, self.part), style="yellow", highlight=False)
         if (found := self.comparison) is not None:
             console.print(
                 f"difference {shown_change(self.metric, found.difference)}, 95 % interval "
@@ -62,8 +62,7 @@ class Direct:
 
 def evaluate_compositions(
     *,
-    model: str,
-    head: HeadChoice,
+    source: ModelSource,
     task: TaskConfig,
     part: Literal["all", "validation", "test"],
     split: SplitConfig,
@@ -77,7 +76,6 @@ def evaluate_compositions(
     and ``--rate``, instead. Raises InputError.
     """
     check_interventions(interventions)
-    source = ModelSource(model, head_choice=head)
     composition = Composition()
     if interventions or triple:
         matrices = find_matrices(source.skeleton())

@@ -7,7 +7,7 @@ from typing import Any
 
 from search.evaluation.batching import Scored, TokenRow, merge_equal
 from search.evaluation.encoding import Encoder, Ids, max_tokens
-from search.evaluation.prepared import Prepared, assemble, flatten, prepare_batches
+from search.evaluation.prepared import Prepared, assemble, flatten, owners, prepare_batches
 from search.evaluation.token_scorer import TokenScorer
 from tasks.base import MASK, Head, Reply, Request
 from tasks.errors import InputError
@@ -43,17 +43,20 @@ class MaskedPredictor:
             ]
         )
         rows: list[TokenRow] = []
-        truncated = slot = 0
-        for (prompt, _), body, answer in zip(questions, prompts, answers, strict=True):
+        truncated: set[int] = set()
+        slot = 0
+        for place, (prompt, _), body, answer in zip(
+            owners(requests), questions, prompts, answers, strict=True
+        ):
             found, cut = self._rows(prompt, body, answer, slot)
             rows += found
-            truncated += cut
+            truncated |= {place} if cut else set()
             slot += len(answer)
         return prepare_batches(
             requests,
             merge_equal(rows),
             answers,
-            truncated,
+            len(truncated),
             self.scorer,
             self.tokens_per_batch,
             self.tokenizer.unk_token_id,

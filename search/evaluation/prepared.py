@@ -39,7 +39,7 @@ class Prepared:
     """Requests as batches; made once, answered by any number of trials.
 
     `spans`: per request the slots of its answer or text, or of each choice or pair. `slots`:
-    results in all. `truncated`: answers whose prompt was cut to the model's length. `unknown`:
+    results in all. `truncated`: requests whose prompt was cut to the model's length. `unknown`:
     answers that the tokenizer can only write with its token for unknown words. `prompts`: what is
     to be continued; requests that ask the same share a place in it.
     """
@@ -150,6 +150,11 @@ def answers_of(request: Request) -> int:
         case Generate(_, _, answer):
             return int(bool(answer))
     return 1
+
+
+def owners(requests: Sequence[Request]) -> list[int]:
+    """The place of its request for each flattened answer."""
+    return [n for n, request in enumerate(requests) for _ in range(answers_of(request))]
 
 
 def is_ranked(prepared: Prepared) -> bool:

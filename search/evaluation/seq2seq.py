@@ -19,7 +19,15 @@ from search.evaluation.generation import (
     keep_rows,
     pack_prompts,
 )
-from search.evaluation.prepared import SCORED_CELLS, Prepared, assemble, finish, flatten, is_ranked
+from search.evaluation.prepared import (
+    SCORED_CELLS,
+    Prepared,
+    assemble,
+    finish,
+    flatten,
+    is_ranked,
+    owners,
+)
 from search.evaluation.token_scorer import TokenScorer
 from tasks.base import Choose, Complete, Generate, Head, Reply, Request, Weigh
 from tasks.errors import InputError
@@ -122,7 +130,9 @@ class Seq2SeqPredictor:
         targets = self.encoder.plain([answer.lstrip(" ") for _, answer in questions])
         answers = [target + self.encoder.suffix for target in targets]
         sources = self.encoder.plain([p for p, _ in questions] + [r.prompt for _, r in asked])
-        opened, truncated = self._sources(sources)
+        opened, cut = self._sources(sources)
+        places = owners(requests) + [place for place, _ in asked]
+        truncated = len({place for place, lost in zip(places, cut, strict=True) if lost})
         batches = self._pairs(opened[: len(questions)], answers, questions)
         prompts = [
             self._prompt(place, request, source)
@@ -148,8 +158,8 @@ class Seq2SeqPredictor:
     def _scored_rows(self) -> int:
         return max(1, SCORED_CELLS // self.scorer.vocabulary)
 
-    def _sources(self, bodies: Sequence[Ids]) -> tuple[list[Ids], int]:
-        """Sources with their special tokens, and how many lost their right end."""
+    def _sources(self, bodies: Sequence[Ids]) -> tuple[list[Ids], list[bool]]:
+        """Sources with their special tokens, and whether each lost its right end."""
         prefix, suffix = self.encoder.prefix, self.encoder.suffix
         room = None
         if self.limit_tokens is not None:
@@ -157,7 +167,7 @@ class Seq2SeqPredictor:
         opened = [prefix + body[:room] + suffix for body in bodies]
         if not all(opened):
             raise InputError("a prompt has no tokens in the model's vocabulary; write one")
-        return opened, sum(room is not None and len(body) > room for body in set(bodies))
+        return opened, [room is not None and len(body) > room for body in bodies]
 
     def _pairs(
         self, sources: Sequence[Ids], answers: Sequence[Ids], questions: Sequence[tuple[str, str]]

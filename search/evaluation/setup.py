@@ -10,6 +10,7 @@ import torch
 from search.evaluation.bench import Bench
 from search.evaluation.predictor import make_predictor
 from search.model import ModelSource
+from search.study.goals import Objective
 from search.weights.edit import Editor
 from search.weights.matrices import find_matrices
 from search.weights.remote import open_factors
@@ -24,6 +25,7 @@ def open_bench(
     *,
     study_id: str = "",
     chunks: int = 1,
+    objective: Objective | None = None,
     tokens_per_batch: int = 4096,
     device: str | torch.device = "cpu",
 ) -> Bench:
@@ -37,4 +39,12 @@ def open_bench(
         tokens_per_batch=tokens_per_batch,
         chat=source.chat_template,
     )
-    return Bench(editor, predictor, task, parts, study_id=study_id, chunks=chunks)
+    return Bench(
+        editor,
+        predictor,
+        task,
+        parts,
+        study_id=study_id,
+        chunks=chunks,
+        objective=objective,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from optuna.trial import FrozenTrial
 
 from search.composition import Composition
 from search.export.verify import Verdict
-from search.study.jobs import BASELINE, trial_name
+from search.report.text import floor_sentence
+from search.study.goals import FloorCheck
+from search.study.jobs import trial_name
 from search.study.outcomes import read_outcomes
 from search.study.record import StudyRecord
+from search.study.study import SCORES
 from tasks.comparison import compare
-from tasks.registry import get_task
+from tasks.metrics import shown, shown_change, shown_interval
+from tasks.scoring import by_task
 
 _PIPELINES = {
     "causal": "text-generation",
@@ -125,7 +130,7 @@ _LIMITS = (
 
 def _metadata(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
     path = record.config.model.path
-    task = record.config.task.name
+    kind = _PIPELINES.get(contents.head, "other")
     data = ModelCardData(
         library_name="peft" if contents.format == "lora" else "transformers",
         tags=["laser", "low-rank", "laser-search", contents.format],
@@ -134,63 +139,103 @@ def _metadata(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> st
         model_name=f"{Path(path).name}-laser",
         eval_results=[
             EvalResult(
-                task_type=_PIPELINES.get(contents.head, "other"),
-                dataset_type=task,
-                dataset_name=f"{task} ({part})",
-                metric_type=get_task(task).metric,
-                metric_value=round(value, 6),
+                task_type=kind,
+                dataset_type=record.config.asked,
+                dataset_name=f"{record.config.asked} ({row.part})",
+                metric_type=row.metric,
+                metric_name=row.name,
+                metric_value=round(shown(row.metric, row.after), 6),
             )
-            for part, value in _scores(record, trial)
+            for row in _rows(record, trial)
+            if row.after is not None
         ],
     )
     return data.to_yaml()
-
-
-def _scores(record: StudyRecord, trial: FrozenTrial) -> list[tuple[str, float]]:
-    found = [("validation", float(trial.values[0]))]
-    result = record.result
-    if result is not None and result["trial"] == trial.number:
-        found.append(("test", float(result["comparisons"]["test"]["winner"])))
-    return found
 
 
 def _protocol(record: StudyRecord, trial: FrozenTrial) -> str:
     config, summary = record.config, record.summary
     split = config.split
     return (
-        f"Task `{config.task.name}` ({config.task.scoring} scoring); validation is "
-        f"{split.validation:g} of the examples (protocol {split.protocol}, seed {split.seed}), the "
-        f"rest is test. Trial {trial.number} of a study that evaluated {summary.finished} "
-        f"compositions on validation with strategy {config.search.strategy}, seed "
-        f"{config.search.seed}."
+        f"Asked: {config.asked}; validation is {split.validation:g} of the examples (protocol "
+        f"{split.protocol}, seed {split.seed}), the rest is test. Trial {trial.number} of a study "
+        f"that evaluated {summary.finished} compositions on validation with strategy "
+        f"{config.search.strategy}, seed {config.search.seed}."
     )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One metric on one part: scores of baseline and trial, and their comparison, if any."""
+
+    name: str
+    metric: str
+    part: str
+    before: float | None
+    after: float | None
+    comparison: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        """A row of the table of results."""
+        cells = (
+            "" if x is None else f"{shown(self.metric, x):.4f}" for x in (self.before, self.after)
+        )
+        change = p_value = ""
+        if (found := self.comparison) is not None:
+            change = (
+                f"{shown_change(self.metric, found['difference'])}, "
+                f"{shown_interval(self.metric, found['low'], found['high'])}"
+            )
+            p_value = f"{found['p_value']:.2g} ({found['test']})"
+        return f"| {self.name} | {self.part} | {' | '.join(cells)} | {change} | {p_value} |"
+
+
+def _rows(record: StudyRecord, trial: FrozenTrial) -> list[_Row]:
+    """The objective and, where there are several, every task, on each part that was scored."""
+    objective, result = record.summary.objective, record.result
+    names = [("", objective.metric, objective.metric)]
+    if not objective.single:
+        names += [(g.task, f"{g.task} ({g.metric})", g.metric) for g in objective.goals]
+    rows = []
+    for task, name, metric in names:
+        if result is not None and result["trial"] == trial.number:
+            for part, found in (result["tasks"][task] if task else result)["comparisons"].items():
+                rows.append(_Row(name, metric, part, found["baseline"], found["winner"], found))
+        else:  # test was scored for another trial, or not yet
+            rows.append(_validation(record, trial, task, name, metric))
+    return rows
+
+
+def _validation(record: StudyRecord, trial: FrozenTrial, task: str, name: str, metric: str) -> _Row:
+    """Scores of baseline and trial on validation: the value, or one of several tasks'."""
+    baseline = record.summary.baseline
+    before = None if baseline is None else baseline.score
+    after = trial.value
+    if task:
+        before = None if baseline is None else baseline.scores.get(task)
+        after = trial.user_attrs.get(SCORES, {}).get(task)
+    elif not record.summary.objective.single:
+        return _Row(name, metric, "validation", before, after)
+    study_id, effect = record.identity.study_id, trial.user_attrs["effect"]
+    found = read_outcomes(record.folder, trial_name(trial.number), study_id, effect)
+    if found is None or baseline is None:
+        return _Row(name, metric, "validation", before, after)
+    pair = [by_task(one.outcomes).get(task, []) for one in (baseline, found)]
+    comparison = asdict(compare(pair[0], pair[1]))
+    return _Row(name, metric, "validation", before, after, comparison)
 
 
 def _results(record: StudyRecord, trial: FrozenTrial) -> str:
     lines = [
-        "| part | examples | baseline | this model | difference, 95 % interval | p |",
+        "| metric | part | baseline | this model | change, 95 % interval | p |",
         "|---|---|---|---|---|---|",
+        *map(str, _rows(record, trial)),
     ]
-    for part, found in _comparisons(record, trial).items():
-        lines.append(
-            f"| {part} | {found['n']} | {found['baseline']:.4f} | {found['winner']:.4f} | "
-            f"{found['difference']:+.4f}, {found['low']:+.4f} to {found['high']:+.4f} | "
-            f"{found['p_value']:.2g} ({found['test']}) |"
-        )
-    return "\n".join(lines)
-
-
-def _comparisons(record: StudyRecord, trial: FrozenTrial) -> dict[str, dict[str, Any]]:
-    """Paired comparisons by part: those of the verdict for the winner, else of validation."""
     result = record.result
     if result is not None and result["trial"] == trial.number:
-        return {part: dict(found) for part, found in result["comparisons"].items()}
-    study_id, effect = record.identity.study_id, trial.user_attrs["effect"]
-    before = read_outcomes(record.folder, BASELINE, study_id, "")
-    after = read_outcomes(record.folder, trial_name(trial.number), study_id, effect)
-    if before is None or after is None:
-        return {}
-    return {"validation": asdict(compare(before.outcomes, after.outcomes))}
+        floors = result.get("floors", {}).get("test", [])
+        lines += [f"\nIt {floor_sentence(FloorCheck(**check))}." for check in floors]
+    return "\n".join(lines)
 
 
 def _verified(verdict: Verdict | None) -> str:

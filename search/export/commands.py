@@ -101,6 +101,7 @@ def heal(
     learning_rate: Annotated[float, typer.Option(min=0)] = 1e-4,
     batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the order and the adapter.")] = 0,
+    task: Annotated[str, typer.Option(help="Of a study of several: which the data is for.")] = "",
     apart: Annotated[
         bool, typer.Option("--apart", help="Keep adapter or thin layers; else one dense model.")
     ] = False,
@@ -116,7 +117,7 @@ def heal(
     from search.study.record import StudyRecord
 
     record = StudyRecord.read(folder)
-    recipe = Recipe(steps, method, rank, learning_rate, batch, seed, not apart)
+    recipe = Recipe(steps, method, rank, learning_rate, batch, seed, not apart, task)
     chosen = choose_trial(record, trial)
     found, verdict = train_after_cut(record, chosen, train, recipe, out, overwrite=overwrite)
     for part in found.comparisons:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ from search.export.training import Collator, training_rows
 from search.export.verify import ADAPTER, CUT, Verdict, verify_afresh
 from search.model import own_device
 from search.plan import Plan as StudyPlan
+from search.plan import open_task
 from search.study.outcomes import Evaluation, outcome_bytes
 from search.study.record import StudyRecord
 from search.weights.edit import Editor
@@ -41,6 +42,7 @@ from search.weights.remote import open_factors
 from tasks.base import Example
 from tasks.comparison import Comparison, compare
 from tasks.errors import InputError
+from tasks.scoring import by_task, mean_score
 
 REPORT = "healing.json"
 
@@ -51,6 +53,7 @@ class Recipe:
 
     `method` ``factors`` trains the thin layers themselves, ``lora`` an adapter of rank `rank` on
     every linear layer. `merged`: saved as one plain dense model, else with layers or adapter apart.
+    `task`: the label of the task that the training data is of, where the study asks several.
     """
 
     steps: int
@@ -60,6 +63,7 @@ class Recipe:
     batch: int = 16
     seed: int = 0
     merged: bool = True
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def heal(
     require_peft()
     base = open_base(record)
     scorer = Scorer(record, trial.user_attrs["effect"])
-    examples, left_out = training_examples(scorer.plan, train)
+    examples, left_out = training_examples(scorer.plan, train, recipe.task)
     composition = Composition.parse(trial.user_attrs["composition"].split())
     needed = dense_bytes(base, base.place(composition))
     keep = (base.reader.folder, record.folder)
@@ -140,17 +144,25 @@ class _Course:
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
-        """Scores by side and part."""
+        """Mean scores by side and part and, of several tasks, by task."""
         return {
-            side: {part: one.score for part, one in found.items()}
+            side: {
+                f"{part} {task}".strip(): mean_score(outcomes)
+                for part, one in found.items()
+                for task, outcomes in by_task(one.outcomes).items()
+            }
             for side, found in self.sides.items()
         }
 
     @property
     def comparisons(self) -> dict[str, Comparison]:
-        """The cut model against the healed one, by part."""
-        cut, healed = self.sides["cut"], self.sides["healed"]
-        return {part: compare(cut[part].outcomes, healed[part].outcomes) for part in cut}
+        """The cut model against the healed one, by part and, of several tasks, by task."""
+        found = {}
+        for part, cut in self.sides["cut"].items():
+            after = by_task(self.sides["healed"][part].outcomes)
+            for task, before in by_task(cut.outcomes).items():
+                found[f"{part} {task}".strip()] = compare(before, after[task])
+        return found
 
 
 def _treat(patient: _Patient, base: Base, scorer: Scorer, examples: Sequence[Example]) -> _Course:
@@ -158,6 +170,7 @@ def _treat(patient: _Patient, base: Base, scorer: Scorer, examples: Sequence[Exa
     whole = base.source.load(own_device())
     sides: dict[str, dict[str, Evaluation]] = {}
     sides["base"] = {part: scorer.score(whole, part) for part in scorer.parts}
+    scorer.baselines = {part: found.scores for part, found in sides["base"].items()}
     size = _count(whole)
     del whole
     sides["cut"] = {part: scorer.score(patient.model, part) for part in scorer.parts}
@@ -194,15 +207,21 @@ def _facts(record: StudyRecord, found: Healing) -> dict[str, Any]:
     }
 
 
-def training_examples(plan: StudyPlan, train: str) -> tuple[list[Example], int]:
+def training_examples(plan: StudyPlan, train: str, task: str = "") -> tuple[list[Example], int]:
     """The examples in `train` that the study does not ask, and how many were left out.
 
-    Raises InputError if none is left.
+    `task`: the label of the one that they are of, where the study asks several. Raises InputError
+    if there is no such task or no example is left.
     """
-    asked = [*plan.split.validation, *plan.split.test]
-    known = {(x.prompt, x.text_pair) for x in asked}
-    found = plan.task.load(train, None)
-    kept = [x for x in found if (x.prompt, x.text_pair) not in known]
+    goals = plan.config.goals
+    if task not in goals:
+        raise InputError(
+            f"task {task!r} is not one that the study asks; say with --task which of "
+            f"{', '.join(goals)} the training data is for"
+        )
+    known = {(x.prompt, x.text_pair) for x in [*plan.split.validation, *plan.split.test]}
+    found = open_task(goals[task], plan.source.head).load(train, None)
+    kept = [replace(x, task=task) for x in found if (x.prompt, x.text_pair) not in known]
     if not kept:
         raise InputError(
             f"{train} has no example that the study does not ask on validation or test; "

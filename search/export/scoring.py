@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.composition import Composition
@@ -20,6 +20,7 @@ from search.weights.factors import FactorCache
 class Scorer:
     """Asks models the questions of a study: same parts, batches and rules. `plan` is the study's.
 
+    `baselines`: the unedited model's scores by part and task, for objectives relative to them.
     Evaluations carry the study's id and `effect`, so that they can be stored and read as its own.
     """
 
@@ -28,6 +29,10 @@ class Scorer:
     def __init__(self, record: StudyRecord, effect: str) -> None:
         self.plan: Plan = make_plan(record.config)
         self._record, self._effect = record, effect
+        baseline = record.summary.baseline
+        self.baselines: dict[str, Mapping[str, float]] = {}
+        if baseline is not None:
+            self.baselines["validation"] = baseline.scores
 
     def score(self, model: Any, part: Part = "validation", tokenizer: Any = None) -> Evaluation:
         """Evaluate `model` on a part; it is left in evaluation mode, as it is.
@@ -51,5 +56,8 @@ class Scorer:
                 {"validation": split.validation, "test": split.test},
                 study_id=self._record.identity.study_id,
                 chunks=config.search.chunks,
+                objective=self.plan.objective,
             )
-            return bench.evaluate(Job("export", Composition(), self._effect, part))
+            before = self.baselines.get(part)
+            job = Job("export", Composition(), self._effect, part, baseline=before)
+            return bench.evaluate(job)

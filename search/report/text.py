@@ -2,38 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from search.study.goals import FloorCheck, Objective
 from search.study.verdict import Verdict
 from tasks.comparison import Comparison
-from tasks.metrics import PERPLEXITY, shown, shown_change, shown_interval
+from tasks.metrics import is_perplexity, shown, shown_change, shown_interval
 from tasks.scoring import Scores
 
 MAX_QUOTED = 24
 """Characters of a prediction that are shown: a summary would leave its table no room."""
 
 
-def print_verdict(console: Console, verdict: Verdict, metric: str) -> None:
+def print_verdict(console: Console, verdict: Verdict, objective: Objective) -> None:
     """Print what was found and how far it can be trusted."""
+    metric = verdict.metric
     console.print()
     console.print(sentence(verdict, metric), soft_wrap=True, highlight=False, markup=False)
-    rows = [
-        (part, side, parts[part])
-        for part in ("validation", "test")
-        for side, parts in verdict.scores.items()
-    ]
-    print_scores(console, rows, metric)
-    for side, parts in verdict.scores.items():
-        if parts["test"].degenerate:
-            console.print(warning(side, parts["test"]), style="yellow", highlight=False)
+    if verdict.tasks:
+        console.print(_tasks(verdict, objective))
+    else:
+        print_scores(console, _rows(verdict.scores), metric)
+        _print_warnings(console, verdict.scores)
     for part, truncated in verdict.truncated.items():
         for notice in truncation_notices(part, truncated):
             console.print(f"Note: {notice}", style="yellow", highlight=False)
     for column, values in verdict.columns.items():
         console.print(_column(column, values, metric))
+    for label, task in verdict.tasks.items():
+        console.print(f"\n{label} (weight {task.weight:g})", highlight=False, markup=False)
+        print_scores(console, _rows(task.scores), task.metric)
+        _print_warnings(console, task.scores)
+        for column, values in task.columns.items():
+            console.print(_column(column, values, task.metric))
+    _print_floors(console, verdict)
+
+
+def _rows(scores: dict[str, dict[str, Scores]]) -> list[tuple[str, str, Scores]]:
+    return [
+        (part, side, parts[part])
+        for part in ("validation", "test")
+        for side, parts in scores.items()
+    ]
+
+
+def _print_warnings(console: Console, scores: dict[str, dict[str, Scores]]) -> None:
+    for side, parts in scores.items():
+        if parts["test"].degenerate:
+            console.print(warning(side, parts["test"]), style="yellow", highlight=False)
+
+
+def _tasks(verdict: Verdict, objective: Objective) -> Table:
+    """Objective and tasks on test, before and after."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("test", no_wrap=True)
+    for name in ("weight", "baseline", "winner", "change", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = [(objective.metric, "", verdict.scores, verdict.comparisons, objective.metric)]
+    for label, task in verdict.tasks.items():
+        name = label if task.metric in label else f"{label} ({task.metric})"
+        rows.append((name, f"{task.weight:g}", task.scores, task.comparisons, task.metric))
+    for name, weight, scores, comparisons, metric in rows:
+        cells = [f"{shown(metric, scores['baseline']['test'].score):.4f}"]
+        if comparisons:
+            found = comparisons["test"]
+            cells.append(f"{shown(metric, found.winner):.4f}")
+            cells.append(shown_change(metric, found.difference))
+            cells.append(shown_interval(metric, found.low, found.high))
+        table.add_row(escape(name), weight, *cells)
+    return table
+
+
+def _print_floors(console: Console, verdict: Verdict) -> None:
+    """Print how many trials broke a floor, and each floor on test again."""
+    if not verdict.floors:
+        return
+    console.print(
+        f"\n{verdict.infeasible} trials broke a floor on validation and could not win.",
+        highlight=False,
+    )
+    for check in verdict.floors["test"]:
+        console.print(floor_sentence(check), style="" if check.kept else "yellow", highlight=False)
+
+
+def floor_sentence(check: FloorCheck, part: str = "test") -> str:
+    """One floor on one part."""
+    limit = "at most" if is_perplexity(check.metric) else "at least"
+    how = "keeps" if check.kept else "Warning: BREAKS"
+    return (
+        f"{how} the floor of {check.task} on {part}: {check.metric} {check.score:.4f}, "
+        f"{limit} {check.bound:.4f} allowed ({check.key})"
+    )
+
+
+def result_lines(result: Mapping[str, Any], objective: Objective) -> list[str]:
+    """What a result.json says of test: the value, every task of several, every floor."""
+    rows = [("test", objective.metric, result["comparisons"]["test"])]
+    for label, task in result.get("tasks", {}).items():
+        rows.append((f"  {label} ({task['metric']})", task["metric"], task["comparisons"]["test"]))
+    lines = [
+        f"{name}: {shown(metric, test['baseline']):.4f} to {shown(metric, test['winner']):.4f} "
+        f"({shown_change(metric, test['difference'])}, 95 % interval "
+        f"{shown_interval(metric, test['low'], test['high'])})"
+        for name, metric, test in rows
+    ]
+    floors = result.get("floors", {}).get("test", [])
+    return lines + [f"  {floor_sentence(FloorCheck(**check))}" for check in floors]
 
 
 def sentence(verdict: Verdict, metric: str) -> str:
@@ -59,14 +138,15 @@ def truncation_notices(part: str, truncated: int) -> list[str]:
     """What to say when prompts did not fit into the model."""
     if not truncated:
         return []
-    return [f"{truncated} prompts were cut to the model's length ({part}, counted per answer)"]
+    return [f"{truncated} prompts were cut to the model's length ({part})"]
 
 
-def warning(side: str, scores: Scores) -> str:
-    """What to say when one prediction has taken over."""
+def warning(side: str, scores: Scores, part: str = "test") -> str:
+    """What to say when one prediction has taken over; `part` may be ``all``."""
+    asked = "questions" if part == "all" else f"{part} questions"
     found = (
         f"Warning: {side} answers {_quoted(scores.top_prediction)} to {scores.top_share:.0%} of "
-        "the test questions"
+        f"the {asked}"
     )
     if scores.majority_baseline is None:
         return f"{found}."
@@ -130,7 +210,7 @@ def _column(column: str, values: dict[str, dict[str, float]], metric: str) -> Ta
 
 def _moves(found: Comparison, metric: str) -> str:
     """What happened to the metric; what is bad stands in capitals."""
-    better, worse = ("lowers", "RAISES") if metric == PERPLEXITY else ("raises", "LOWERS")
+    better, worse = ("lowers", "RAISES") if is_perplexity(metric) else ("raises", "LOWERS")
     if found.low > 0:
         return better
     if found.high < 0:

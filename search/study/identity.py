@@ -96,7 +96,10 @@ def digest_examples(validation: Iterable[Example], test: Iterable[Example]) -> s
     lines = []
     for part, examples in (("validation", validation), ("test", test)):
         for x in examples:
-            lines.append(json.dumps([part, asdict(x)], sort_keys=True, default=dict))
+            facts = asdict(x)
+            if not x.task:  # of the only task; nothing that the question is
+                del facts["task"]
+            lines.append(json.dumps([part, facts], sort_keys=True, default=dict))
     return _sha256(sorted(lines))
 
 
@@ -113,13 +116,14 @@ def digest_checkpoint(folder: Path) -> str:
 def digest_settings(config: StudyConfig) -> str:
     """One digest over the configuration, without where things are and how many trials are asked."""
     settings = config.model_dump(mode="json", exclude={"factors", "storage", "cluster"})
-    for part, key in (
-        ("search", "trials"),
-        ("search", "max_attempts"),
-        ("model", "path"),
-        ("task", "data"),
-    ):
+    for part, key in (("search", "trials"), ("search", "max_attempts"), ("model", "path")):
         del settings[part][key]
+    if config.tasks is None:
+        del settings["tasks"], settings["objective"]
+    else:
+        del settings["task"]
+    for asked in settings.get("tasks") or [settings["task"]]:
+        del asked["data"]
     return _sha256([json.dumps(settings, sort_keys=True)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,7 +16,8 @@ class Job:
     """What to evaluate.
 
     `name` is unique in a study and names the outcome file. `number` is the Optuna trial's, None for
-    the baseline and for scoring on test.
+    the baseline and for scoring on test. `baseline`: the unedited model's score by task on that
+    part, where a composition's value is relative to it.
     """
 
     name: str
@@ -23,6 +25,7 @@ class Job:
     effect: str
     part: Part
     number: int | None = None
+    baseline: Mapping[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, to be sent to another process."""

@@ -36,8 +36,9 @@ class Evaluation:
     `name` is the file's stem (``trial-00012``), `study` the study's identity, `effect` what was
     done to the model, `part` the part of the data. `seconds` says where the time went. `score` is
     the weighted mean score of the outcomes, `log_loss` the weighted mean negative log-probability
-    of the right answers in nats. `truncated` counts the answers whose prompt was cut to the model's
-    length.
+    of the right answers in nats. Of several tasks `scores` are their mean scores by label, `score`
+    is the study's objective, and `log_loss` is averaged over tasks. `truncated` counts the
+    questions whose prompt was cut to the model's length.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Evaluation:
     seconds: dict[str, float]
     outcomes: Sequence[Outcome] = field(repr=False, default=())
     truncated: int = 0
+    scores: dict[str, float] = field(default_factory=dict)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def write_questions(folder: Path, split: Split) -> None:
     """Durably write both parts' questions; a file that is there already is left alone.
 
     Every further column of the data is a column too, of text where its values differ in type;
-    a name that is taken gets the prefix ``data_``.
+    a name that is taken gets the prefix ``data_``. Where there are several tasks, `task` is a
+    column.
     """
     path = folder / FILE
     if path.exists():
@@ -42,8 +43,11 @@ def write_questions(folder: Path, split: Split) -> None:
         "label": [x.label for _, x in asked],
     }
     examples = [x for _, x in asked]
+    if any(x.task for x in examples):
+        columns["task"] = [x.task for x in examples]
+    taken = set(columns)
     for name in dict.fromkeys(name for x in examples for name in x.columns):
-        columns[f"data_{name}" if name in OWN else name] = _column(examples, name)
+        columns[f"data_{name}" if name in taken else name] = _column(examples, name)
     table = pa.table(columns)
     write_file(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 

@@ -10,11 +10,12 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search.config import StudyConfig, read_config
+from search.study.goals import Objective
 from search.study.identity import Identity
 from search.study.jobs import BASELINE
 from search.study.outcomes import read_outcomes
 from search.study.storage import JOURNAL, open_storage
-from search.study.study import BUDGET
+from search.study.study import BUDGET, EXHAUSTED, METRICS
 from search.study.summary import Summary, summarise
 from search.study.verdict import read_result
 
@@ -39,7 +40,8 @@ class StudyRecord:
         config = read_config(folder / CONFIG)
         baseline = read_outcomes(folder, BASELINE, identity.study_id, "")
         trials: list[FrozenTrial] = []
-        asked = config.search.trials
+        metrics: dict[str, str] = {}
+        asked, exhausted = config.search.trials, False
         if config.storage is not None or (folder / JOURNAL).exists():
             storage = open_storage(folder, config.storage)
             names = {study.study_name for study in storage.get_all_studies()}
@@ -47,5 +49,9 @@ class StudyRecord:
                 study = optuna.load_study(study_name=identity.study_id, storage=storage)
                 trials = study.get_trials(deepcopy=False)
                 asked = study.user_attrs.get(BUDGET, asked)
-        summary = summarise(trials, baseline, asked)
+                metrics = study.user_attrs.get(METRICS, metrics)
+                exhausted = study.user_attrs.get(EXHAUSTED, False)
+        summary = summarise(
+            *(trials, baseline, asked, Objective.of(config, metrics)), exhausted=exhausted
+        )
         return StudyRecord(folder, config, identity, trials, summary, read_result(folder))

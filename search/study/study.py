@@ -10,7 +10,7 @@ whose outcome file is whole is told from the file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from search.config import StudyConfig
 from search.space import NeighbourDraw, Space
 from search.strategies.registry import make_sampler
 from search.strategies.replayable import DUPLICATE_OF, is_duplicate
+from search.study.goals import Objective
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_name
 from search.study.outcomes import Evaluation, parse_outcomes, read_outcomes, write_outcomes
@@ -30,6 +31,15 @@ from search.weights.refs import MatrixRef
 
 BUDGET = "budget"
 """Study attribute: finished trials asked for, bounded by what the space holds."""
+
+SCORES = "scores"
+"""Trial attribute: every task's mean score by its label, where there are several."""
+
+METRICS = "metrics"
+"""Study attribute: every task's metric by its label."""
+
+EXHAUSTED = "exhausted"
+"""Study attribute: no composition without a record was found any more."""
 
 BASELINE_NUMBER = -1
 MAX_DRAWS = 20_000
@@ -58,6 +68,7 @@ class _Record:
     value: float | None
     log_loss: float | None = None
     steps: tuple[tuple[int, float], ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def make_pruner(name: str) -> optuna.pruners.BasePruner:
@@ -79,13 +90,18 @@ class Study:
         config: StudyConfig,
         space: Space,
         max_ranks: dict[MatrixRef, int],
+        objective: Objective | None = None,
     ) -> None:
-        """Open the Optuna study, create it if need be, and adopt trials that were in flight."""
+        """Open the Optuna study, create it if need be, and adopt trials that were in flight.
+
+        `objective` knows the tasks' metrics; without it they are called ``score``.
+        """
         self.folder = folder
         self.identity = identity
         self.config = config
         self.stopped: str | None = None
         self.on_change: Callable[[], None] = lambda: None
+        self.objective = objective or Objective.of(config, {})
         self._space = space
         self._max_ranks = max_ranks
         # Not a line per trial, nor a warning per conditional slot, which TPE draws by itself.
@@ -106,12 +122,21 @@ class Study:
         self._repeated = False
         self._baseline: Evaluation | None = None
         self._optuna.set_user_attr(BUDGET, self.budget)
+        if self.exhausted:
+            self._optuna.set_user_attr(EXHAUSTED, False)  # until it is found to be so again
+        if objective is not None:
+            self._optuna.set_user_attr(METRICS, objective.metrics)
         self._recall()
 
     @property
     def budget(self) -> int:
         """Finished trials asked for, bounded by what the space holds."""
         return int(min(self.config.search.trials, self._space.size(self._max_ranks)))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the search ended because no composition without a record was found."""
+        return bool(self._optuna.user_attrs.get(EXHAUSTED, False))
 
     @property
     def spent(self) -> int:
@@ -145,6 +170,7 @@ class Study:
                     trial.value if trial.state == TrialState.COMPLETE else None,
                     trial.user_attrs.get("log_loss"),
                     tuple(sorted(trial.intermediate_values.items())),
+                    trial.user_attrs.get(SCORES, {}),
                 )
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
@@ -161,6 +187,8 @@ class Study:
             return live.job
         if "" not in self._records and BASELINE not in self._live:
             return self._start(Job(BASELINE, Composition(), "", "validation"), None)
+        if self.objective.needs_baseline and self.baseline is None:
+            return None  # no trial could be judged yet
         while (trial := self._next_trial()) is not None:
             job = self._job_of(trial)
             if job is not None:
@@ -199,6 +227,8 @@ class Study:
             if self._space.composition(draw).effect(self._max_ranks) not in seen:
                 self._optuna.enqueue_trial(draw.params)
                 return True
+        if not self.exhausted:
+            self._optuna.set_user_attr(EXHAUSTED, True)
         return False
 
     def _job_of(self, trial: Trial) -> Job | None:
@@ -219,7 +249,9 @@ class Study:
             twin.twins.append(trial)
             return None
         self._repeated = False
-        job = Job(trial_name(trial.number), composition, effect, "validation", trial.number)
+        number = trial.number
+        reference = self._reference(self.baseline)
+        job = Job(trial_name(number), composition, effect, "validation", number, reference)
         if DUPLICATE_OF in trial.user_attrs:  # was a twin when the driver died; now it leads
             trial.set_user_attr(DUPLICATE_OF, None)
         if (known := self._read(job.name, effect)) is not None:
@@ -231,15 +263,21 @@ class Study:
     def _next_test(self) -> Job | None:
         """What is still to be scored on test: the baseline and the winner, once each."""
         winner = self.winner()
-        if self._read(TEST_BASELINE, "") is None:
+        baseline = self._read(TEST_BASELINE, "")
+        if baseline is None:
             return self._start(Job(TEST_BASELINE, Composition(), "", "test"), None)
         if winner is not None:
             effect = winner.user_attrs["effect"]
             name = test_name(winner.number)
             if self._read(name, effect) is None:
                 composition = self.composition_of(winner)
-                return self._start(Job(name, composition, effect, "test"), None)
+                reference = self._reference(baseline)
+                return self._start(Job(name, composition, effect, "test", None, reference), None)
         return None
+
+    def _reference(self, baseline: Evaluation | None) -> Mapping[str, float] | None:
+        """What the value of a job is relative to, if to anything."""
+        return baseline.scores if baseline is not None and self.objective.relative else None
 
     # What became of it -------------------------------------------------------------------------
 
@@ -254,8 +292,8 @@ class Study:
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
         """Record a complete evaluation: outcomes first, then the trial."""
-        if not math.isfinite(evaluation.score) or not math.isfinite(evaluation.log_loss):
-            self.fail(job, f"score {evaluation.score}, log-loss {evaluation.log_loss}: not finite")
+        if fault := _not_finite(evaluation):
+            self.fail(job, fault)
             return
         live = self._live.pop(job.name)
         self._deaths_in_a_row = 0
@@ -264,7 +302,7 @@ class Study:
         if live.trial is not None:
             live.trial.set_user_attr("log_loss", evaluation.log_loss)
             live.trial.set_user_attr("seconds", evaluation.seconds)
-            self._close(live, TrialState.COMPLETE, evaluation.score, evaluation.log_loss)
+            self._close(live, TrialState.COMPLETE, evaluation)
         elif job.name == BASELINE:
             record = self._remember_baseline(evaluation)
             for twin in live.twins:
@@ -316,18 +354,35 @@ class Study:
         self,
         live: _Live,
         state: TrialState,
-        value: float | None = None,
-        log_loss: float | None = None,
+        evaluation: Evaluation | None = None,
     ) -> None:
         trial = live.trial
         if trial is None:
             raise AssertionError(f"{live.job.name} has no trial to close")
+        value = log_loss = None
+        scores: Mapping[str, float] = {}
+        if evaluation is not None:
+            value, log_loss, scores = evaluation.score, evaluation.log_loss, evaluation.scores
+            self._judge(trial, scores)
         frozen = self._optuna.tell(trial, value, state=state)
         steps = tuple(sorted(frozen.intermediate_values.items()))
-        record = _Record(trial.number, state, value, log_loss, steps)
+        record = _Record(trial.number, state, value, log_loss, steps, scores)
         self._records[live.job.effect] = record
         for twin in live.twins:
             self._answer(twin, record)
+
+    def _judge(self, trial: Trial, scores: Mapping[str, float]) -> None:
+        """Keep each task's score with a trial, and how far it misses each floor."""
+        if not scores:
+            return
+        trial.set_user_attr(SCORES, dict(scores))
+        baseline = self.baseline
+        if baseline is None or not self.objective.needs_baseline:
+            return
+        told = trial.constraints  # a driver that died may have begun
+        for key, value in self.objective.violations(scores, baseline.scores).items():
+            if key not in told:
+                trial.set_constraint(key, value)
 
     def _answer(self, trial: Trial, record: _Record) -> None:
         """Tell a duplicate what is known; no worker sees it."""
@@ -336,6 +391,7 @@ class Study:
             trial.set_user_attr("log_loss", record.log_loss)
         if record.state == TrialState.FAIL:
             trial.set_user_attr("reason", f"trial {record.number} failed")
+        self._judge(trial, record.scores)
         told = trial.storage.get_trial(trial._trial_id).intermediate_values
         for step, value in record.steps:
             if step not in told:
@@ -344,7 +400,11 @@ class Study:
 
     def _remember_baseline(self, evaluation: Evaluation) -> _Record:
         record = _Record(
-            BASELINE_NUMBER, TrialState.COMPLETE, evaluation.score, evaluation.log_loss
+            BASELINE_NUMBER,
+            TrialState.COMPLETE,
+            evaluation.score,
+            evaluation.log_loss,
+            scores=evaluation.scores,
         )
         self._records[""] = record
         return record
@@ -369,16 +429,35 @@ class Study:
         return choose_winner(self.trials(), self.baseline)
 
 
+def _not_finite(evaluation: Evaluation) -> str:
+    """What is no number in an evaluation, empty if all are."""
+    numbers = {"score": evaluation.score, "log-loss": evaluation.log_loss}
+    numbers |= {f"score of {task}": score for task, score in evaluation.scores.items()}
+    if all(map(math.isfinite, numbers.values())):
+        return ""
+    return ", ".join(f"{name} {value}" for name, value in numbers.items()) + ": not finite"
+
+
 def merit(trial: FrozenTrial) -> tuple[float, float, int, int]:
     """Order of trials: score, then lower log-loss, then fewer interventions, then the earlier."""
     size = len(trial.user_attrs["effect"].split())
     return (trial.values[0], -trial.user_attrs["log_loss"], -size, -trial.number)
 
 
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a trial keeps every floor."""
+    return all(violation <= 0 for violation in trial.constraints.values())
+
+
 def choose_winner(trials: list[FrozenTrial], baseline: Evaluation | None) -> FrozenTrial | None:
-    """The best evaluated trial, or None if none beats the baseline on (score, log-loss)."""
+    """The best evaluated trial above every floor, or None if none beats the baseline.
+
+    Trials beat the baseline on (score, log-loss).
+    """
     complete = [
-        trial for trial in trials if trial.state == TrialState.COMPLETE and not is_duplicate(trial)
+        trial
+        for trial in trials
+        if trial.state == TrialState.COMPLETE and not is_duplicate(trial) and is_feasible(trial)
     ]
     best = max(complete, key=merit, default=None)
     if best is None or baseline is None:

@@ -10,8 +10,9 @@ from itertools import pairwise
 from optuna.trial import FrozenTrial, TrialState
 
 from search.strategies.replayable import is_duplicate
+from search.study.goals import Objective
 from search.study.outcomes import Evaluation
-from search.study.study import choose_winner, merit
+from search.study.study import SCORES, choose_winner, is_feasible, merit
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,9 @@ class Summary:
     """Counts of a study's trials; `finished` = complete + pruned + failed, without duplicates.
 
     `rate_per_s` is that of the last finished trials, without the time between runs, 0 if unknown.
-    `winner` is the best trial if it beats the baseline, `best` the best trial in any case.
+    `winner` is the best trial if it beats the baseline, `best` the best trial in any case, both
+    among those that keep every floor; `infeasible` counts the complete ones that do not.
+    `exhausted`: no further composition was found, so no trial begins although more are asked for.
     """
 
     asked: int
@@ -33,6 +36,37 @@ class Summary:
     best: FrozenTrial | None
     winner: FrozenTrial | None
     baseline: Evaluation | None
+    objective: Objective
+    infeasible: int = 0
+    exhausted: bool = False
+
+    def shortfall(self, wanted: int) -> list[str]:
+        """Why there are fewer trials than the `wanted` of study.yaml, empty if there are not."""
+        if self.exhausted and self.finished < self.asked:
+            return [
+                f"the search ended after {self.finished} of {wanted} trials: compositions with "
+                "another effect are so few in this space that none was found any more"
+            ]
+        if self.asked < wanted:
+            return [
+                f"the space holds only {self.asked} compositions with different effects, fewer "
+                f"than the {wanted} trials asked for"
+            ]
+        return []
+
+    @property
+    def baseline_text(self) -> str:
+        """The unedited model on validation as people read it, empty while it is not known."""
+        if self.baseline is None:
+            return ""
+        return self.objective.text(self.baseline.score, self.baseline.scores)
+
+    @property
+    def best_text(self) -> str:
+        """The best trial's value as people read it, empty while there is none."""
+        if self.best is None or self.best.value is None:
+            return ""
+        return self.objective.text(self.best.value, self.best.user_attrs.get(SCORES, {}))
 
     @property
     def finished(self) -> int:
@@ -46,13 +80,21 @@ class Summary:
 
 
 def summarise(
-    trials: Sequence[FrozenTrial], baseline: Evaluation | None, asked: int, window: int = 50
+    trials: Sequence[FrozenTrial],
+    baseline: Evaluation | None,
+    asked: int,
+    objective: Objective,
+    window: int = 50,
+    *,
+    exhausted: bool = False,
 ) -> Summary:
     """Count trials. The rate is that of the last `window` finished ones."""
     evaluated = [trial for trial in trials if not is_duplicate(trial)]
     states = Counter(trial.state for trial in evaluated)
     failed = [t.user_attrs.get("reason", "?") for t in evaluated if t.state == TrialState.FAIL]
-    best = max((t for t in evaluated if t.state == TrialState.COMPLETE), key=merit, default=None)
+    complete = [t for t in evaluated if t.state == TrialState.COMPLETE]
+    feasible = [t for t in complete if is_feasible(t)]
+    best = max(feasible, key=merit, default=None)
     return Summary(
         asked=asked,
         complete=states[TrialState.COMPLETE],
@@ -65,6 +107,9 @@ def summarise(
         best=best,
         winner=choose_winner([best] if best else [], baseline),
         baseline=baseline,
+        objective=objective,
+        infeasible=len(complete) - len(feasible),
+        exhausted=exhausted,
     )
 
 

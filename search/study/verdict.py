@@ -3,40 +3,64 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from search.durable import write_json
+from search.study.goals import FloorCheck, Objective
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
-from tasks.base import Example
+from tasks.base import Example, Outcome
 from tasks.comparison import Comparison, compare
 from tasks.datasets import Split
-from tasks.scoring import Scores, breakdown, summarise
+from tasks.scoring import Scores, breakdown, by_task, summarise
 
 FILE = "result.json"
 MAX_VALUES = 12
 """Columns with more distinct values than this are no categories and are not broken down."""
 
 
+Columns = dict[str, dict[str, dict[str, float]]]
+"""The test part by column, by its value: every side's score, and `n`."""
+
+
+@dataclass(frozen=True)
+class TaskVerdict:
+    """One of several tasks: scores by side and part, comparisons by part, the test by column."""
+
+    metric: str
+    weight: float
+    scores: dict[str, dict[str, Scores]]
+    comparisons: dict[str, Comparison]
+    columns: Columns
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Scores of baseline and winner by part, their comparison by part, the test by column.
 
-    `truncated`: by part, how many answers had their prompt cut to the model's length.
+    `truncated`: by part, how many questions had their prompt cut to the model's length. `metric`:
+    what the scores are. Of several tasks scores and comparisons are of the objective, and `tasks`
+    has each task by its label. `floors`: by part, each floor and whether the winner (without one
+    the baseline) keeps it. `infeasible`: how many trials broke one on validation.
     """
 
     trial: int | None
     composition: str
     scores: dict[str, dict[str, Scores]]
     comparisons: dict[str, Comparison]
-    columns: dict[str, dict[str, dict[str, float]]]
+    columns: Columns
     truncated: dict[str, int] = field(default_factory=dict)
+    metric: str = "score"
+    tasks: dict[str, TaskVerdict] = field(default_factory=dict)
+    floors: dict[str, list[FloorCheck]] = field(default_factory=dict)
+    infeasible: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for result.json."""
@@ -44,7 +68,12 @@ class Verdict:
 
 
 def conclude(
-    folder: Path, identity: Identity, winner: FrozenTrial | None, split: Split
+    folder: Path,
+    identity: Identity,
+    winner: FrozenTrial | None,
+    split: Split,
+    objective: Objective,
+    infeasible: int = 0,
 ) -> Verdict | None:
     """Compare and durably write result.json; None while test is not scored."""
 
@@ -64,7 +93,8 @@ def conclude(
     }
     if any(len(found) < 2 for found in known.values()):
         return None
-    verdict = _verdict(winner, known, {"validation": split.validation, "test": split.test})
+    parts = {"validation": split.validation, "test": split.test}
+    verdict = replace(_verdict(winner, known, parts, objective), infeasible=infeasible)
     write_json(folder / FILE, verdict.to_json())
     return verdict
 
@@ -81,34 +111,131 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 def _verdict(
     winner: FrozenTrial | None,
     sides: dict[str, dict[str, Evaluation]],
-    parts: dict[str, list[Example]],
+    parts: Mapping[str, Sequence[Example]],
+    objective: Objective,
 ) -> Verdict:
-    scores = {
-        side: {part: summarise(found[part].outcomes, parts[part]) for part in parts}
+    outcomes = {
+        side: {part: found[part].outcomes for part in parts} for side, found in sides.items()
+    }
+    last = sides["baseline" if winner is None else "winner"]
+    return Verdict(
+        trial=None if winner is None else winner.number,
+        composition="baseline" if winner is None else str(winner.user_attrs["composition"]),
+        scores=_scores(outcomes, parts) if objective.single else _values(sides, parts),
+        comparisons=_comparisons(outcomes if objective.single else pooled(sides, parts, objective)),
+        columns=_columns(outcomes, parts["test"]) if objective.single and winner else {},
+        truncated={part: sides["baseline"][part].truncated for part in parts},
+        metric=objective.metric,
+        tasks={} if objective.single else _tasks(outcomes, parts, objective),
+        floors={
+            part: objective.floors(last[part].scores, sides["baseline"][part].scores)
+            for part in parts
+            if any(goal.floor for goal in objective.goals)
+        },
+    )
+
+
+Outcomes = dict[str, dict[str, Sequence[Outcome]]]
+"""By side and part."""
+
+
+def _tasks(
+    outcomes: Outcomes, parts: Mapping[str, Sequence[Example]], objective: Objective
+) -> dict[str, TaskVerdict]:
+    """Every task by itself."""
+    apart = {
+        side: {part: by_task(found) for part, found in own.items()}
+        for side, own in outcomes.items()
+    }
+    verdicts = {}
+    for goal in objective.goals:
+        asked = {part: [x for x in found if x.task == goal.task] for part, found in parts.items()}
+        own: Outcomes = {
+            side: {part: found[part][goal.task] for part in parts} for side, found in apart.items()
+        }
+        verdicts[goal.task] = TaskVerdict(
+            goal.metric,
+            goal.weight,
+            _scores(own, asked),
+            _comparisons(own),
+            _columns(own, asked["test"]) if "winner" in own else {},
+        )
+    return verdicts
+
+
+def pooled(
+    sides: Mapping[str, Mapping[str, Evaluation]], parts: Iterable[str], objective: Objective
+) -> Outcomes:
+    """Outcomes whose weighted mean is the objective's value: rescaled, and weighed by task."""
+    found: Outcomes = {}
+    for side, evaluations in sides.items():
+        found[side] = {}
+        for part in parts:
+            baseline = sides["baseline"][part].scores
+            rescaled: list[Outcome] = []
+            for task, own in by_task(evaluations[part].outcomes).items():
+                goal = next(goal for goal in objective.goals if goal.task == task)
+                zero, unit = 0.0, 1.0
+                if objective.relative:
+                    zero, unit = baseline[task], goal.unit(baseline[task])
+                share = goal.weight / math.fsum(outcome.weight for outcome in own)
+                rescaled += [
+                    replace(o, score=(o.score - zero) / unit, weight=o.weight * share)
+                    for o in own
+                    if share
+                ]
+            found[side][part] = rescaled
+    return found
+
+
+def _values(
+    sides: Mapping[str, Mapping[str, Evaluation]], parts: Iterable[str]
+) -> dict[str, dict[str, Scores]]:
+    """What the sides are worth: the objective of several tasks has no classes or predictions."""
+    return {
+        side: {
+            part: Scores(
+                n=len(found[part].outcomes),
+                score=found[part].score,
+                log_loss=found[part].log_loss,
+                balanced_accuracy=None,
+                majority_baseline=None,
+                top_prediction=None,
+                top_share=0.0,
+            )
+            for part in parts
+        }
         for side, found in sides.items()
     }
-    truncated = {part: sides["baseline"][part].truncated for part in parts}
-    if winner is None:
-        return Verdict(None, "baseline", scores, {}, {}, truncated)
-    comparisons = {
-        part: compare(sides["baseline"][part].outcomes, sides["winner"][part].outcomes)
-        for part in parts
+
+
+def _scores(
+    outcomes: Outcomes, parts: Mapping[str, Sequence[Example]]
+) -> dict[str, dict[str, Scores]]:
+    return {
+        side: {part: summarise(found[part], parts[part]) for part in parts}
+        for side, found in outcomes.items()
     }
-    columns = {
-        column: {
-            str(value): {side: shares[side][value].score for side in sides} | {"n": found.n}
-            for value, found in shares["baseline"].items()
+
+
+def _comparisons(outcomes: Outcomes) -> dict[str, Comparison]:
+    if "winner" not in outcomes:
+        return {}
+    return {
+        part: compare(before, outcomes["winner"][part])
+        for part, before in outcomes["baseline"].items()
+    }
+
+
+def _columns(outcomes: Outcomes, test: Sequence[Example]) -> Columns:
+    found: Columns = {}
+    for column in _categories(test):
+        shares = {side: breakdown(own["test"], test, column) for side, own in outcomes.items()}
+        found[column] = {
+            str(value): {side: shares[side][value].score for side in outcomes} | {"n": one.n}
+            for value, one in shares["baseline"].items()
         }
-        for column in _categories(parts["test"])
-        for shares in [
-            {
-                side: breakdown(e["test"].outcomes, parts["test"], column)
-                for side, e in sides.items()
-            }
-        ]
-    }
-    composition = str(winner.user_attrs["composition"])
-    return Verdict(winner.number, composition, scores, comparisons, columns, truncated)
+    return found
 
 
 def _categories(examples: Sequence[Example]) -> list[str]:

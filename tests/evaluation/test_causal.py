@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from search.evaluation.predictor import NonFiniteLogits, make_predictor
-from tasks.base import Choose, Classify, Complete, Weigh
+from tasks.base import Choose, Classify, Complete, Generate, Weigh
 from tasks.errors import InputError
 
 FAMILIES = ["gpt2", "llama", "gptj", "gemma2", "cohere", "granite", "opt"]
@@ -167,6 +167,20 @@ def test_a_long_prompt_loses_its_left_end_and_is_counted(build, caplog):
     places = range(48 - len(answer), 48)
     total = sum(table[p, t].item() for p, t in zip(places, answer, strict=True))
     assert reply.log_likelihood == pytest.approx(total, abs=1e-5)
+
+
+@pytest.mark.parametrize(("head", "family"), [("causal", "llama"), ("seq2seq", "bart")])
+def test_what_is_cut_is_counted_once_for_each_question(build, head, family):
+    """However many choices follow the prompt, and whether it is continued too."""
+    predictor = make_predictor(head, *build(head, family))
+    long = "Paris is in France. " * 40
+    requests = [
+        Choose(long + "Paris is", (" film", " fine", " dull")),
+        Generate(long + "Rome is", 4, " film"),
+        Choose(long + "Paris is", (" dull", " film")),  # the same prompt is another question
+        Choose("Paris is", (" film", " fine")),
+    ]
+    assert predictor.prepare(requests).truncated == 3
 
 
 def test_an_answer_that_fills_the_model_is_refused(build):

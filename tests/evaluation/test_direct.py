@@ -9,6 +9,9 @@ import torch
 
 import search.demo
 from cluster.cli import main
+from search.evaluation.direct import Direct
+from tasks.base import Example, Outcome
+from tasks.scoring import summarise
 
 HERE = Path(search.demo.__file__).parent
 
@@ -75,3 +78,23 @@ def test_nothing_is_the_baseline(evaluate):
 def test_bad_input_is_one_sentence(evaluate, words, expected):
     message = evaluate(*words)
     assert expected in message and message.count("\n") == 1
+
+
+def test_the_dtype_and_the_chat_template_reach_the_model(evaluate):
+    whole, half = (evaluate("--dtype", name)["baseline"] for name in ("float32", "bfloat16"))
+    assert half["log_loss"] != whole["log_loss"]
+    assert half["log_loss"] == pytest.approx(whole["log_loss"], abs=0.05)
+    refused = evaluate("--chat-template")
+    assert "chat" in refused
+    assert refused.count("\n") == 1
+
+
+def test_a_warning_names_the_part_that_was_asked(capsys):
+    examples = [Example(f"e{n}", f"g{n}", "q", "a") for n in range(30)]
+    outcomes = [Outcome(e.id, e.group, 0.0, -1.0, "same") for e in examples]
+    scores = {"baseline": summarise(outcomes, examples)}
+    for part, words in (("validation", "the validation questions"), ("all", "of the questions")):
+        Direct("accuracy", part, scores, None).print()
+        said = " ".join(capsys.readouterr().out.split())
+        assert words in said
+        assert "test questions" not in said

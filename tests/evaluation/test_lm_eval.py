@@ -195,6 +195,23 @@ def test_generated_answers(build, folder):
     assert summarise(outcomes, examples).score == pytest.approx(results["exact_match,none"])
 
 
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("choice", "acc"),
+        ("last_word", "acc"),
+        ("wiki", "word_perplexity"),
+        ("say", "exact_match"),
+        ("both", "acc"),
+    ],
+)
+def test_the_metric_is_called_as_the_harness_calls_it(folder, name, metric):
+    task = get_task(f"lm_eval:our_{name}", folder=str(folder))
+    assert task.metric == "score", "nothing is read before load"
+    task.load(str(folder))
+    assert task.metric == metric
+
+
 def test_a_group_is_all_its_tasks_and_limit_counts_in_each_part(build, folder):
     task = get_task("lm_eval:our_both", folder=str(folder), limit=2)
     examples = task.load(str(folder))

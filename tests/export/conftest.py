@@ -23,6 +23,7 @@ from search.study.jobs import BASELINE, Job, trial_name
 from search.study.outcomes import write_outcomes
 from search.study.record import CONFIG, StudyRecord
 from search.study.storage import open_storage
+from search.study.study import METRICS
 
 torch.set_num_threads(1)
 WORDS = [f"w{i}" for i in range(43)]
@@ -119,6 +120,7 @@ def finish_study(root: Path, model, compositions: list[str], **options) -> Finis
     study = optuna.create_study(
         study_name=identity.study_id, storage=open_storage(folder, None), direction="maximize"
     )
+    study.set_user_attr(METRICS, plan.objective.metrics)
     shapes = {ref: matrix.shape for ref, matrix in bench.editor._matrices.items()}
     for number, text in enumerate(compositions):
         composition = Composition.parse(text.split())

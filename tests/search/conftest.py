@@ -98,7 +98,8 @@ def open_study(make_config: Callable[..., StudyConfig]) -> Callable[..., Study]:
         folder.mkdir(exist_ok=True)
         config = config or make_config()
         rho = config.space.rho
-        space = Space(REFS, tuple(rho), config.space.max_interventions)
+        rho = tuple(rho) if isinstance(rho, list) else rho
+        space = Space(REFS, rho, config.space.max_interventions)
         return Study(folder, identity, config, space, dict.fromkeys(REFS, FULL))
 
     return make

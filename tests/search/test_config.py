@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
-from search.config import StudyConfig, read_config, write_config
+from search.config import GoalConfig, StudyConfig, TaskConfig, read_config, write_config
 from tasks.errors import InputError
 
 GOOD = {
@@ -13,6 +16,10 @@ GOOD = {
     "task": {"name": "sst2", "data": "./dev.tsv"},
     "space": {"layers": "all", "matrices": ["fc_in"], "rho": [0.9, 0.1], "max_interventions": 2},
 }
+
+
+def several(*changes: dict[str, object]) -> dict[str, object]:
+    return {"task": None, "tasks": [{"name": "fever", **change} for change in changes]}
 
 
 def write(folder: Path, change: dict[str, object]) -> Path:
@@ -55,6 +62,18 @@ def test_hub_ids_are_left_alone(tmp_path: Path) -> None:
         ({"space": {"layers": 5}}, ["space.layers is 5", "'all' or a valid list"]),
         ({"cluster": {"max_concurrent": "x"}}, ["'auto' or a valid integer"]),
         ({"task": {}}, ["'task.name'", "missing"]),
+        ({"tasks": [{"name": "fever"}]}, ["task:", "for several, with tasks:"]),
+        ({"task": None}, ["task:", "for several, with tasks:"]),
+        ({"task": None, "tasks": []}, ["tasks", "at least 1"]),
+        (several({"wieght": 2}), ["'tasks.0.wieght'", "did you mean 'weight'"]),
+        (several({"weight": -1}), ["tasks.0.weight", "-1", "greater than or equal to 0"]),
+        (several({"weight": 0}, {"label": "b", "weight": 0}), ["weight 0"]),
+        (several({}, {}), ["'fever' twice", "label"]),
+        (several({"label": "a/b"}), ["tasks.0.label", "'a/b'"]),
+        (several({"floor": {}}), ["tasks.0.floor", "worse_by, limit or both"]),
+        (several({"floor": {"worse": 1}}), ["'tasks.0.floor.worse'", "did you mean 'worse_by'"]),
+        (several({"floor": {"worse_by": -0.1}}), ["tasks.0.floor.worse_by", "-0.1"]),
+        ({"objective": "relative"}, ["'relative'", "several tasks"]),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, change, words) -> None:
@@ -81,7 +100,20 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 
 def test_every_key_is_explained() -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
-    for name, field in StudyConfig.model_fields.items():
-        inner = getattr(field.annotation, "model_fields", None)
-        for key in [f"{name}.{part}" for part in inner] if inner else [name]:
-            assert f"`{key}`" in page, key
+
+    def keys(model: type[BaseModel], start: str = "") -> Iterator[str]:
+        for name, field in model.model_fields.items():
+            annotation = next(
+                (a for a in (field.annotation, *get_args(field.annotation)) if is_model(a)), None
+            )
+            if annotation is None:
+                yield start + name
+            else:
+                yield from keys(annotation, f"{start}{name}.")
+
+    def is_model(annotation: object) -> bool:
+        return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+    own = [f"tasks.{key}" for key in keys(GoalConfig) if key not in TaskConfig.model_fields]
+    for key in [*keys(StudyConfig), *own]:
+        assert f"`{key}`" in page or key.startswith("space.rho."), key

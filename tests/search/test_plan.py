@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from cluster.cli import app
 from search.config import parse_config
 from search.demo.study import HERE
-from search.plan import data_notices, make_plan, open_task
+from search.plan import data_notices, make_plan, open_asked, open_task
+from search.study.identity import digest_examples, digest_settings
 from tasks.base import Example
 from tasks.errors import InputError
 from tasks.paper import PaperScoring
@@ -48,6 +49,41 @@ def test_the_papers_protocol_and_scoring(claims: Path) -> None:
     assert not isinstance(default.task, PaperScoring)
     assert default.split.validation != plan.split.validation
     assert plan.notices == []
+
+
+def _several(*tasks: dict[str, object]):
+    return parse_config({"model": {"path": str(HERE / "model")}, "tasks": list(tasks)}, "test")
+
+
+def test_several_tasks_are_planned_side_by_side(claims: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": f"Anna lives in {n}."}) + "\n" for n in range(9)))
+    wiki = {"name": "perplexity", "data": str(texts), "weight": 0, "floor": {"worse_by": 0.01}}
+    plan = make_plan(_several({"name": "fever", "label": "claims", "data": str(claims)}, wiki))
+    assert plan.objective.metrics == {"claims": "accuracy", "perplexity": "perplexity"}
+    for side in (plan.split.validation, plan.split.test):
+        assert {e.task for e in side} == {"claims", "perplexity"}
+        assert all(e.id.startswith(f"{e.task}/") for e in side)
+    alone = make_plan(_config(claims))
+    assert [e.id for e in plan.split.test if e.task == "claims"] == [
+        f"claims/{e.id}" for e in alone.split.test
+    ]
+    changed = digest_examples(plan.split.validation[:-1], plan.split.test)
+    assert digest_examples(plan.split.validation, plan.split.test) != changed
+
+
+def test_weights_and_floors_are_settings_and_data_may_move(claims: Path) -> None:
+    task = {"name": "fever", "data": str(claims)}
+    digest = digest_settings(_several(task))
+    assert digest_settings(_several({**task, "data": "elsewhere"})) == digest
+    for change in ({"weight": 2}, {"floor": {"limit": 0.5}}, {"label": "x"}, {"scoring": "paper"}):
+        assert digest_settings(_several({**task, **change})) != digest
+
+
+def test_a_task_that_the_head_cannot_answer_is_named_before_anything_loads(claims: Path) -> None:
+    absent = {"name": "fever", "data": str(claims.with_name("absent.jsonl"))}
+    with pytest.raises(InputError, match="task 'glue:cola' cannot be answered by a masked head"):
+        open_asked(_several(absent, {"name": "glue:cola"}), "masked")
 
 
 def test_options_of_the_harness_are_refused_elsewhere(claims: Path) -> None:

@@ -1,9 +1,14 @@
 """What people read: perplexities, further measures, long predictions."""
 
 import pytest
+from optuna.trial import create_trial
 from rich.console import Console
 
+from cluster.view import plain, table
 from search.report.text import print_scores, sentence, warning
+from search.study.goals import Goal, Objective
+from search.study.outcomes import Evaluation
+from search.study.summary import summarise as state_of
 from search.study.verdict import Verdict
 from tasks.base import Example, Outcome
 from tasks.comparison import compare
@@ -59,3 +64,25 @@ def test_measures_have_a_table_of_their_own_and_long_predictions_are_cut():
         assert word in text
     assert max(map(len, text.splitlines())) <= 80
     assert len(warning("baseline", scores)) < 120
+
+
+def test_a_perplexity_is_shown_as_one_while_the_study_runs():
+    """The trials hold minus the nats; people read the perplexity, in which less is better."""
+    objective = Objective((Goal("", "perplexity"),))
+    baseline = Evaluation("b", "s", "baseline", "", "validation", -3.0, 3.0, {})
+    trial = create_trial(
+        value=-2.9,
+        user_attrs={"effect": "0.fc_in=rank:1", "log_loss": 2.9, "composition": "0.fc_in=0.1"},
+    )
+    summary = state_of([trial], baseline, 1, objective)
+    assert summary.winner is not None
+    for said in (plain(summary), _text(table(summary))):
+        assert "20.0855" in said
+        assert "18.1741" in said
+        assert "-3.0" not in said
+
+
+def _text(renderable):
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(renderable)
+    return console.export_text()

@@ -24,6 +24,7 @@ from search.study.jobs import BASELINE, TEST_BASELINE
 from search.study.outcomes import outcome_file, write_outcomes
 from search.study.storage import JOURNAL, mend_journal
 from search.study.study import choose_winner
+from search.study.summary import summarise
 from tasks.base import Example
 from tasks.errors import InputError
 
@@ -37,6 +38,12 @@ def finished(study) -> list[tuple[object, ...]]:
         (t.number, t.params, t.value, t.state, is_duplicate(t), t.user_attrs.get("effect"))
         for t in study.trials()
     ]
+
+
+def summary_of(study):
+    return summarise(
+        *(study.trials(), study.baseline, study.budget, study.objective), exhausted=study.exhausted
+    )
 
 
 def test_exactly_the_budget_and_every_effect_once(tmp_path: Path, open_study, drive) -> None:
@@ -216,6 +223,28 @@ def test_a_small_space_is_exhausted_and_no_more(
     study = open_study(tmp_path, config)
     drive(study)
     assert study.budget == study.spent == 8 + 8 * 7 // 2
+    (notice,) = summary_of(study).shortfall(500)
+    assert "holds only 36 compositions" in notice
+    assert summary_of(study).shortfall(36) == []
+
+
+def test_a_continuous_rho_in_a_space_of_few_effects_says_that_it_ended(
+    tmp_path: Path, make_config, open_study, drive, monkeypatch
+) -> None:
+    """Between 0.985 and 1 a rank of 64 is 63 or whole: 36 effects, which no formula counts."""
+    monkeypatch.setattr("search.study.study.MAX_DRAWS", 2000)
+    config = make_config(trials=100, rho={"low": 0.985, "high": 0.99})
+    study = open_study(tmp_path, config)
+    drive(study)
+    assert study.spent <= 36 < study.budget == 100
+    (notice,) = summary_of(study).shortfall(100)
+    assert f"ended after {study.spent} of 100 trials" in notice
+    again = open_study(tmp_path, config)
+    assert not again.exhausted, "a study that goes on may yet find one"
+    drive(again)
+    assert again.exhausted
+    drive(other := open_study(tmp_path / "other", make_config(trials=10)))
+    assert summary_of(other).shortfall(10) == []
 
 
 def test_pruned_trials_keep_their_scores_and_never_win(

@@ -5,7 +5,7 @@ import pytest
 
 from tasks.datasets import split_by_group
 from tasks.errors import InputError
-from tasks.splits import split_examples
+from tasks.splits import split_examples, split_tasks
 
 
 @pytest.fixture
@@ -55,3 +55,37 @@ def test_one_part_alone_is_no_split(examples):
 def test_nothing_left_to_validate_on(examples):
     with pytest.raises(InputError, match="every validation example"):
         split_examples(_parts(examples[:2], "validation", "test"))
+
+
+def test_each_task_is_split_by_itself_and_one_task_as_ever(example):
+    first = [replace(example(n, group=f"a{n}"), task="a") for n in range(10)]
+    second = [replace(example(n, group=f"b{n}"), id=f"b/{n}", task="b") for n in range(20)]
+    split = split_tasks([*first, *second], 0.3, 5)
+    apart = [split_examples(own, 0.3, 5) for own in (first, second)]
+    assert split.validation == apart[0].validation + apart[1].validation
+    assert split.test == apart[0].test + apart[1].test
+    assert split_tasks(first, 0.3, 5) == apart[0]
+
+
+def test_a_text_asked_in_two_tasks_never_crosses_the_split(example, caplog):
+    """Of unequal sizes, so that the tasks put the boundary at different groups."""
+    first = [replace(example(n, group=f"g{n}"), task="a") for n in range(40)]
+    second = [replace(example(n, group=f"g{n // 4}"), id=f"b/{n}", task="b") for n in range(60)]
+    with caplog.at_level(logging.WARNING):
+        split = split_tasks([*first, *second], 0.4)
+    groups = [{e.group for e in side} for side in (split.validation, split.test)]
+    assert not groups[0] & groups[1]
+    assert {e.task for e in split.validation} == {e.task for e in split.test} == {"a", "b"}
+    assert "are left out" in caplog.text
+    whole = sum(len(split_examples(own, 0.4).test) for own in (first, second))
+    assert len(split.test) == whole, "test is what each task says"
+
+
+def test_tasks_that_leave_no_validation_are_refused(example):
+    first = [replace(example(n, group=f"g{n}"), task="a", part="test") for n in range(4)]
+    first += [replace(example(n, group=f"x{n}"), task="a", part="validation") for n in range(4)]
+    second = [replace(e, id=f"b/{e.id}", task="b") for e in first]
+    flip = {"test": "validation", "validation": "test"}
+    second = [replace(e, part=flip[e.part]) for e in second]
+    with pytest.raises(InputError, match="every validation example of task 'a'"):
+        split_tasks([*first, *second])

@@ -1,0 +1,162 @@
+"""Where activations of block boundaries are kept: on the device, in host memory, in a file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from search.durable import write_bytes
+
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that activations may take.
+
+    `device_bytes`: on the model's own device, which is host memory for a model on CPUs.
+    `host_bytes`: pinned host memory, for a model on a GPU. `file_bytes`: one file per batch in
+    `folder`, mapped into memory and shared by all processes that name the same folder.
+    """
+
+    device_bytes: int = 2 * GIB
+    host_bytes: int = 0
+    file_bytes: int = 0
+    folder: Path | None = None
+
+    @property
+    def total_bytes(self) -> int:
+        """In all."""
+        return self.device_bytes + self.host_bytes + self.file_bytes
+
+
+@dataclass
+class Activations:
+    """Tensors of one model by batch and boundary, filled place by place until `room` is used up.
+
+    What is handed out is always a fresh copy on the tensor's own device, so that a block which
+    works in place cannot change what is kept. Not thread-safe.
+    """
+
+    room: Room
+    held: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("device", "host"), 0))
+    _kept: dict[tuple[str, int], Tensor | _Mapped] = field(default_factory=dict)
+
+    def keep(self, batch: str, index: int, tensor: Tensor) -> None:
+        """Keep a tensor of a batch under a number. It goes to the first place with room."""
+        size = tensor.numel() * tensor.element_size()
+        if self.held["device"] + size <= self.room.device_bytes:
+            self._kept[batch, index] = tensor.clone()
+            self.held["device"] += size
+        elif tensor.is_cuda and self.held["host"] + size <= self.room.host_bytes:
+            self._kept[batch, index] = tensor.to("cpu").pin_memory()
+            self.held["host"] += size
+        elif self.room.folder is not None:
+            self._kept[batch, index] = self._to_file(batch, index, tensor)
+        else:  # the boundaries were chosen for less than this batch needs
+            self._kept[batch, index] = tensor.clone()
+            self.held["device"] += size
+
+    def known(self, batch: str, index: int) -> bool:
+        """Whether the tensor is kept."""
+        return (batch, index) in self._kept
+
+    def load(self, batch: str, index: int, device: torch.device) -> Tensor:
+        """A fresh copy on `device`."""
+        kept = self._kept[batch, index]
+        tensor = kept.read() if isinstance(kept, _Mapped) else kept
+        if tensor.device == device:
+            return tensor.clone()
+        return tensor.to(device, non_blocking=True)
+
+    def drop(self, batches: Iterable[str]) -> None:
+        """Forget what is kept of these batches."""
+        gone = set(batches)
+        for key in [key for key in self._kept if key[0] in gone]:
+            tensor = self._kept.pop(key)
+            if isinstance(tensor, Tensor):
+                place = "host" if tensor.is_pinned() else "device"
+                self.held[place] -= tensor.numel() * tensor.element_size()
+
+    def _to_file(self, batch: str, index: int, tensor: Tensor) -> _Mapped:
+        folder = self.room.folder
+        if folder is None:
+            raise AssertionError("a file needs a folder")
+        path = folder / f"{batch}-{index}.safetensors"
+        if not path.exists():
+            # Another process may write the same bytes at the same time; one rename wins.
+            write_bytes(path, save({"x": tensor.detach().cpu().contiguous()}))
+        return _Mapped(path)
+
+
+@dataclass(frozen=True)
+class _Mapped:
+    path: Path
+
+    def read(self) -> Tensor:
+        with safe_open(self.path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor("x")
+        return tensor
+
+
+class Scratch:
+    """A folder on this node that goes when the last process that uses it ends.
+
+    Every user holds a shared lock on it; folders whose lock is free belong to nobody and are
+    removed by the next one that starts, however their processes ended.
+    """
+
+    def __init__(self, name: str, parent: str | None = None) -> None:
+        """Use the folder `name` under `parent` (default: the system's temporary folder)."""
+        base = Path(parent or tempfile.gettempdir()) / f"laser-search-{os.getuid()}"
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if base.stat().st_uid != os.getuid():
+            raise PermissionError(f"{base} belongs to another user")
+        self.path = base / name
+        self._locks = base
+        self._sweep()
+        self.path.mkdir(exist_ok=True)
+        self._lock: Any = self._open(name)
+        _lock(self._lock, exclusive=False)
+
+    def close(self) -> None:
+        """Stop using it, and remove it if nobody else does."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            self._sweep()
+
+    def _open(self, name: str) -> Any:
+        return (self._locks / f"{name}.lock").open("a")
+
+    def _sweep(self) -> None:
+        for folder in self._locks.iterdir():
+            if not folder.is_dir():
+                continue
+            with self._open(folder.name) as lock:
+                if _lock(lock, exclusive=True):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    (self._locks / f"{folder.name}.lock").unlink(missing_ok=True)
+
+
+def _lock(stream: Any, *, exclusive: bool) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(stream, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,230 @@
+"""Prefix reuse: blocks before the first edit give what they gave in the unedited model.
+
+Their output is recorded once, at boundaries between blocks. In a trial, the blocks before a
+boundary return it at once and the model's own forward does the rest, so that results are those of a
+full forward pass to the bit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search.evaluation.blocks import Blocks, choose_boundaries
+from search.evaluation.kept import Activations, Room
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """Stands for a tensor in the output of a block: its number in the batch, and its device."""
+
+    index: int
+    device: torch.device
+
+
+@dataclass
+class _Record:
+    """Of one batch: the output of the block before each boundary, tensors replaced by numbers."""
+
+    outputs: dict[int, Any] = field(default_factory=dict)
+
+
+class PrefixReuse:
+    """Records block boundaries of an unedited model and starts later passes there.
+
+    `start` is the place of the first block that differs from the unedited model; set it before a
+    pass. Boundaries are chosen for the places in `wanted`, as many as `room` takes. Whether a model
+    bears it is proved on its own first batch: every boundary has to give the logits of a full pass,
+    `torch.equal`. A model whose blocks run twice or in another order (ALBERT) runs whole instead;
+    `refused` says why. Not thread-safe.
+    """
+
+    def __init__(self, blocks: Blocks, wanted: Sequence[int], room: Room | None = None) -> None:
+        """Nothing runs yet."""
+        self.blocks = blocks
+        self.start = 0
+        self.refused = "" if len(blocks) else "the order of its stacks is not known"
+        self.boundaries: tuple[int, ...] | None = None
+        self.activations = Activations(room or Room())
+        self._wanted = [place for place in wanted if 0 < place < len(blocks)]
+        self._records: dict[str, _Record] = {}
+
+    def known(self, key: str) -> bool:
+        """Whether nothing of this batch is left to record."""
+        return bool(self.refused) or not self._wanted or key in self._records
+
+    def record(self, keys: Sequence[tuple[str, int, Callable[[], Tensor]]]) -> None:
+        """Record batches on the unedited model: the key, tokens and forward pass of each.
+
+        The boundaries are chosen at the first call, for the tokens of all its batches.
+        """
+        missing = [entry for entry in keys if not self.known(entry[0])]
+        if not missing:
+            return
+        if self.boundaries is None:
+            self._choose(missing)
+        for key, _, run in missing:
+            if not self.refused and key not in self._records:
+                self._records[key] = self._keep(key, self._watch(run, self.boundaries or ()))
+
+    @contextmanager
+    def replaying(self, key: str) -> Iterator[int]:
+        """Let a pass over the batch `key` start at the nearest boundary; yields its place."""
+        place = max((b for b in self.boundaries or () if b <= self.start), default=0)
+        record = self._records.get(key)
+        if self.refused or not place or record is None:
+            yield 0
+            return
+        with ExitStack() as stack:
+            if place > self.blocks.encoder > 0:
+                self._skip(stack, key, record, 0, self.blocks.encoder)
+                self._skip(stack, key, record, self.blocks.encoder, place)
+            else:
+                self._skip(stack, key, record, 0, place)
+            yield place
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Drop what was recorded of these batches."""
+        for key in keys:
+            self._records.pop(key, None)
+        self.activations.drop(keys)
+
+    def _skip(self, stack: ExitStack, key: str, record: _Record, first: int, stop: int) -> None:
+        if stop not in record.outputs:  # a pass through the encoder alone
+            return
+        output = self._load(key, record.outputs[stop])
+        for module in self.blocks.modules[first:stop]:
+            stack.enter_context(_returning(module, output))
+
+    def _choose(self, batches: Sequence[tuple[str, int, Callable[[], Tensor]]]) -> None:
+        key, tokens, run = min(batches, key=lambda entry: entry[1])
+        places = self._needed(range(1, len(self.blocks)))
+        seen = self._watch(run, places)
+        if self.refused:
+            log.info("every pass runs whole: %s", self.refused)
+            return
+        sizes = {place: max(1, _bytes(output)) for place, output in seen.items()}
+        total = sum(entry[1] for entry in batches)
+        cost = max(sizes.values()) * total / tokens
+        room = int(self.activations.room.total_bytes // cost)
+        chosen = choose_boundaries(self._wanted, room - bool(self.blocks.encoder))
+        self.boundaries = self._needed(chosen) if room > 0 else ()
+        self._prove(key, run, seen)
+
+    def _needed(self, places: Sequence[int]) -> tuple[int, ...]:
+        """`places`, with the end of the encoder before any in the decoder."""
+        encoder = self.blocks.encoder
+        extra = {encoder} if encoder and any(place >= encoder for place in places) else set()
+        return tuple(sorted({*places, *extra}))
+
+    def _prove(self, key: str, run: Callable[[], Tensor], seen: dict[int, Any]) -> None:
+        """Compare a pass from every chosen boundary with a full one, on the unedited model."""
+        kept = {place: seen[place] for place in self.boundaries or () if place in seen}
+        self._records[key] = self._keep(key, kept)
+        whole, before = run(), self.start
+        try:
+            for place in self.boundaries or ():
+                self.start = place
+                with self.replaying(key):
+                    same = torch.equal(run(), whole)
+                if not same:
+                    self.refused = f"a pass from block {place} differs from a full one"
+                    log.warning("every pass runs whole: %s", self.refused)
+                    self.forget([key])
+                    return
+        finally:
+            self.start = before
+
+    def _watch(self, run: Callable[[], Tensor], places: Sequence[int]) -> dict[int, Any]:
+        """Run a full pass and copy the output of the block before each of `places`."""
+        calls: list[int] = []
+        seen: dict[int, Any] = {}
+        copies: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def copied(tensor: Tensor) -> Tensor:
+            # By identity: T5 hands the same position bias from block to block. The original is
+            # held too, so that no other tensor takes its identity.
+            if id(tensor) not in copies:
+                copies[id(tensor)] = (tensor, tensor.clone())
+            return copies[id(tensor)][1]
+
+        def watch(place: int) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+                calls.append(place)
+                if place + 1 in places:
+                    seen[place + 1] = _mapped(output, copied)
+
+            return hook
+
+        handles = [m.register_forward_hook(watch(n)) for n, m in enumerate(self.blocks.modules)]
+        try:
+            run()
+        except _Opaque as error:
+            self.refused = str(error)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if calls != list(range(len(calls))) and not self.refused:
+            self.refused = "its blocks do not run once each in their order"
+        return seen
+
+    def _keep(self, key: str, seen: dict[int, Any]) -> _Record:
+        numbers: dict[int, _Leaf] = {}
+
+        def stored(tensor: Tensor) -> _Leaf:
+            if id(tensor) not in numbers:
+                leaf = _Leaf(len(numbers), tensor.device)
+                numbers[id(tensor)] = leaf
+                self.activations.keep(key, leaf.index, tensor)
+            return numbers[id(tensor)]
+
+        return _Record({place: _mapped(output, stored) for place, output in seen.items()})
+
+    def _load(self, key: str, output: Any) -> Any:
+        if isinstance(output, _Leaf):
+            return self.activations.load(key, output.index, output.device)
+        if isinstance(output, tuple):
+            return tuple(self._load(key, part) for part in output)
+        return output
+
+
+class _Opaque(TypeError):
+    """The output of a block holds what cannot be recorded."""
+
+
+def _mapped(output: Any, convert: Callable[[Tensor], Any]) -> Any:
+    if isinstance(output, Tensor):
+        return convert(output)
+    if type(output) is tuple:
+        return tuple(_mapped(part, convert) for part in output)
+    if output is None or isinstance(output, bool | int | float):
+        return output
+    raise _Opaque(f"its blocks return a {type(output).__name__}")
+
+
+def _bytes(output: Any) -> int:
+    if isinstance(output, Tensor):
+        return output.numel() * output.element_size()
+    return sum(map(_bytes, output)) if isinstance(output, tuple) else 0
+
+
+@contextmanager
+def _returning(module: nn.Module, output: Any) -> Iterator[None]:
+    """Let `module` return `output` at once."""
+    own = module.__dict__.get("forward")
+    module.forward = lambda *arguments, **options: output
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
