@@ -86,7 +86,7 @@ def finish_study(root: Path, model, compositions: list[str], **options) -> Finis
         model.generation_config.decoder_start_token_id = start if start is not None else 0
     model.config.pad_token_id = 0
     shard = options.pop("max_shard_size", "50GB")
-    data = options.pop("data", None)
+    data, asked = options.pop("data", None), options.pop("asked", None)
     model.save_pretrained(base, max_shard_size=shard)
     make_tokenizer().save_pretrained(base)
     questions = data or root / "questions.jsonl"
@@ -98,7 +98,7 @@ def finish_study(root: Path, model, compositions: list[str], **options) -> Finis
     config = parse_config(
         {
             "model": {"path": str(base), **options},
-            "task": {"name": "jsonl", "data": str(questions)},
+            **(asked or {"task": {"name": "jsonl", "data": str(questions)}}),
             "split": {"validation": 0.5},
             "space": {"matrices": ["all"]},
             "factors": str(root / "factors"),
@@ -109,7 +109,7 @@ def finish_study(root: Path, model, compositions: list[str], **options) -> Finis
     folder.mkdir()
     plan = make_plan(config)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
-    bench = open_bench(plan.source, plan.task, parts, config.factors, study_id="")
+    bench = open_bench(plan.source, plan.task, parts, config.factors, objective=plan.objective)
     keys = {str(ref): key for ref, key in bench.editor.keys(plan.space.matrices).items()}
     world = World(digest_weights(keys), digest_checkpoint(plan.source.folder), "e", "s")
     identity = Identity.new(world)
@@ -128,6 +128,8 @@ def finish_study(root: Path, model, compositions: list[str], **options) -> Finis
         found = bench.evaluate(Job(trial_name(number), composition, effect, "validation", number))
         write_outcomes(folder, found)
         facts = {"composition": str(composition), "effect": effect, "log_loss": found.log_loss}
+        if found.scores:
+            facts["scores"] = found.scores
         study.add_trial(create_trial(value=found.score, user_attrs=facts))
     return Finished(folder, base)
 

@@ -227,3 +227,25 @@ def test_what_transformers_keeps_in_float32_is_exported_so(run, tmp_path, finish
     assert code == 0 and "12 of 12" in said
     facts = json.loads((tmp_path / "model" / "verification.json").read_text())
     assert facts["exact"] == 12
+
+
+def test_a_study_of_several_tasks(run, tmp_path, finish, families):
+    """Verified on the questions of all tasks; the card has a row for each; healing names one."""
+    for name, seed in (("a", 1), ("b", 7)):
+        rows = [
+            {"prompt": f"w{(seed * i) % 40} w{i}", "answer": f"w{(3 * i) % 40}", "group": str(i)}
+            for i in range(16)
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    tasks = [
+        {"name": "jsonl", "label": name, "data": str(tmp_path / f"{name}.jsonl")} for name in "ab"
+    ]
+    study = finish(tmp_path, families.build("GPT-2"), ["1.fc_in=rank:3"], asked={"tasks": tasks})
+    out = tmp_path / "model"
+    code, said, _ = run("export", study.folder, "--out", out, "--trial", 0)
+    assert code == 0 and "16 of 16" in said
+    card = (out / "README.md").read_text()
+    assert "| a (accuracy) | validation |" in card and "| objective | validation |" in card
+    words = ("--trial", 0, "--train", tmp_path / "a.jsonl", "--steps", 1, "--out", tmp_path / "x")
+    assert "--task" in run("heal", study.folder, *words)[2]
