@@ -13,6 +13,7 @@ from pathlib import Path
 from cluster.resources import Resources, divide
 from cluster.view import View
 from search.config import ClusterConfig, StudyConfig, read_config, write_config
+from search.evaluation.kept import Scratch
 from search.plan import Plan, make_plan
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
@@ -103,6 +104,8 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
         view.study(lambda: _summary(study), force=True)
     for notice in _summary(study).shortfall(plan.config.search.trials):
         view.note(f"note: {notice}")
+    # A worker that Ray stopped could not tidy up: what nobody uses any more goes now.
+    Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
     if not study.stopped:
         verdict = conclude(
@@ -155,6 +158,8 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         plan.objective,
         shares.threads,
         "cuda" if shares.gpus else "cpu",
+        frozenset(plan.space.matrices),
+        shares.workers,
     )
     search = StudySearch(study)
     # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.

@@ -94,5 +94,6 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         job = self._search.jobs.get(trial.trial_id)
         if job is None or result.get("done"):
             return str(TrialScheduler.CONTINUE)
-        stop = self._study.report(job, int(result["step"]), float(result[METRIC]))
+        scores = json.loads(result.pop("chunk", "{}"))
+        stop = self._study.report(job, int(result["step"]), float(result[METRIC]), scores)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)

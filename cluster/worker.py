@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Generator
@@ -17,6 +18,7 @@ from ray import tune
 
 from search.config import StudyConfig
 from search.evaluation.bench import Bench, Progress
+from search.evaluation.kept import GIB, Room, Scratch
 from search.evaluation.setup import open_bench
 from search.plan import open_asked
 from search.study.goals import Objective
@@ -24,6 +26,7 @@ from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.outcomes import outcome_bytes, read_outcomes, write_outcomes
+from search.weights.refs import MatrixRef
 from tasks.base import Example
 
 METRIC = "score"
@@ -41,6 +44,8 @@ class Blueprint:
     objective: Objective
     threads: int
     device: str
+    searched: frozenset[MatrixRef] = frozenset()
+    workers: int = 1
 
     def build(self) -> Bench:
         """Load the model and the factors on this worker's device."""
@@ -56,7 +61,21 @@ class Blueprint:
             objective=self.objective,
             tokens_per_batch=self.config.tokens_per_batch,
             device=self.device,
+            searched=self.searched,
+            room=self.room(),
         )
+
+    def room(self) -> Room:
+        """Where this worker keeps activations: its own memory, or what the node shares."""
+        reuse = self.config.reuse
+        memory, host = (int(gib * GIB) for gib in (reuse.memory_gib, reuse.host_gib))
+        if not reuse.file_gib:
+            return Room(memory, host)
+        scratch = Scratch(self.study_id, reuse.folder)
+        free = shutil.disk_usage(scratch.path).free // 2
+        if self.workers > 1 and self.device == "cpu":
+            memory = 0
+        return Room(memory, host, min(int(reuse.file_gib * GIB), free), scratch)
 
 
 class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
@@ -84,8 +103,10 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         return True
 
     def cleanup(self) -> None:
-        """Restore the model."""
+        """Restore the model and give up the node's scratch folder."""
         self._close()
+        if self._broken is None:
+            self._bench.close()
 
     def step(self) -> dict[str, Any]:
         """Evaluate one chunk. Never raises: an exception would cost a model load."""
@@ -109,6 +130,8 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self._run = self._bench.run(self._job)
         progress = next(self._run)
         result: dict[str, Any] = {METRIC: progress.score, "step": progress.step, "done": False}
+        if progress.chunk:
+            result["chunk"] = json.dumps(dict(progress.chunk))  # flat, as Tune wants results
         if progress.evaluation is not None:
             result |= {"done": True, "finished": True}
             if self._shares_folder:

@@ -146,7 +146,8 @@ class SearchConfig(Strict):
     strategy: str = "tpe"
     trials: Count = 200
     seed: int = 0
-    pruner: Literal["none", "median", "successive-halving"] = "none"
+    pruner: Literal["none", "median", "successive-halving", "race"] = "none"
+    race_error: Annotated[float, Field(gt=0, lt=1)] = 0.05
     chunks: Count = 1
     max_attempts: Count = 3
 
@@ -157,6 +158,21 @@ class SearchConfig(Strict):
                 f"pruner {self.pruner!r} compares trials after each chunk; set chunks to 2 or more"
             )
         return self
+
+
+class ReuseConfig(Strict):
+    """Where activations of the unedited model are kept, so that trials begin at their first edit.
+
+    `memory_gib`: per worker, on its device. `host_gib`: pinned memory beside a GPU. `file_gib`: in
+    `folder` (default: the system's temporary folder), shared by the workers of a node; with
+    several workers on CPUs everything goes there, so that it is in memory once. All zero: every
+    pass is a full one.
+    """
+
+    memory_gib: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 2
+    host_gib: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 0
+    file_gib: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 4
+    folder: str | None = None
 
 
 class ClusterConfig(Strict):
@@ -186,6 +202,7 @@ class StudyConfig(Strict):
     factors: str = "./factors"
     storage: str | None = None
     cluster: ClusterConfig = ClusterConfig()
+    reuse: ReuseConfig = ReuseConfig()
     tokens_per_batch: Count = 4096
 
     @property
@@ -215,6 +232,15 @@ class StudyConfig(Strict):
             raise ValueError(f"tasks holds {twice[0]!r} twice; give each a label of its own")
         if not any(goal.weight for goal in self.tasks):
             raise ValueError("every one of tasks has weight 0; give one that is to rise a weight")
+        return self
+
+    @model_validator(mode="after")
+    def _race_of_one_task(self) -> StudyConfig:
+        if self.search.pruner == "race" and self.tasks:
+            raise ValueError(
+                "pruner 'race' compares trials example by example, which several tasks do not "
+                "allow; use median or successive-halving"
+            )
         return self
 
     @model_validator(mode="after")

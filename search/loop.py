@@ -22,7 +22,7 @@ def run_job(study: Study, bench: Bench, job: Job) -> None:
             for progress in run:
                 if progress.evaluation is not None:
                     study.finish(job, progress.evaluation)
-                elif study.report(job, progress.step, progress.score):
+                elif study.report(job, progress.step, progress.score, progress.chunk):
                     study.prune(job)
                     return
     except Exception as error:  # one composition's failure is a result, not the end of a search

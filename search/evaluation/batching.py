@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +51,53 @@ class Batch:
     positions: Tensor
     targets: Tensor
     slots: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the pass, padding included."""
+        return self.input_ids.numel()
+
+    @property
+    def divides(self) -> bool:
+        """Whether there are two rows or more."""
+        return len(self.input_ids) > 1
+
+    def key(self) -> str:
+        """Digest of what the model reads; the same in every process."""
+        return digest_of(self.input_ids, self.attention_mask, self.token_type_ids)
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The first and the second half of the rows; what is scored keeps its order."""
+        middle = len(self.input_ids) // 2
+        return self._part(0, middle), self._part(middle, len(self.input_ids))
+
+    def _part(self, start: int, stop: int) -> Batch:
+        return Batch(**self._between(start, stop))
+
+    def _between(self, start: int, stop: int) -> dict[str, Any]:
+        chosen = (self.rows >= start) & (self.rows < stop)
+        mask = self.attention_mask[start:stop]
+        width = max(1, int(mask.sum(-1).max()))
+        types = self.token_type_ids
+        return {
+            "input_ids": self.input_ids[start:stop, :width],
+            "attention_mask": mask[:, :width],
+            "token_type_ids": None if types is None else types[start:stop, :width],
+            "rows": self.rows[chosen] - start,
+            "positions": self.positions[chosen],
+            "targets": self.targets[chosen],
+            "slots": self.slots[chosen],
+        }
+
+
+def digest_of(*tensors: Tensor | None) -> str:
+    """Hexadecimal digest of shapes and bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        if tensor is not None:
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def merge_equal(rows: Iterable[TokenRow]) -> list[TokenRow]:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from search.evaluation.passes import Passes
+from search.evaluation.predictor import RecordingPredictor
 from search.study.goals import Goal, Objective
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
+from search.study.race import seeded_order
 from search.weights.edit import Editor
-from tasks.base import Example, Outcome, Predictor, Task
+from tasks.base import Example, Outcome, Task
 from tasks.scoring import by_task, mean_log_loss, mean_score
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After `step` chunks: the value so far, and the evaluation when it is whole."""
+    """After `step` chunks: the value so far, and the evaluation when it is whole.
+
+    `chunk`: the scores of the last chunk's examples by id, before the last step.
+    """
 
     step: int
     score: float
     evaluation: Evaluation | None
+    chunk: Mapping[str, float] = field(default_factory=dict)
 
 
 class Bench:
     """Evaluates jobs on one model, which it edits and restores bit for bit.
+
+    The activations of validation are recorded once, on the unedited model; a job begins at the
+    block that it edits first. The model keeps a job's edits until the next job, which changes only
+    what differs, or until `close`; an error or an early end restores it at once.
 
     `parts` are the examples of validation and test, `chunks` the number of pieces that validation
     is reported in. Every job sees the same examples in the same order: chunks are drawn once, by a
@@ -39,15 +49,20 @@ class Bench:
     def __init__(
         self,
         editor: Editor,
-        predictor: Predictor,
+        predictor: RecordingPredictor,
         task: Task,
         parts: Mapping[str, Sequence[Example]],
         *,
         study_id: str = "",
         chunks: int = 1,
         objective: Objective | None = None,
+        passes: Passes | None = None,
     ) -> None:
-        """Nothing is tokenised yet. Without an `objective` it is the mean score of one task."""
+        """Nothing is tokenised yet. Without an `objective` it is the mean score of one task.
+
+        `passes`: those of the `predictor`, where its activations are to be reused.
+        """
+        self.passes = passes or Passes()
         self.editor = editor
         self._study_id = study_id
         self._predictor = predictor
@@ -65,7 +80,11 @@ class Bench:
         seconds = {"prepare": time.perf_counter() - started, "forward": 0.0, "score": 0.0}
         mark = time.perf_counter()
         try:
+            self._record(job.part, chunks)
+            seconds["record"] = time.perf_counter() - mark
+            mark = time.perf_counter()
             self.editor.apply(job.composition)
+            self.passes.prefix.start = self._start(job)
             seconds["apply"] = time.perf_counter() - mark
             for step, (examples, prepared) in enumerate(chunks, start=1):
                 mark = time.perf_counter()
@@ -77,13 +96,17 @@ class Bench:
                 score = self._value(job, _scores(outcomes.values()))
                 seconds["score"] += time.perf_counter() - mark
                 if step < len(chunks):
-                    yield Progress(step, score, None)
-        finally:
-            mark = time.perf_counter()
-            self.editor.restore()
-            seconds["restore"] = time.perf_counter() - mark
+                    chunk = {example.id: outcomes[example.id].score for example in examples}
+                    yield Progress(step, score, None, chunk)
+        except BaseException:
+            self.close()
+            raise
         seconds["total"] = time.perf_counter() - started
         yield Progress(len(chunks), score, self._whole(job, outcomes, score, seconds))
+
+    def close(self) -> None:
+        """Put every byte of the model back, and forget what files keep."""
+        self.editor.restore()
 
     def evaluate(self, job: Job) -> Evaluation:
         """Evaluate a job to its end."""
@@ -114,6 +137,23 @@ class Bench:
             scores={} if self._objective.single else _scores(in_order),
         )
 
+    def _start(self, job: Job) -> int:
+        """The block where a pass of this job may begin: test is not recorded, it is asked twice."""
+        if job.part != "validation":
+            return 0
+        return self.passes.prefix.blocks.first_edited(job.composition)
+
+    def _record(self, part: str, chunks: Sequence[tuple[list[Example], Any]]) -> None:
+        if part != "validation":
+            return
+        missing = [p for _, p in chunks if not self.passes.recorded(getattr(p, "batches", ()))]
+        if missing:
+            self.editor.restore()
+            self.passes.prefix.start = 0
+            self.passes.expect(batch for p in missing for batch in p.batches)
+            for prepared in missing:
+                self._predictor.record(prepared)
+
     def _value(self, job: Job, scores: Mapping[str, float]) -> float:
         return self._objective.value(scores, job.baseline)
 
@@ -131,7 +171,7 @@ class Bench:
 def _pieces(examples: Sequence[Example], count: int) -> list[list[Example]]:
     """`count` fair samples, fewer where there are not as many examples, every task in the first."""
     tasks: dict[str, list[Example]] = defaultdict(list)
-    for example in sorted(examples, key=_shuffle_key):
+    for example in sorted(examples, key=lambda example: seeded_order(example.id)):
         tasks[example.task].append(example)
     count = min(count, max(map(len, tasks.values()), default=0))
     pieces: list[list[Example]] = [[] for _ in range(count)]
@@ -144,7 +184,3 @@ def _pieces(examples: Sequence[Example], count: int) -> list[list[Example]]:
 
 def _scores(outcomes: Iterable[Outcome]) -> dict[str, float]:
     return {task: mean_score(found) for task, found in by_task(outcomes).items()}
-
-
-def _shuffle_key(example: Example) -> bytes:
-    return hashlib.blake2b(example.id.encode(), digest_size=16).digest()

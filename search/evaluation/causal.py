@@ -18,6 +18,7 @@ from search.evaluation.generation import (
     PromptBatch,
     pack_prompts,
 )
+from search.evaluation.passes import Passes
 from search.evaluation.prepared import (
     SCORED_CELLS,
     Prepared,
@@ -49,9 +50,15 @@ class CausalPredictor:
     head: Head = "causal"
 
     def __init__(
-        self, model: Any, tokenizer: Any, tokens_per_batch: int = 8192, *, chat: bool = False
+        self,
+        model: Any,
+        tokenizer: Any,
+        tokens_per_batch: int = 8192,
+        passes: Passes | None = None,
+        *,
+        chat: bool = False,
     ) -> None:
-        self.scorer = TokenScorer(model)
+        self.scorer = TokenScorer(model, passes)
         self.decoder = GreedyDecoder(model, tokenizer)
         self.chat = ChatTemplate(tokenizer) if chat else None
         self.tokenizer = tokenizer
@@ -90,6 +97,10 @@ class CausalPredictor:
             self.tokenizer.unk_token_id,
             prompts,
         )
+
+    def record(self, prepared: Prepared) -> None:
+        """Keep what later passes can begin from; the model is unedited."""
+        self.scorer.passes.record(prepared.batches, self.scorer.run)
 
     def answer(self, prepared: Prepared) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""

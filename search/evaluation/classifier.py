@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,11 +14,16 @@ from torch import Tensor
 
 from search.evaluation.batching import Batch, Budget, Scored, TokenRow, collate, merge_equal, pack
 from search.evaluation.encoding import max_tokens
-from search.evaluation.token_scorer import NonFiniteLogits
+from search.evaluation.passes import Passes
+from search.evaluation.token_scorer import NonFiniteLogits, is_close
 from tasks.base import Classified, Classify, Head, Reply, Request
 from tasks.errors import InputError
 
 log = logging.getLogger(__name__)
+
+
+MIN_LENGTH = 4
+"""Tokens that a text needs to show which of its positions the head reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,13 @@ class ClassifierPredictor:
 
     head: Head = "classifier"
 
-    def __init__(self, model: Any, tokenizer: Any, tokens_per_batch: int = 8192) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        tokens_per_batch: int = 8192,
+        passes: Passes | None = None,
+    ) -> None:
         labels = model.config.id2label
         if len(labels) < 2 or model.config.problem_type in (
             "regression",
@@ -49,6 +60,8 @@ class ClassifierPredictor:
             kind = model.config.problem_type or "one label"
             raise InputError(f"the classification head has {kind}; it needs two or more classes")
         self.model = model.eval()
+        self.passes = passes or Passes()
+        self.ends_early: bool | None = None
         self.tokenizer = tokenizer
         self.labels = tuple(labels[index] for index in sorted(labels))
         self.device: torch.device = model.get_input_embeddings().weight.device
@@ -82,16 +95,22 @@ class ClassifierPredictor:
         merged = merge_equal(rows)
         pad_id = self._pad_id(merged)
         budget = Budget.of(self.tokens_per_batch, len(texts), self.device)
+        merged = self._placed(merged, pad_id)
         batches = [collate(group, pad_id, self.device) for group in pack(merged, budget)]
         return PreparedTexts(tuple(batches), len(texts), truncated, pad_id)
+
+    def record(self, prepared: PreparedTexts) -> None:
+        """Keep what later passes can begin from; the model is unedited."""
+        with self._padding(prepared.pad_id):
+            self.passes.record(prepared.batches, self.run)
 
     def answer(self, prepared: PreparedTexts) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""
         results = torch.zeros(prepared.count, len(self.labels), dtype=torch.float64)
         with torch.inference_mode(), self._padding(prepared.pad_id):
-            found = [self.run(batch).float().log_softmax(-1) for batch in prepared.batches]
+            found = [self.passes.run(batch, self._values) for batch in prepared.batches]
             for batch, values in zip(prepared.batches, found, strict=True):
-                results[batch.slots.cpu()] = values.cpu()[batch.rows.cpu()].double()
+                results[batch.slots.cpu()] = values.cpu().double()
         if not bool(torch.isfinite(results).all()):
             bad = int((~torch.isfinite(results)).any(-1).sum())
             raise NonFiniteLogits(f"{bad} of {prepared.count} texts have no finite log-probability")
@@ -99,6 +118,36 @@ class ClassifierPredictor:
 
     def run(self, batch: Batch) -> Tensor:
         """One forward pass: logits [rows, labels]."""
+        if self.ends_early and self.passes.last is not None:
+            with self.passes.last.only(batch):
+                return self._run(batch)
+        return self._run(batch)
+
+    def _values(self, batch: Batch) -> Tensor:
+        return self.run(batch).float().log_softmax(-1)[batch.rows]
+
+    def _placed(self, rows: list[TokenRow], pad_id: int) -> list[TokenRow]:
+        """`rows` with the position that the head reads, first or last, if it reads but one.
+
+        Tried once, on the longest texts: what the last block computes is then that position alone.
+        """
+        longest = sorted(rows, key=lambda row: len(row.ids))[-2:]
+        if self.passes.last is None or not rows or len(longest[0].ids) < MIN_LENGTH:
+            return rows
+        if self.ends_early is None:
+            self.ends_early = False
+            with torch.inference_mode(), self._padding(pad_id):
+                whole = self._run(collate(longest, pad_id, self.device))
+                for at_end in (False, True):
+                    batch = collate([_at(row, at_end) for row in longest], pad_id, self.device)
+                    with self.passes.last.only(batch):
+                        self.ends_early = is_close(self._run(batch), whole)
+                    self._reads_end = at_end
+                    if self.ends_early:
+                        break
+        return [_at(row, self._reads_end) for row in rows] if self.ends_early else rows
+
+    def _run(self, batch: Batch) -> Tensor:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         if batch.token_type_ids is not None:
             inputs["token_type_ids"] = batch.token_type_ids
@@ -151,3 +200,9 @@ class ClassifierPredictor:
             yield
         finally:
             config.pad_token_id = before
+
+
+def _at(row: TokenRow, end: bool) -> TokenRow:
+    position = len(row.ids) - 1 if end else 0
+    scored = tuple(replace(item, position=position) for item in row.scored)
+    return TokenRow(row.ids, scored, row.types)

@@ -16,8 +16,6 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from search.durable import write_bytes
-
 log = logging.getLogger(__name__)
 
 GIB = 2**30
@@ -28,14 +26,19 @@ class Room:
     """Bytes that activations may take.
 
     `device_bytes`: on the model's own device, which is host memory for a model on CPUs.
-    `host_bytes`: pinned host memory, for a model on a GPU. `file_bytes`: one file per batch in
-    `folder`, mapped into memory and shared by all processes that name the same folder.
+    `host_bytes`: pinned host memory, for a model on a GPU. `file_bytes`: in files of
+    `scratch`, which all processes on the node share that name it alike.
     """
 
     device_bytes: int = 2 * GIB
     host_bytes: int = 0
     file_bytes: int = 0
-    folder: Path | None = None
+    scratch: Scratch | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where files go."""
+        return self.scratch.path if self.scratch else None
 
     @property
     def total_bytes(self) -> int:
@@ -97,8 +100,12 @@ class Activations:
             raise AssertionError("a file needs a folder")
         path = folder / f"{batch}-{index}.safetensors"
         if not path.exists():
-            # Another process may write the same bytes at the same time; one rename wins.
-            write_bytes(path, save({"x": tensor.detach().cpu().contiguous()}))
+            # Another process may write the same bytes at the same time; one rename wins. Not
+            # flushed to disk: the folder does not outlive the processes that use it.
+            handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=folder)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(save({"x": tensor.detach().cpu().contiguous()}))
+            Path(temporary).replace(path)
         return _Mapped(path)
 
 
@@ -141,6 +148,9 @@ class Scratch:
 
     def _open(self, name: str) -> Any:
         return (self._locks / f"{name}.lock").open("a")
+
+    def __reduce__(self) -> str:
+        raise TypeError("a scratch folder belongs to one process")
 
     def _sweep(self) -> None:
         for folder in self._locks.iterdir():

@@ -7,6 +7,7 @@ from typing import Any
 
 from search.evaluation.batching import Scored, TokenRow, merge_equal
 from search.evaluation.encoding import Encoder, Ids, max_tokens
+from search.evaluation.passes import Passes
 from search.evaluation.prepared import Prepared, assemble, flatten, owners, prepare_batches
 from search.evaluation.token_scorer import TokenScorer
 from tasks.base import MASK, Head, Reply, Request
@@ -23,10 +24,16 @@ class MaskedPredictor:
 
     head: Head = "masked"
 
-    def __init__(self, model: Any, tokenizer: Any, tokens_per_batch: int = 8192) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        tokens_per_batch: int = 8192,
+        passes: Passes | None = None,
+    ) -> None:
         if tokenizer.mask_token_id is None:
             raise InputError("a masked head needs a tokenizer with a mask token; this one has none")
-        self.scorer = TokenScorer(model)
+        self.scorer = TokenScorer(model, passes)
         self.tokenizer = tokenizer
         self.encoder = Encoder(tokenizer)
         self.limit_tokens = max_tokens(model, tokenizer)
@@ -61,6 +68,10 @@ class MaskedPredictor:
             self.tokens_per_batch,
             self.tokenizer.unk_token_id,
         )
+
+    def record(self, prepared: Prepared) -> None:
+        """Keep what later passes can begin from; the model is unedited."""
+        self.scorer.passes.record(prepared.batches, self.scorer.run)
 
     def answer(self, prepared: Prepared) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""

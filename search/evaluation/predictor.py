@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 from search.evaluation.causal import CausalPredictor
 from search.evaluation.classifier import ClassifierPredictor
 from search.evaluation.masked import MaskedPredictor
+from search.evaluation.passes import Passes
 from search.evaluation.seq2seq import Seq2SeqPredictor
 from search.evaluation.token_scorer import NonFiniteLogits
 from tasks.base import Head, Predictor
@@ -22,25 +23,39 @@ __all__ = [
 ]
 
 
+class RecordingPredictor(Predictor, Protocol):
+    """A predictor whose passes may begin where an earlier one has been."""
+
+    def record(self, prepared: Any) -> None:
+        """Keep activations of the unedited model for what `prepare` gave."""
+        ...
+
+
 def make_predictor(
-    head: Head, model: Any, tokenizer: Any, tokens_per_batch: int = 8192, *, chat: bool = False
-) -> Predictor:
+    head: Head,
+    model: Any,
+    tokenizer: Any,
+    tokens_per_batch: int = 8192,
+    *,
+    chat: bool = False,
+    passes: Passes | None = None,
+) -> RecordingPredictor:
     """Return the predictor that asks `model` (a Hugging Face model with this head) questions.
 
     `tokens_per_batch`: tokens of one forward pass, padding included. The model is put into
     evaluation mode and stays where it is. `chat`: prompts are messages in the tokenizer's chat
-    template (causal only). Raises InputError when the head is unknown, or model or
-    tokenizer lack what it needs.
+    template (causal only). `passes`: how batches run. Raises InputError when the head is unknown,
+    or model or tokenizer lack what it needs.
     """
     if chat and head != "causal":
         raise InputError(f"chat_template is on, but a {head} head takes no messages; leave it out")
     match head:
         case "causal":
-            return CausalPredictor(model, tokenizer, tokens_per_batch, chat=chat)
+            return CausalPredictor(model, tokenizer, tokens_per_batch, passes, chat=chat)
         case "seq2seq":
-            return Seq2SeqPredictor(model, tokenizer, tokens_per_batch)
+            return Seq2SeqPredictor(model, tokenizer, tokens_per_batch, passes)
         case "masked":
-            return MaskedPredictor(model, tokenizer, tokens_per_batch)
+            return MaskedPredictor(model, tokenizer, tokens_per_batch, passes)
         case "classifier":
-            return ClassifierPredictor(model, tokenizer, tokens_per_batch)
+            return ClassifierPredictor(model, tokenizer, tokens_per_batch, passes)
     raise InputError(f"head {head!r} does not exist; expected one of {', '.join(get_args(Head))}")

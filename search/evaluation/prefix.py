@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from search.evaluation.blocks import Blocks, choose_boundaries
 from search.evaluation.kept import Activations, Room
 
 log = logging.getLogger(__name__)
+
+MAX_PARTS = 64
+"""Tensors in the output of one block, at most."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class PrefixReuse:
         """Nothing runs yet."""
         self.blocks = blocks
         self.start = 0
+        self.expected_tokens = 0
         self.refused = "" if len(blocks) else "the order of its stacks is not known"
         self.boundaries: tuple[int, ...] | None = None
         self.activations = Activations(room or Room())
@@ -64,7 +69,7 @@ class PrefixReuse:
     def record(self, keys: Sequence[tuple[str, int, Callable[[], Tensor]]]) -> None:
         """Record batches on the unedited model: the key, tokens and forward pass of each.
 
-        The boundaries are chosen at the first call, for the tokens of all its batches.
+        The boundaries are chosen at the first call, for `expected_tokens` or those of its batches.
         """
         missing = [entry for entry in keys if not self.known(entry[0])]
         if not missing:
@@ -112,7 +117,7 @@ class PrefixReuse:
             log.info("every pass runs whole: %s", self.refused)
             return
         sizes = {place: max(1, _bytes(output)) for place, output in seen.items()}
-        total = sum(entry[1] for entry in batches)
+        total = max(self.expected_tokens, sum(entry[1] for entry in batches))
         cost = max(sizes.values()) * total / tokens
         room = int(self.activations.room.total_bytes // cost)
         chosen = choose_boundaries(self._wanted, room - bool(self.blocks.encoder))
@@ -167,7 +172,7 @@ class PrefixReuse:
         handles = [m.register_forward_hook(watch(n)) for n, m in enumerate(self.blocks.modules)]
         try:
             run()
-        except _Opaque as error:
+        except _OpaqueError as error:
             self.refused = str(error)
         finally:
             for handle in handles:
@@ -178,15 +183,19 @@ class PrefixReuse:
 
     def _keep(self, key: str, seen: dict[int, Any]) -> _Record:
         numbers: dict[int, _Leaf] = {}
+        record = _Record()
+        for place, output in sorted(seen.items()):
+            free = count(place * MAX_PARTS)  # the same number for the same part in every process
 
-        def stored(tensor: Tensor) -> _Leaf:
-            if id(tensor) not in numbers:
-                leaf = _Leaf(len(numbers), tensor.device)
-                numbers[id(tensor)] = leaf
-                self.activations.keep(key, leaf.index, tensor)
-            return numbers[id(tensor)]
+            def stored(tensor: Tensor, free: Iterator[int] = free) -> _Leaf:
+                if id(tensor) not in numbers:
+                    leaf = _Leaf(next(free), tensor.device)
+                    numbers[id(tensor)] = leaf
+                    self.activations.keep(key, leaf.index, tensor)
+                return numbers[id(tensor)]
 
-        return _Record({place: _mapped(output, stored) for place, output in seen.items()})
+            record.outputs[place] = _mapped(output, stored)
+        return record
 
     def _load(self, key: str, output: Any) -> Any:
         if isinstance(output, _Leaf):
@@ -196,7 +205,7 @@ class PrefixReuse:
         return output
 
 
-class _Opaque(TypeError):
+class _OpaqueError(TypeError):
     """The output of a block holds what cannot be recorded."""
 
 
@@ -207,7 +216,7 @@ def _mapped(output: Any, convert: Callable[[Tensor], Any]) -> Any:
         return tuple(_mapped(part, convert) for part in output)
     if output is None or isinstance(output, bool | int | float):
         return output
-    raise _Opaque(f"its blocks return a {type(output).__name__}")
+    raise _OpaqueError(f"its blocks return a {type(output).__name__}")
 
 
 def _bytes(output: Any) -> int:

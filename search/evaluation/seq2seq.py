@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import Batch, Budget, Scored, TokenRow, collate, merge_equal, pack
+from search.evaluation.batching import (
+    Batch,
+    Budget,
+    Scored,
+    TokenRow,
+    collate,
+    digest_of,
+    merge_equal,
+    pack,
+)
 from search.evaluation.encoding import Encoder, Ids, max_tokens
 from search.evaluation.generation import (
     Continuation,
@@ -19,6 +28,7 @@ from search.evaluation.generation import (
     keep_rows,
     pack_prompts,
 )
+from search.evaluation.passes import Passes
 from search.evaluation.prepared import (
     SCORED_CELLS,
     Prepared,
@@ -44,6 +54,29 @@ class PairBatch(Batch):
     source_ids: Tensor
     source_mask: Tensor
     source_of: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of sources and targets, padding included."""
+        return self.input_ids.numel() + self.source_ids.numel()
+
+    def key(self) -> str:
+        """Digest of what the model reads."""
+        return digest_of(
+            self.input_ids, self.attention_mask, self.source_ids, self.source_mask, self.source_of
+        )
+
+    def _part(self, start: int, stop: int) -> PairBatch:
+        of = self.source_of[start:stop]
+        first, last = int(of[0]), int(of[-1]) + 1  # ascending: targets stand by their sources
+        mask = self.source_mask[first:last]
+        width = max(1, int(mask.sum(-1).max()))
+        return PairBatch(
+            **self._between(start, stop),
+            source_ids=self.source_ids[first:last, :width],
+            source_mask=mask[:, :width],
+            source_of=of - first,
+        )
 
 
 class PairScorer(TokenScorer):
@@ -114,8 +147,14 @@ class Seq2SeqPredictor:
 
     head: Head = "seq2seq"
 
-    def __init__(self, model: Any, tokenizer: Any, tokens_per_batch: int = 8192) -> None:
-        self.scorer = PairScorer(model)
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        tokens_per_batch: int = 8192,
+        passes: Passes | None = None,
+    ) -> None:
+        self.scorer = PairScorer(model, passes)
         self.decoder = GreedyDecoder(model, tokenizer)
         self.tokenizer = tokenizer
         self.encoder = Encoder(tokenizer)
@@ -143,6 +182,10 @@ class Seq2SeqPredictor:
         packed = pack_prompts(prompts, budget, scorer.pad_id, scorer.device, left=False)
         unknown = self.tokenizer.unk_token_id
         return finish(batches, requests, answers, truncated, unknown, packed)
+
+    def record(self, prepared: Prepared) -> None:
+        """Keep what later passes can begin from; the model is unedited."""
+        self.scorer.passes.record(prepared.batches, self.scorer.run)
 
     def answer(self, prepared: Prepared) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""

@@ -6,12 +6,14 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from search.evaluation.batching import Batch
+from search.evaluation.passes import Passes
 
 CELLS = 2**26
 """Logits turned to float32 at once: 256 MB."""
@@ -45,39 +47,46 @@ class TokenScorer:
     is changed.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, passes: Passes | None = None) -> None:
         self.model = model.eval()
+        self.passes = passes or Passes()
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         pad = model.config.get_text_config().pad_token_id
         # The model's padding token; any other serves as well, since padding is masked.
         self.pad_id = pad if isinstance(pad, int) and 0 <= pad < self.vocabulary else 0
         self.picks_before_head = False
+        self.ends_early = False
         self._calibrated = False
         parameters = inspect.signature(model.forward).parameters
         self._options = {"use_cache": False} if "use_cache" in parameters else {}
 
     def calibrate(self, batch: Batch) -> None:
-        """Try on `batch`, once, whether picking before the head gives the model's own logits."""
+        """Try on `batch`, once, which short cuts give the model's own logits.
+
+        They are picking before the head, and computing only what is scored in the last block.
+        """
         if self._calibrated:
             return
         self._calibrated = True
         with torch.inference_mode():
             full = self.run(batch)
-            self.picks_before_head = True
-            try:
-                picked = self.run(batch)
-            except (RuntimeError, IndexError, ValueError):
-                self.picks_before_head = False
-                return
-        # Both run the same arithmetic on the same rows; only the summation order may differ.
-        close = {torch.float32: 1e-4, torch.float64: 1e-9}.get(full.dtype, 3e-2)
-        self.picks_before_head = picked.shape == full.shape and bool(
-            torch.allclose(picked.float(), full.float(), rtol=close, atol=close, equal_nan=True)
-        )
+            for name in ("picks_before_head", "ends_early"):
+                setattr(self, name, True)
+                try:
+                    same = is_close(self.run(batch), full)
+                except (RuntimeError, IndexError, ValueError):
+                    same = False
+                setattr(self, name, same)
 
     def run(self, batch: Batch) -> Tensor:
         """One forward pass: logits [scored, vocabulary] at the scored places of `batch`."""
+        if self.ends_early and self.passes.last is not None:
+            with self.passes.last.only(batch):
+                return self._run(batch)
+        return self._run(batch)
+
+    def _run(self, batch: Batch) -> Tensor:
         inputs = self.inputs(batch)
         if not self.picks_before_head:
             logits: Tensor = self.model(**inputs, **self._options).logits
@@ -102,15 +111,26 @@ class TokenScorer:
         """
         results = torch.zeros(3, slots, dtype=torch.float64)
         with torch.inference_mode():
-            found = [_read(self.run(batch), batch.targets, ranked) for batch in batches]
+            found = [self.passes.run(batch, partial(self._values, ranked)) for batch in batches]
             for batch, values in zip(batches, found, strict=True):
-                results[:, batch.slots.cpu()] = values.cpu()
+                results[:, batch.slots.cpu()] = values.cpu().T
         if not bool(torch.isfinite(results[0]).all()):
             bad = int((~torch.isfinite(results[0])).sum())
             raise NonFiniteLogits(f"{bad} of {slots} scored tokens have no finite log-probability")
         return TokenScores(
             results[0].tolist(), results[1].to(torch.int64).tolist(), results[2].long().tolist()
         )
+
+    def _values(self, ranked: bool, batch: Batch) -> Tensor:
+        return _read(self.run(batch), batch.targets, ranked).T
+
+
+def is_close(found: Tensor, expected: Tensor) -> bool:
+    """Whether logits are the same but for the order of summation, which may differ."""
+    close = {torch.float32: 1e-4, torch.float64: 1e-9}.get(expected.dtype, 3e-2)
+    return found.shape == expected.shape and bool(
+        torch.allclose(found.float(), expected.float(), rtol=close, atol=close, equal_nan=True)
+    )
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from search.study.goals import Objective
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_name
 from search.study.outcomes import Evaluation, parse_outcomes, read_outcomes, write_outcomes
+from search.study.race import Incumbent, Race
 from search.study.storage import open_storage
 from search.weights.refs import MatrixRef
 
@@ -57,6 +58,7 @@ class _Live:
     trial: Trial | None
     deaths: int = 0
     twins: list[Trial] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class Study:
         self._records: dict[str, _Record] = {}
         self._orphans: list[int] = []
         self._deaths_in_a_row = 0
+        self._incumbent: Incumbent | None = None
         self._repeated = False
         self._baseline: Evaluation | None = None
         self._optuna.set_user_attr(BUDGET, self.budget)
@@ -281,14 +284,45 @@ class Study:
 
     # What became of it -------------------------------------------------------------------------
 
-    def report(self, job: Job, step: int, value: float) -> bool:
-        """Record the score after `step` chunks; returns whether the trial should stop here."""
+    def report(
+        self, job: Job, step: int, value: float, scores: Mapping[str, float] | None = None
+    ) -> bool:
+        """Record the score after `step` chunks; returns whether the trial should stop here.
+
+        `scores`: those of the chunk's examples by id, for a race.
+        """
         live = self._live[job.name]
         if live.trial is None or math.isnan(value):
             return False
         if step not in dict(live.trial.storage.get_trial(live.trial._trial_id).intermediate_values):
             live.trial.report(value, step)
+        if self.config.search.pruner == "race":
+            return self._has_lost(live, step, scores or {})
         return live.trial.should_prune()
+
+    def _has_lost(self, live: _Live, step: int, scores: Mapping[str, float]) -> bool:
+        if step == 1:  # also when the job began anew after its worker died
+            live.scores.clear()
+        live.scores.update(scores)
+        incumbent = self._best_known()
+        if incumbent is None:
+            return False
+        race = Race(self.config.search.chunks, self.config.search.race_error)
+        return race.is_lost(incumbent.differences(live.scores), len(incumbent.scores))
+
+    def _best_known(self) -> Incumbent | None:
+        """The best complete evaluation so far, the baseline included; None before there is any."""
+        baseline = self._records.get("")
+        if baseline is None or (known := self.baseline) is None:
+            return None
+        winner = self.winner()
+        number = BASELINE_NUMBER if winner is None else winner.number
+        if self._incumbent is None or self._incumbent.number != number:
+            if winner is not None:
+                name, effect = trial_name(number), winner.user_attrs["effect"]
+                known = self._read(name, effect) or known
+            self._incumbent = Incumbent.of(number, known.outcomes)
+        return self._incumbent
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
         """Record a complete evaluation: outcomes first, then the trial."""

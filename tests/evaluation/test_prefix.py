@@ -1,0 +1,302 @@
+"""Prefix reuse: a pass from a boundary gives the bits of a full one, whatever the family."""
+
+import itertools
+
+import pytest
+import torch
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoConfig
+
+from search.evaluation.batching import Scored, TokenRow, collate
+from search.evaluation.blocks import Blocks, choose_boundaries
+from search.evaluation.kept import Room, Scratch
+from search.evaluation.passes import Passes
+from search.evaluation.prefix import PrefixReuse
+from search.evaluation.setup import make_passes
+from search.evaluation.token_scorer import TokenScorer
+from search.weights.matrices import find_matrices
+
+SIZES = dict(
+    vocab_size=48,
+    hidden_size=32,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    intermediate_size=56,
+    pad_token_id=0,
+)
+GROUPED = dict(SIZES, num_key_value_heads=2)
+HEADS = dict(GROUPED, head_dim=8)
+GPT = dict(vocab_size=48, n_embd=32, n_layer=4, n_head=4, n_positions=32)
+LM, MLM, S2S = "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForSeq2SeqLM"
+FAMILIES = {
+    "GPT-2": (LM, "gpt2", GPT),
+    "GPT-J": (LM, "gptj", dict(GPT, rotary_dim=4)),
+    "GPT-Neo": (
+        LM,
+        "gpt_neo",
+        dict(
+            vocab_size=48,
+            hidden_size=32,
+            num_layers=4,
+            num_heads=4,
+            window_size=3,
+            attention_types=[[["global", "local"], 2]],
+        ),
+    ),
+    "GPT-NeoX": (LM, "gpt_neox", SIZES),
+    "Llama": (LM, "llama", GROUPED),
+    "Mistral, sliding window": (LM, "mistral", dict(GROUPED, sliding_window=3)),
+    "Phi": (LM, "phi", SIZES),
+    "Phi-3": (LM, "phi3", GROUPED),
+    "Mixtral": (LM, "mixtral", dict(GROUPED, num_local_experts=3, num_experts_per_tok=2)),
+    "Qwen 3": (LM, "qwen3", HEADS),
+    "Gemma-3": (LM, "gemma3_text", dict(HEADS, sliding_window=3, sliding_window_pattern=2)),
+    "OPT": (LM, "opt", dict(SIZES, ffn_dim=56, word_embed_proj_dim=32)),
+    "BLOOM": (LM, "bloom", dict(vocab_size=48, hidden_size=32, n_layer=4, n_head=4)),
+    "Falcon": (LM, "falcon", SIZES),
+    "BERT": (MLM, "bert", SIZES),
+    "RoBERTa": (MLM, "roberta", dict(SIZES, max_position_embeddings=40)),
+    "DistilBERT": (
+        MLM, "distilbert", dict(vocab_size=48, dim=32, n_layers=4, n_heads=4, hidden_dim=56)
+    ),
+    "T5": (
+        S2S,
+        "t5",
+        dict(vocab_size=48, d_model=32, num_layers=3, num_heads=4, d_ff=56, d_kv=8,
+             decoder_start_token_id=0),
+    ),
+    "BART": (
+        S2S,
+        "bart",
+        dict(vocab_size=48, d_model=32, encoder_layers=3, decoder_layers=3,
+             encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=56,
+             decoder_ffn_dim=56, pad_token_id=0, max_position_embeddings=64),
+    ),
+}  # fmt: skip
+
+
+def make(name, dtype=torch.float32):
+    auto, kind, settings = FAMILIES[name]
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **settings)
+    return getattr(transformers, auto).from_config(config).eval().to(dtype)
+
+
+def inputs_of(model, left):
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, 48, (3, 9), generator=generator)
+    mask = torch.ones_like(ids)
+    for row, length in enumerate((9, 6, 4)):
+        padding = slice(0, 9 - length) if left else slice(length, 9)
+        mask[row, padding] = 0
+        ids[row, padding] = 0
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids[:, 2:7].contiguous()
+    return inputs
+
+
+def passes_of(model, inputs):
+    options = {} if model.config.model_type in ("albert", "bert", "roberta", "distilbert") else {
+        "use_cache": False
+    }  # fmt: skip
+
+    def run():
+        with torch.inference_mode():
+            return model(**inputs, **options).logits
+
+    return run
+
+
+def disturb(block, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator).to(parameter))
+
+
+def blocks_of(model):
+    return Blocks.of(model, find_matrices(model))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_pass_from_any_boundary_is_a_full_pass_to_the_bit(name, left, dtype):
+    model = make(name, dtype)
+    blocks = blocks_of(model)
+    run = passes_of(model, inputs_of(model, left))
+    prefix = PrefixReuse(blocks, range(len(blocks)))
+    with torch.inference_mode():
+        prefix.record([("x", 27, run)])
+    assert not prefix.refused
+    assert prefix.boundaries == tuple(range(1, len(blocks)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    seen = []
+    for place in reversed(range(len(blocks))):
+        model.load_state_dict(before)
+        disturb(blocks.modules[place], place)
+        full = run()
+        prefix.start = place
+        with prefix.replaying("x") as start:
+            assert start == place
+            assert torch.equal(run(), full)
+        seen.append(full)
+    assert torch.equal(run(), full), "the blocks run again afterwards"
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(seen, 2))
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("T5", "BART")])
+def test_scoring_with_every_short_cut_is_scoring_without_reuse(name):
+    model = make(name)
+    matrices = find_matrices(model)
+    generator = torch.Generator().manual_seed(1)
+    rows = [
+        TokenRow(
+            tuple(torch.randint(3, 48, (n,), generator=generator).tolist()),
+            (Scored(n - 2, 5, slot),),
+        )
+        for slot, n in enumerate((9, 6, 4))
+    ]
+    batch = collate(rows, 0, torch.device("cpu"))
+    fast = TokenScorer(model, make_passes(model, matrices))
+    whole = TokenScorer(model, make_passes(model, matrices, room=Room(0)))
+    for scorer in (fast, whole):
+        scorer.calibrate(batch)
+        assert scorer.picks_before_head
+        assert scorer.ends_early
+    fast.passes.record([batch], fast.run)
+    prefix = fast.passes.prefix
+    for place in reversed(range(len(prefix.blocks))):
+        disturb(prefix.blocks.modules[place], place)
+        prefix.start = place
+        assert fast.score([batch], 3) == whole.score([batch], 3)
+        plain = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        logits = plain[batch.rows, batch.positions].log_softmax(-1)[:, 5]
+        found = torch.tensor(fast.score([batch], 3).log_probabilities)
+        assert torch.allclose(found, logits.detach(), atol=1e-5)
+
+
+def test_layers_that_share_their_weights_run_whole():
+    config = AutoConfig.for_model("albert", **SIZES, embedding_size=16)
+    model = transformers.AutoModelForMaskedLM.from_config(config).eval()
+    shared = model.albert.encoder.albert_layer_groups[0].albert_layers[0]
+    prefix = PrefixReuse(Blocks((shared, shared), ("0", "1"), {}), [1])
+
+    prefix.record([("x", 27, passes_of(model, inputs_of(model, False)))])
+    assert "in their order" in prefix.refused
+    prefix.start = 1
+    with prefix.replaying("x") as start:
+        assert start == 0
+    assert blocks_of(model).place_of == {}
+
+
+@pytest.mark.parametrize("room", [Room(0, 0, 10**9), Room(3 * 9 * 32 * 4, 0, 10**9)])
+def test_boundaries_in_a_file_give_the_same_bits(room, tmp_path):
+    model = make("T5")
+    scratch = Scratch("study", str(tmp_path))
+    room = Room(room.device_bytes, 0, room.file_bytes, scratch)
+    run = passes_of(model, inputs_of(model, False))
+    blocks = blocks_of(model)
+    prefix = PrefixReuse(blocks, range(len(blocks)), room)
+    with torch.inference_mode():
+        prefix.record([("x", 27, run)])
+    assert list(scratch.path.glob("*.safetensors"))
+    assert prefix.activations.held["device"] <= room.device_bytes
+    disturb(blocks.modules[4], 0)
+    full = run()
+    prefix.start = 4
+    with prefix.replaying("x") as start:
+        assert start == 4
+        assert torch.equal(run(), full)
+    another = Scratch("study", str(tmp_path))
+    scratch.close()
+    assert list(another.path.glob("*.safetensors")), "another process uses it still"
+    another.close()
+    assert not another.path.exists()
+
+
+def test_a_folder_that_nobody_holds_is_removed(tmp_path):
+    left = Scratch("old", str(tmp_path))
+    left._lock.close()  # as when its process is killed
+    assert left.path.exists()
+    mine = Scratch("new", str(tmp_path))
+    assert not left.path.exists()
+    mine.close()
+
+
+def test_a_small_room_keeps_the_boundaries_that_save_most():
+    model = make("GPT-2")
+    run = passes_of(model, inputs_of(model, False))
+    one = 27 * 32 * 4
+    prefix = PrefixReuse(blocks_of(model), [1, 3, 3], Room(one))
+    prefix.record([("x", 27, run)])
+    assert prefix.boundaries == (3,)
+    prefix.start = 2
+    with prefix.replaying("x") as start:
+        assert start == 0
+    assert prefix.activations.held["device"] == one
+
+
+@given(st.lists(st.integers(0, 8), max_size=8), st.integers(0, 5))
+def test_the_chosen_boundaries_leave_the_fewest_blocks(places, room):
+    def waste(chosen):
+        return sum(p - max((c for c in chosen if c <= p), default=0) for p in places)
+
+    wanted = sorted({p for p in places if p})
+    options = [c for n in range(room + 1) for c in itertools.combinations(wanted, n)]
+    found = choose_boundaries(places, room)
+    assert len(found) <= room
+    assert waste(found) == min(map(waste, options))
+
+
+class Tight:
+    """A model's forward that runs out of memory above a number of tokens."""
+
+    def __init__(self, model, tokens, error):
+        self.failures, self.sizes = 0, []
+        self._limit, self._error = tokens, error
+        model.register_forward_pre_hook(self._check, with_kwargs=True)
+
+    def _check(self, module, arguments, options):
+        tokens = options["input_ids"].numel()
+        if tokens > self._limit:
+            self.failures += 1
+            raise self._error
+        self.sizes.append(tokens)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+              RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+)  # fmt: skip
+def test_out_of_memory_halves_the_batches_once_and_loses_nothing(error):
+    rows = [TokenRow(tuple(range(3, 3 + n)), (Scored(n - 1, 5, n - 4),)) for n in range(4, 12)]
+    batch = collate(rows, 0, torch.device("cpu"))
+    model = make("GPT-2")
+    scorer = TokenScorer(model, Passes(PrefixReuse(blocks_of(model), range(4))))
+    whole = scorer.score([batch], 8)
+    tight = Tight(model, 24, error)
+    small = scorer.score([batch], 8)
+    assert tight.failures == 2, "88 tokens, then 44 and 28; 22 and 14 fit"
+    close = pytest.approx(whole.log_probabilities, abs=1e-6)
+    assert small.log_probabilities == close
+    assert (small.ranks, small.tops) == (whole.ranks, whole.tops)
+    assert scorer.score([batch], 8) == small
+    assert tight.failures == 2, "it remembers"
+    scorer.passes.record([batch], scorer.run)
+    assert scorer.passes.recorded([batch])
+    scorer.passes.prefix.start = 3
+    assert scorer.score([batch], 8) == small
+    assert max(tight.sizes) <= 24
+
+
+def test_one_row_that_does_not_fit_is_the_end():
+    model = make("GPT-2")
+    scorer = TokenScorer(model)
+    batch = collate([TokenRow((3, 4, 5), (Scored(2, 5, 0),))], 0, torch.device("cpu"))
+    Tight(model, 2, torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(torch.OutOfMemoryError):
+        scorer.score([batch], 1)

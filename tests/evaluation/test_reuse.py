@@ -1,0 +1,163 @@
+"""The bench with reuse and without: the same outcomes, to the bit, on every kind of model."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import AutoConfig
+
+import search.demo
+from search.composition import Composition
+from search.evaluation.kept import Room
+from search.evaluation.predictor import make_predictor
+from search.evaluation.setup import make_passes, open_bench
+from search.model import ModelSource
+from search.study.jobs import Job
+from search.weights.edit import Editor
+from search.weights.factors import FactorCache
+from search.weights.matrices import find_matrices
+from tasks.base import Choose, Classify, Complete
+from tasks.registry import get_task
+
+HERE = Path(search.demo.__file__).parent
+
+
+def job(text):
+    return Job(text, Composition.parse(text.split()), text, "validation")
+
+
+@pytest.fixture
+def demo(tmp_path):
+    task = get_task("jsonl")
+    examples = task.load(str(HERE / "questions.jsonl"))[:40]
+
+    def make(room=None, chunks=1):
+        source = ModelSource(str(HERE / "model"))
+        parts = {"validation": examples[:30], "test": examples[30:]}
+        return open_bench(source, task, parts, tmp_path / "factors", room=room, chunks=chunks)
+
+    return make
+
+
+def test_a_study_s_trials_are_the_same_with_reuse_and_without(demo):
+    with_reuse, without = demo(), demo(Room(0))
+    for text in ("0.fc_in=rho:0.1", "2.fc_out=rho:0.05", "", "1.fc_in=zero 2.fc_out=rho:0.1"):
+        ours, plain = with_reuse.evaluate(job(text)), without.evaluate(job(text))
+        assert ours.outcomes == plain.outcomes
+    assert not with_reuse.passes.prefix.refused
+    assert with_reuse.passes.prefix.boundaries == (1, 2)
+    assert without.passes.prefix.boundaries == ()
+
+
+def test_a_later_job_rebuilds_what_differs_and_close_restores(demo):
+    bench = demo()
+    before = {n: p.detach().clone() for n, p in bench.editor.model.named_parameters()}
+    bench.evaluate(job("1.fc_in=rho:0.1 2.fc_out=rho:0.05"))
+    written = []
+    original = bench.editor._edit
+    bench.editor._edit = lambda one: (written.append(str(one.matrix)), original(one))
+    bench.evaluate(job("1.fc_in=rho:0.1 2.fc_out=rho:0.1"))
+    assert written == ["2.fc_out"]
+    bench.close()
+    for name, parameter in bench.editor.model.named_parameters():
+        assert torch.equal(parameter, before[name])
+
+
+def test_test_is_asked_of_the_whole_model(demo):
+    bench = demo()
+    bench.evaluate(job("2.fc_out=rho:0.1"))
+    records = len(bench.passes.prefix._records)
+    bench.evaluate(Job("t", Composition(), "", "test"))
+    assert bench.passes.prefix.start == 0
+    assert len(bench.passes.prefix._records) == records
+
+
+SIZES = dict(
+    vocab_size=420, hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
+    intermediate_size=56,
+)  # fmt: skip
+T5 = dict(
+    vocab_size=420, d_model=32, num_layers=3, num_heads=4, d_ff=56, d_kv=8,
+    decoder_start_token_id=0,
+)  # fmt: skip
+KINDS = {
+    "BERT classifier": ("AutoModelForSequenceClassification", "bert", SIZES, "wordpiece"),
+    "GPT-2 classifier": (
+        "AutoModelForSequenceClassification",
+        "gpt2",
+        dict(vocab_size=420, n_embd=32, n_layer=4, n_head=4, pad_token_id=0),
+        "byte-level",
+    ),
+    "T5": ("AutoModelForSeq2SeqLM", "t5", T5, "unigram with end"),
+    "BERT": ("AutoModelForMaskedLM", "bert", SIZES, "wordpiece"),
+}
+HEADS = {
+    "AutoModelForSequenceClassification": "classifier",
+    "AutoModelForSeq2SeqLM": "seq2seq",
+    "AutoModelForMaskedLM": "masked",
+}
+TEXTS = (
+    "a fine film", "dull", "The profession of Arun Nehru is politician", "Paris is in France.",
+    "a longer text of many words, foo bar",
+)  # fmt: skip
+REQUESTS = {
+    "classifier": [Classify(text) for text in TEXTS],
+    "seq2seq": [Choose(text, ("yes", "no", "foo bar")) for text in TEXTS]
+    + [Complete(text, "Rome") for text in TEXTS],
+    "masked": [Complete(f"{text} is [MASK] .", "Rome") for text in TEXTS],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_head_answers_the_same_with_reuse(kind, tokenizers, tmp_path):
+    auto, family, settings, tokenizer = KINDS[kind]
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **settings)
+    model = getattr(transformers, auto).from_config(config).eval()
+    matrices = find_matrices(model)
+    editor = Editor(model, matrices, FactorCache(tmp_path))
+    pair = [
+        make_predictor(
+            HEADS[auto],
+            model,
+            tokenizers[tokenizer],
+            passes=make_passes(model, matrices, room=room),
+        )
+        for room in (None, Room(0))
+    ]
+    requests = REQUESTS[HEADS[auto]]
+    prepared = [predictor.prepare(requests) for predictor in pair]
+    pair[0].record(prepared[0])
+    passes = [getattr(p, "scorer", p).passes for p in pair]
+    prefix = passes[0].prefix
+    answers = []
+    for matrix in (m for m in matrices if m.ref.type == "fc_out"):
+        composition = Composition.parse([f"{matrix.ref}=zero"])
+        with editor.applied(composition):
+            prefix.start = prefix.blocks.first_edited(composition)
+            assert prefix.start == prefix.blocks.place_of[matrix.ref]
+            ours, plain = (p.answer(q) for p, q in zip(pair, prepared, strict=True))
+            assert ours == plain
+        answers.append(plain)
+    assert len(answers) == len(prefix.blocks)
+    assert all(a != b for a, b in pairwise(answers))
+    assert prefix.boundaries == tuple(range(1, len(prefix.blocks)))
+
+
+def test_a_classifier_computes_one_row_of_the_last_block(tokenizers):
+    for kind, end in (("BERT classifier", False), ("GPT-2 classifier", True)):
+        auto, family, settings, tokenizer = KINDS[kind]
+        model = getattr(transformers, auto).from_config(AutoConfig.for_model(family, **settings))
+        passes = make_passes(model, find_matrices(model))
+        predictor = make_predictor("classifier", model, tokenizers[tokenizer], passes=passes)
+        prepared = predictor.prepare(REQUESTS["classifier"])
+        assert predictor.ends_early
+        assert predictor._reads_end is end
+        plain = make_predictor("classifier", model, tokenizers[tokenizer])
+        for ours, theirs in zip(
+            predictor.answer(prepared), plain.answer(plain.prepare(REQUESTS["classifier"])),
+            strict=True,
+        ):  # fmt: skip
+            assert ours.log_probabilities == pytest.approx(theirs.log_probabilities, abs=1e-5)
