@@ -59,7 +59,7 @@ def parts(
     wall_s = max(ends) - min(starts)
     mean = {
         name: 1000 * sum(t.user_attrs["seconds"][name] for t in trials) / len(trials)
-        for name in ("apply", "forward", "score", "restore", "total")
+        for name in ("record", "apply", "forward", "score", "total")
     }
     rest = 1000 * wall_s * workers / len(trials) - mean["total"]
     rounded = {name: round(value, 2) for name, value in {**mean, "rest": rest}.items()}

@@ -53,6 +53,7 @@ def main() -> int:
                     changed += not _same(bench.editor.model, plan.source.load())
             next(steps)
             steps.close()
+        bench.close()
         same = _same(bench.editor.model, plan.source.load())
     print(f"{asked.trials} trials; an applied composition differed in {changed} of the samples")
     print(f"bit-identical to the checkpoint afterwards: {same}")

@@ -10,9 +10,10 @@ from search.study.study import Study
 
 
 def run_study(study: Study, bench: Bench) -> None:
-    """Work off every job of a study, one after the other."""
-    while (job := study.next_job()) is not None:
-        run_job(study, bench, job)
+    """Work off every job of a study, one after the other, and put the model's bytes back."""
+    with closing(bench):
+        while (job := study.next_job()) is not None:
+            run_job(study, bench, job)
 
 
 def run_job(study: Study, bench: Bench, job: Job) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from search.study.goals import FloorCheck, Objective
+from search.study.goals import GAIN, FloorCheck, Objective
 from search.study.verdict import Verdict
 from tasks.comparison import Comparison
 from tasks.metrics import is_perplexity, shown, shown_change, shown_interval
@@ -87,7 +87,13 @@ def _print_floors(console: Console, verdict: Verdict) -> None:
         highlight=False,
     )
     for check in verdict.floors["test"]:
-        console.print(floor_sentence(check), style="" if check.kept else "yellow", highlight=False)
+        console.print(
+            floor_sentence(check),
+            style="" if check.kept else "yellow",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def floor_sentence(check: FloorCheck, part: str = "test") -> str:
@@ -118,11 +124,12 @@ def result_lines(result: Mapping[str, Any], objective: Objective) -> list[str]:
 def sentence(verdict: Verdict, metric: str) -> str:
     """The verdict in one sentence with its interval."""
     if verdict.trial is None:
+        kept = " that keeps every floor" if verdict.infeasible else ""
+        none = f"No composition{kept} beat the unedited model on validation"
+        if metric == GAIN:
+            return f"{none}."
         score = shown(metric, verdict.scores["baseline"]["test"].score)
-        return (
-            f"No composition beat the unedited model on validation; it keeps its "
-            f"{metric} of {score:.4f} on test."
-        )
+        return f"{none}; it keeps its {metric} of {score:.4f} on test."
     found = verdict.comparisons["test"]
     return (
         f"{verdict.composition} (trial {verdict.trial}) {_moves(found, metric)} {metric} on test "

@@ -18,10 +18,12 @@ from tasks.errors import InputError, nearest
 class Editor:
     """Replaces weight matrices of one model, in place, and restores them to the byte.
 
-    The original of each matrix is copied once, when it is first edited, on its parameter's device;
-    every edit is computed from it, so a composition gives the same bytes whatever was applied
-    before. The factors are looked up by the bytes that the model holds, so those of another
-    checkpoint or dtype are never used; missing or damaged ones are computed. Not thread-safe.
+    The original of each matrix is copied when it is first edited, on its parameter's device; every
+    edit is computed from it, so a composition gives the same bytes whatever was applied before.
+    Originals that are back in the model are kept up to a budget, so that a model whose matrices are
+    all searched is not held twice. The factors are looked up by the bytes that the model holds, so
+    those of another checkpoint or dtype are never used; missing or damaged ones are computed. Not
+    thread-safe.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Editor:
         keys: Mapping[MatrixRef, str] | None = None,
         allow_shared: bool = False,
         memory_bytes: int = BUDGET_BYTES,
+        originals_bytes: int = BUDGET_BYTES,
     ) -> None:
         """Take charge of `matrices` of `model`.
 
         `keys`, if given, are the keys that the caller expects; another one in the model is refused
         when the matrix is first used. `allow_shared` permits weights that several layers use.
         Factors up to `memory_bytes` stay on the parameters' device, and as many in host memory.
+        Originals up to `originals_bytes` are kept beside those of the matrices edited now.
         """
         self._name = getattr(model, "name_or_path", "")
         self.model = model
@@ -48,6 +52,7 @@ class Editor:
         self._expected = dict(keys or {})
         self._allow_shared = allow_shared
         self._originals: dict[MatrixRef, Tensor] = {}
+        self._originals_bytes = originals_bytes
         self._keys: dict[MatrixRef, str] = {}
         self._applied: dict[MatrixRef, Intervention] = {}
 
@@ -71,6 +76,7 @@ class Editor:
             for ref, intervention in wanted.items():
                 if self._applied.get(ref) != intervention:
                     self._edit(intervention)
+            self._forget_originals()
         except BaseException:
             self.restore()
             raise
@@ -79,6 +85,15 @@ class Editor:
         """Put the original bytes of every edited matrix back."""
         for ref in list(self._applied):
             self._put_back(ref)
+        self._forget_originals()
+
+    def _forget_originals(self) -> None:
+        """Drop the oldest originals above the budget, save those of matrices that are edited."""
+        held = sum(original.nbytes for original in self._originals.values())
+        for ref in [ref for ref in self._originals if ref not in self._applied]:
+            if held <= self._originals_bytes:
+                return
+            held -= self._originals.pop(ref).nbytes
 
     @contextmanager
     def applied(self, composition: Composition) -> Iterator[None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from rich.console import Console
 
 from search.config import FloorConfig, parse_config
+from search.report.text import print_verdict, result_lines, sentence
 from search.strategies.replayable import is_duplicate
 from search.study.goals import Goal, Objective
 from search.study.jobs import BASELINE, Job
@@ -310,3 +314,28 @@ def test_the_verdict_is_on_the_objective_each_task_and_each_floor(
     assert check.kept
     assert check.bound == pytest.approx(math.exp(3.0) * 1.005)
     assert found.infeasible == 7
+    console = Console(width=100, record=True, file=StringIO())
+    print_verdict(console, found, study.objective)
+    text = console.export_text()
+    for words in (
+        f"{study.objective.metric} on test from ",
+        "qa (accuracy)",
+        "wiki (perplexity)",
+        "7 trials broke a floor on validation",
+        f"keeps the floor of wiki on test: perplexity {check.score:.4f}, at most 20.1860 allowed",
+    ):
+        assert words in text
+    read = json.loads((tmp_path / "result.json").read_text())
+    assert any("floor of wiki" in line for line in result_lines(read, study.objective))
+
+
+def test_where_nothing_wins_the_floors_are_named(tmp_path: Path, open_goals) -> None:
+    study = open_goals(tmp_path, floor={"worse_by": 0.0}, trials=5)
+    work(study)
+    assert study.winner() is None, "every cut loses something here"
+    split = Split(examples("validation"), examples("test"))
+    found = conclude(tmp_path, study.identity, None, split, study.objective, 5)
+    assert sentence(found, found.metric).startswith("No composition that keeps every floor beat")
+    console = Console(width=100, record=True, file=StringIO())
+    print_verdict(console, found, study.objective)
+    assert "wiki (perplexity)" in console.export_text()

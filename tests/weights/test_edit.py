@@ -281,3 +281,19 @@ def test_pruning_keeps_the_largest(out, into, rho, data):
     for i in order[:kept]:
         expected[i] = values[i]
     assert torch.equal(result, expected)
+
+
+def test_originals_beyond_the_budget_are_forgotten_and_come_back_from_the_model(tmp_path):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("gpt2", vocab_size=48, n_embd=32, n_layer=3, n_head=4)
+    model = AutoModelForCausalLM.from_config(config)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    one = 4 * 32 * 128
+    editor = Editor(model, find_matrices(model), FactorCache(tmp_path), originals_bytes=one)
+    for layer in (0, 1, 2, 0):
+        editor.apply(Composition.parse([f"{layer}.fc_in=rho:0.1", f"{layer}.fc_out=rho:0.5"]))
+        assert len(editor._originals) == 2, "what is edited now is always kept"
+    editor.restore()
+    assert len(editor._originals) == 1
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])

@@ -1,0 +1,153 @@
+"""How much evaluation a race saves, and whether it ends at the same choice.
+
+    python benchmarks/racing.py [--seeds 20] [--trials 100] [--chunks 8]
+    python benchmarks/racing.py --model ./sst2-run/bert-sst2 --data sst2-dev.tsv
+
+Real studies of the demo's model (or of a classifier that `benchmarks/sst2_bert.py` trained), each
+seed once with every trial whole and once racing. Compositions are evaluated once and remembered, so
+that 20 seeds cost little more than one; what a raced trial would have seen is counted in examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.config import StudyConfig, parse_config
+from search.demo.study import demo_config
+from search.evaluation.bench import Bench, Progress
+from search.evaluation.setup import open_bench
+from search.plan import Plan, make_plan
+from search.study.identity import Identity
+from search.study.jobs import Job
+from search.study.outcomes import Evaluation
+from search.study.race import seeded_order
+from search.study.study import Study
+
+
+class Remembered:
+    """A bench that evaluates each composition once, and hands out its chunks as asked."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._known: dict[tuple[str, str], Evaluation] = {}
+        self.examples = 0
+
+    def run(self, job: Job, chunks: int) -> Iterator[Progress]:
+        """The chunks that a bench would give; `examples` counts what was asked for."""
+        key = (job.part, job.effect)
+        if key not in self._known:
+            self._known[key] = self._bench.evaluate(job)
+        whole = replace(self._known[key], name=job.name)
+        order = sorted(whole.outcomes, key=lambda outcome: seeded_order(outcome.example_id))
+        done = 0
+        for step in range(1, chunks + 1):
+            stop = -(-len(order) * step // chunks)
+            piece = {outcome.example_id: outcome.score for outcome in order[done:stop]}
+            self.examples += len(piece) if job.number is not None else 0
+            done = stop
+            score = sum(outcome.score for outcome in order[:done]) / done
+            yield Progress(step, score, whole if step == chunks else None, piece)
+
+
+def run(study: Study, bench: Remembered, chunks: int) -> None:
+    """As `search.loop.run_study`, without test."""
+    while (job := study.next_job()) is not None and job.part == "validation":
+        for progress in bench.run(job, chunks):
+            if progress.evaluation is not None:
+                study.finish(job, progress.evaluation)
+            elif study.report(job, progress.step, progress.score, progress.chunk):
+                study.prune(job)
+                break
+
+
+def one(plan: Plan, config: StudyConfig, bench: Remembered) -> tuple[int, float, str]:
+    """Examples asked, the winner's validation score, and the winner, of one study."""
+    bench.examples = 0
+    with tempfile.TemporaryDirectory() as folder:
+        identity = Identity("racing", "", {}, "", "", "", "")
+        study = Study(Path(folder), identity, config, plan.space, plan.max_ranks)
+        run(study, bench, config.search.chunks)
+        winner = study.winner()
+        baseline = study.baseline
+    if winner is None:
+        return bench.examples, baseline.score if baseline else 0.0, "baseline"
+    return bench.examples, float(winner.value or 0), winner.user_attrs["effect"]
+
+
+def main() -> None:
+    """Run the pairs of studies and print what they say."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--chunks", type=int, default=8)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--data", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = configured(Path(scratch), asked)
+        plan = make_plan(config)
+        parts = {"validation": plan.split.validation, "test": plan.split.test}
+        bench = Remembered(open_bench(plan.source, plan.task, parts, config.factors))
+        rows: list[dict[str, Any]] = []
+        for seed in range(asked.seeds):
+            found = {}
+            for pruner in ("none", "race"):
+                settings = {"seed": seed, "pruner": pruner, "chunks": asked.chunks}
+                own = config.search.model_copy(update=settings)
+                found[pruner] = one(plan, config.model_copy(update={"search": own}), bench)
+            whole, raced = found["none"], found["race"]
+            rows.append(
+                {
+                    "saved": 1 - raced[0] / whole[0],
+                    "score": raced[1] - whole[1],
+                    "same": whole[2] == raced[2],
+                    "equal": whole[1] == raced[1],
+                }
+            )
+    print(json.dumps(summary(rows, len(plan.split.validation)), indent=1))
+
+
+def summary(rows: list[dict[str, Any]], examples: int) -> dict[str, Any]:
+    """Medians and counts over the seeds."""
+    saved = sorted(row["saved"] for row in rows)
+    return {
+        "seeds": len(rows),
+        "validation examples": examples,
+        "saved, median": round(statistics.median(saved), 3),
+        "saved, least and most": [round(saved[0], 3), round(saved[-1], 3)],
+        "same winner": sum(row["same"] for row in rows),
+        "winner of equal validation score": sum(row["equal"] for row in rows),
+        "raced minus whole, validation score of the winner": {
+            "mean": round(statistics.fmean(row["score"] for row in rows), 4),
+            "worst": round(min(row["score"] for row in rows), 4),
+            "best": round(max(row["score"] for row in rows), 4),
+        },
+    }
+
+
+def configured(scratch: Path, asked: argparse.Namespace) -> StudyConfig:
+    """The demo's study, or one of a classifier."""
+    if asked.model is None:
+        return demo_config(scratch, asked.trials)
+    data = {
+        "model": {"path": str(asked.model.resolve())},
+        "task": {"name": "sst2", "data": str(asked.data.resolve())},
+        "split": {"validation": 0.5},
+        "search": {"trials": asked.trials},
+        "factors": str(scratch / "factors"),
+    }
+    return parse_config(data, "racing")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,340 @@
+"""What a trial costs, against the way of LASER's released code.
+
+    python benchmarks/trial_cost.py naive --sst2 sst2-dev.tsv --counterfact counterfact.json
+    python benchmarks/trial_cost.py layers --sst2 sst2-dev.tsv
+    python benchmarks/trial_cost.py memory [--trials 10000]
+
+`naive`: a 12-layer BERT-base-shaped classifier on SST-2 sentences and a 12-layer 768-wide causal
+model with 50,257 words on CounterFact prompts, both random. The baseline loads the checkpoint,
+takes `torch.svd_lowrank` with two iterations, and asks one question at a time through every layer
+and the whole head. Single interventions are drawn one per layer; each is timed in both ways, in
+turn, and the parts that make the difference one by one. `layers`: a trial at each layer over a
+full pass of the same batches, and the arithmetic of it as a share of what matmul reaches on the
+same shapes. `memory`: the size of a worker over many trials of the demo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
+
+import search.demo
+from search.composition import Composition
+from search.evaluation.bench import Bench
+from search.evaluation.kept import Room
+from search.evaluation.passes import Passes
+from search.evaluation.setup import open_bench
+from search.model import ModelSource
+from search.study.jobs import Job
+from tasks.base import Choose, Classify, Complete, Example, Task
+from tasks.registry import get_task
+
+HERE = Path(search.demo.__file__).parent
+LAYERS = 12
+RHO = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A random model, its questions, and the classes that load it as anyone would."""
+
+    name: str
+    folder: Path
+    task: Task
+    examples: list[Example]
+    auto: Any
+
+    def bench(self, scratch: Path, room: Room | None = None) -> Bench:
+        """Ours, as a worker builds it."""
+        parts = {"validation": self.examples}
+        return open_bench(ModelSource(str(self.folder)), self.task, parts, scratch, room=room)
+
+
+def classifier(folder: Path, data: Path, count: int) -> Case:
+    """BERT-base's shape, without its training."""
+    task = get_task("sst2")
+    examples = task.load(str(data))[:count]
+    words = BertWordPieceTokenizer(lowercase=True)
+    words.train_from_iterator([e.prompt for e in examples], vocab_size=30522, show_progress=False)
+    folder.mkdir()
+    words.save_model(str(folder))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=512).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertForSequenceClassification(BertConfig(num_hidden_layers=LAYERS)).save_pretrained(folder)
+    return Case("BERT classifier", folder, task, examples, AutoModelForSequenceClassification)
+
+
+def language_model(folder: Path, data: Path, count: int) -> Case:
+    """GPT-2's shape, without its training."""
+    task = get_task("counterfact")
+    examples = task.load(str(data))[:count]
+    words = ByteLevelBPETokenizer()
+    texts = [f"{e.prompt} {e.answer}" for e in task.load(str(data))]
+    words.train_from_iterator(texts, vocab_size=50257, special_tokens=["<|endoftext|>"])
+    PreTrainedTokenizerFast(
+        tokenizer_object=words._tokenizer, eos_token="<|endoftext|>", bos_token="<|endoftext|>"
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(n_layer=LAYERS)).save_pretrained(folder)
+    return Case("causal LM", folder, task, examples, AutoModelForCausalLM)
+
+
+def job(layer: int, kind: str, rho: float) -> Job:
+    """A single intervention."""
+    composition = Composition.parse([f"{layer}.{kind}=rho:{rho}"])
+    return Job(str(composition), composition, str(composition), "validation")
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds and result."""
+    started = time.perf_counter()
+    result = run()
+    return time.perf_counter() - started, result
+
+
+def naive(case: Case, asked: Job, weight: torch.Tensor | None = None) -> dict[str, Any]:
+    """One trial as LASER's code does it: seconds of load, SVD and passes, and log-probabilities.
+
+    With `weight` the edited matrix is that one, so that answers can be compared.
+    """
+    load_s, model = timed(lambda: case.auto.from_pretrained(case.folder).eval())
+    tokenizer = ModelSource(str(case.folder)).tokenizer()
+    (cut,) = asked.composition.interventions
+    matrix = next(m for m in _matrices(model) if m.ref == cut.matrix)
+    parameter = model.get_parameter(matrix.parameter)
+    original = matrix.read(parameter)
+    rank = int(min(original.shape) * cut.rule.value)
+
+    def svd() -> torch.Tensor:
+        U, S, V = torch.svd_lowrank(original, q=max(1, rank), niter=2)
+        return U @ torch.diag(S) @ V.T
+
+    svd_s, value = timed(svd)
+    matrix.write(parameter, value if weight is None else weight)
+    ask = _classify if case.auto is AutoModelForSequenceClassification else _complete
+    with torch.no_grad():
+        pass_s, answers = timed(
+            lambda: [
+                ask(model, tokenizer, case.task.request(e, _head(case))) for e in case.examples
+            ]
+        )
+    return {"load": load_s, "svd": svd_s, "pass": pass_s, "answers": answers}
+
+
+def _head(case: Case) -> Any:
+    return "classifier" if case.auto is AutoModelForSequenceClassification else "causal"
+
+
+def _classify(model: Any, tokenizer: Any, request: Any) -> list[float]:
+    assert isinstance(request, Classify)
+    logits = model(**tokenizer(request.text, return_tensors="pt")).logits[0]
+    return logits.log_softmax(-1).tolist()
+
+
+def _complete(model: Any, tokenizer: Any, request: Any) -> list[float]:
+    assert isinstance(request, Complete | Choose)
+    answer = tokenizer(request.answer)["input_ids"]
+    ids = tokenizer(request.prompt)["input_ids"] + answer
+    scores = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    first = len(ids) - len(answer) - 1
+    return [sum(scores[first + n, token].item() for n, token in enumerate(answer))]
+
+
+def _matrices(model: Any) -> Any:
+    from search.weights.matrices import find_matrices
+
+    return find_matrices(model)
+
+
+def without_shortcuts(bench: Bench) -> Bench:
+    """Ours with batches alone: no reuse, whole last block, all logits."""
+    scorer = getattr(bench._predictor, "scorer", bench._predictor)
+    scorer.passes = bench.passes = Passes()
+    scorer._calibrated = scorer.ends_early = True
+    scorer.ends_early = scorer.picks_before_head = False
+    return bench
+
+
+def compare_with_naive(case: Case, scratch: Path, rounds: int) -> dict[str, Any]:
+    """Trials at `rounds` layers spread evenly, each in every way, in turn."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [LAYERS * (2 * n + 1) // (2 * rounds) for n in range(rounds)]
+    benches = {
+        "batches": without_shortcuts(case.bench(scratch)),
+        "batches + scored positions": case.bench(scratch, Room(0)),
+        "all (with prefix reuse)": case.bench(scratch),
+    }
+    for bench in benches.values():
+        bench.evaluate(Job("baseline", Composition(), "", "validation"))
+    seconds: dict[str, list[float]] = {name: [] for name in ("load", "svd", "pass", *benches)}
+    worst = 0.0
+    for layer in layers:
+        kind = ("fc_in", "fc_out")[int(torch.randint(2, (1,), generator=generator))]
+        asked = job(layer, kind, RHO[int(torch.randint(len(RHO), (1,), generator=generator))])
+        found = {}
+        for name, bench in benches.items():
+            bench.editor.apply(asked.composition)  # factors computed before the clock starts
+            bench.close()
+            spent, found[name] = timed(partial(bench.evaluate, asked))
+            seconds[name].append(spent)
+        plain = naive(case, asked, edited_weight(bench, asked))
+        for name in ("load", "svd", "pass"):
+            seconds[name].append(plain[name])
+        for outcome, answer in zip(
+            found["all (with prefix reuse)"].outcomes, plain["answers"], strict=True
+        ):
+            worst = max(worst, min(abs(outcome.log_probability - value) for value in answer))
+    mean = {name: statistics.fmean(values) for name, values in seconds.items()}
+    whole = mean["load"] + mean["svd"] + mean["pass"]
+    return {
+        "case": case.name,
+        "questions": len(case.examples),
+        "layers": layers,
+        "seconds": {name: round(value, 3) for name, value in {**mean, "naive": whole}.items()},
+        "ratio": {name: round(whole / mean[name], 2) for name in ("pass", *benches)},
+        "worst difference of a log-probability": worst,
+    }
+
+
+def edited_weight(bench: Bench, asked: Job) -> torch.Tensor:
+    """The matrix that a job's one intervention left in the model."""
+    (cut,) = asked.composition.interventions
+    model = bench.editor.model
+    matrix = next(m for m in _matrices(model) if m.ref == cut.matrix)
+    return matrix.read(model.get_parameter(matrix.parameter))
+
+
+def by_layer(case: Case, scratch: Path, repeats: int) -> dict[str, Any]:
+    """A trial at every layer over a full pass of the same batches, and its arithmetic."""
+    ours, whole = case.bench(scratch), case.bench(scratch, Room(0))
+    full_s: list[float] = []
+    trial_s: list[list[float]] = [[] for _ in range(LAYERS)]
+    for bench in (ours, whole):
+        bench.evaluate(Job("baseline", Composition(), "", "validation"))
+    for _ in range(repeats):
+        for layer in range(LAYERS):
+            asked = job(layer, "fc_in", 0.05)
+            full_s.append(timed(partial(whole.evaluate, asked))[0])
+            trial_s[layer].append(timed(partial(ours.evaluate, asked))[0])
+    full = statistics.median(full_s)
+    times = [statistics.median(values) for values in trial_s]
+    ratios = [value / full for value in times]
+    batches = [b for _, p in ours._prepared["validation"] for b in p.batches]
+    peak = matmul_rate([(b.tokens, b.input_ids.shape[1]) for b in batches])
+    work = [must_do(batches, layer) for layer in range(LAYERS)]
+    return {
+        "full pass s": round(full, 3),
+        "trial over full pass, by layer": [round(r, 3) for r in ratios],
+        "mean": round(statistics.fmean(ratios), 3),
+        "last quarter": round(statistics.fmean(ratios[-LAYERS // 4 :]), 3),
+        "matmul GFLOP/s": round(peak / 1e9, 1),
+        "efficiency by layer": [
+            round(flop / seconds / peak, 3) for flop, seconds in zip(work, times, strict=True)
+        ],
+        "efficiency": round(sum(work) / sum(times) / peak, 3),
+    }
+
+
+def must_do(batches: list[Any], layer: int, width: int = 768) -> float:
+    """Floating-point operations of BERT-base's blocks from `layer` on; one row in the last block.
+
+    Padding is not counted. Attention: scores and their product with values.
+    """
+    total = 0.0
+    for batch in batches:
+        lengths = batch.attention_mask.sum(-1).tolist()
+        tokens, rows = sum(lengths), len(lengths)
+        attention = sum(4 * n * n * width for n in lengths)
+        block = 2 * 12 * width * width * tokens + attention
+        last = 2 * width * width * (2 * tokens + 10 * rows) + 4 * width * tokens
+        total += (LAYERS - 1 - layer) * block + last
+    return total
+
+
+def matmul_rate(shapes: list[tuple[int, int]]) -> float:
+    """Operations per second of torch.matmul on a block's four weight shapes, over all batches."""
+    weights = [torch.randn(i, o) for i, o in ((768, 768), (768, 3072), (3072, 768))]
+    work = seconds = 0.0
+    for tokens, _ in shapes:
+        for weight in weights:
+            inputs = torch.randn(tokens, weight.shape[0])
+            torch.matmul(inputs, weight)
+            seconds += min(timed(lambda x=inputs, w=weight: torch.matmul(x, w))[0] for _ in "123")
+            work += 2 * tokens * weight.numel()
+    return work / seconds
+
+
+def memory(scratch: Path, trials: int) -> dict[str, Any]:
+    """Resident size of a process over random trials of the demo, and whether bytes came back."""
+    from search.config import read_config, write_config
+    from search.demo.study import demo_config
+    from search.plan import make_plan
+    from search.space import NeighbourDraw
+
+    write_config(demo_config(scratch, trials), scratch / "study.yaml")
+    plan = make_plan(read_config(scratch / "study.yaml"))
+    parts = {"validation": plan.split.validation[:16]}
+    bench = open_bench(plan.source, plan.task, parts, scratch / "f", room=Room(2**22))
+    before = {n: p.detach().clone() for n, p in bench.editor.model.named_parameters()}
+    near = {name: 0 for name in ()}
+    sizes = {}
+    process = psutil.Process()
+    for number in range(1, trials + 1):
+        drawn = plan.space.composition(NeighbourDraw(f"m/{number}", near, 0.0))
+        bench.evaluate(Job(str(number), drawn, str(drawn), "validation"))
+        if number in (trials // 10, trials // 2, trials):
+            sizes[number] = round(process.memory_info().rss / 2**20, 1)
+    bench.close()
+    same = all(torch.equal(p, before[n]) for n, p in bench.editor.model.named_parameters())
+    return {"resident MiB after trials": sizes, "restored to the bit": same}
+
+
+def main() -> None:
+    """Run one measurement and print it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["naive", "layers", "memory"])
+    parser.add_argument("--sst2", type=Path)
+    parser.add_argument("--counterfact", type=Path)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--trials", type=int, default=10_000)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        factors = scratch / "factors"
+        if asked.what == "memory":
+            print(json.dumps(memory(scratch, asked.trials), indent=1))
+        if asked.what == "layers":
+            case = classifier(scratch / "bert", asked.sst2, asked.count)
+            print(json.dumps(by_layer(case, factors, 2), indent=1))
+        if asked.what == "naive":
+            for make, data in ((classifier, asked.sst2), (language_model, asked.counterfact)):
+                if data is not None:
+                    case = make(scratch / make.__name__, data, asked.count)
+                    print(json.dumps(compare_with_naive(case, factors, asked.rounds), indent=1))
+
+
+if __name__ == "__main__":
+    main()
