@@ -1,4 +1,4 @@
-"""Commands that need no cluster: evaluate, tasks, status, compare, export."""
+"""Commands that need no cluster: evaluate, tasks, status, compare; and those of other rooms."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
+from search.export import commands as exports
 from search.report import commands as report_commands
 from search.weights import commands
 from tasks.errors import InputError
@@ -23,7 +24,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(status)
     app.command("tasks")(list_tasks)
     app.command()(compare)
-    app.command()(export)
+    exports.mount(app)
     app.command()(commands.matrices)
     app.add_typer(commands.factors, name="factors")
     report_commands.mount(app)
@@ -264,21 +265,3 @@ def compare(
         typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:
         print_changes(Console(), found, examples)
-
-
-def export(
-    folder: StudyFolder,
-    out: Annotated[Path, typer.Option(help="A new folder for the model.")],
-    trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
-) -> None:
-    """Write the best composition as a model folder that transformers loads.
-
-    Example: laser-search export ./my-study --out ./my-model
-    """
-    from search.export.dense import choose_trial, export_dense
-    from search.study.record import StudyRecord
-
-    record = StudyRecord.read(folder)
-    chosen = choose_trial(record, trial)
-    export_dense(record, chosen, out)
-    typer.echo(f"{out}: {chosen.user_attrs['composition']} (trial {chosen.number})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -181,7 +182,7 @@ class ModelSource:
         return torch.float32
 
     def skeleton(self) -> nn.Module:
-        """The model on the meta device: names and shapes, no memory. Raises InputError."""
+        """The model on the meta device: names, shapes and dtypes, no memory. Raises InputError."""
         try:
             with torch.device("meta"):
                 model: nn.Module = self._auto_class.from_config(
@@ -194,6 +195,7 @@ class ModelSource:
             raise InputError(
                 f"{self.path} cannot be built with head {self.head!r}: {sentence}"
             ) from None
+        _keep_wide(model, self.torch_dtype)
         return model
 
     def load(self, device: str | torch.device = "cpu") -> nn.Module:
@@ -246,6 +248,21 @@ class ModelSource:
 def own_device() -> str:
     """The device of a process that runs a model by itself: its GPU if it has one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _keep_wide(model: Any, dtype: torch.dtype) -> None:
+    """Give the parameters that transformers loads in float32 whatever is asked that dtype.
+
+    T5's ``wo`` in float16, for instance. Mutates the dtypes of `model`, on the meta device.
+    """
+    half = dtype in (torch.float16, torch.bfloat16)
+    names = set(model._keep_in_fp32_modules_strict or ()) if half else set()
+    if dtype == torch.float16:
+        names |= set(model._keep_in_fp32_modules or ())
+    wide = re.compile("|".join(rf"(^|\.){name}(\.|$)" for name in sorted(names)) or r"(?!)")
+    for name, parameter in model.named_parameters():
+        if wide.search(name):
+            parameter.data = parameter.data.float()
 
 
 def _floating(name: str) -> torch.dtype:

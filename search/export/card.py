@@ -2,96 +2,295 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 from optuna.trial import FrozenTrial
 
 from search.composition import Composition
+from search.export.verify import Verdict
 from search.report.text import floor_sentence
 from search.study.goals import FloorCheck
+from search.study.jobs import trial_name
+from search.study.outcomes import read_outcomes
 from search.study.record import StudyRecord
 from search.study.study import SCORES
+from tasks.comparison import compare
 from tasks.metrics import shown, shown_change, shown_interval
+from tasks.scoring import by_task
+
+_PIPELINES = {
+    "causal": "text-generation",
+    "masked": "fill-mask",
+    "classifier": "text-classification",
+    "seq2seq": "text2text-generation",
+}
 
 
-def model_card(record: StudyRecord, trial: FrozenTrial) -> str:
-    """README.md of an exported model, with the hub's metadata block."""
-    path = record.config.model.path
-    metadata: dict[str, object] = {"library_name": "transformers", "tags": ["laser", "low-rank"]}
-    if not Path(path).is_absolute():
-        metadata["base_model"] = path
-    front = yaml.safe_dump(metadata, sort_keys=False)
-    composition = Composition.parse(trial.user_attrs["composition"].split())
-    rows = "\n".join(
-        f"| {i.matrix} | {i.kind} | {i.rule.name} {i.rule.value:g} |"
-        for i in composition.interventions
-    )
-    versions = ", ".join(f"{name} {value}" for name, value in record.identity.versions.items())
+@dataclass(frozen=True)
+class Contents:
+    """What an export holds, for its card.
+
+    `load`: Python that loads it. `rows`: what became of each matrix. `notes`: limits of this
+    format. `digests`: by name. `command`: what made it. `parameters`: of the base and of this.
+    """
+
+    format: str
+    head: str
+    load: str
+    rows: dict[str, str]
+    notes: list[str]
+    digests: dict[str, str]
+    command: str
+    parameters: tuple[int, int]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def model_card(
+    record: StudyRecord, trial: FrozenTrial, contents: Contents, verdict: Verdict | None
+) -> str:
+    """README.md of an export, with the hub's metadata block."""
     return f"""---
-{front}---
+{_metadata(record, trial, contents)}
+---
 
-# {Path(path).name} after LASER
-
-Weight matrices of `{path}` replaced by truncated SVDs; nothing was trained.
-Found by [laser-search](https://pypi.org/project/laser-search/), a search over layer-selective rank
-reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
-
-| matrix | kind | kept |
-|---|---|---|
-{rows}
-
+{_about(record, trial, contents)}
 ## Results
 
-Task `{record.config.asked}`; trial {trial.number} of a study that evaluated
-{record.summary.finished} compositions on the validation part.
+{_protocol(record, trial)}
 
 {_results(record, trial)}
 
 The choice was made on validation, so the validation figure of the best of many trials is
 optimistic; test was not used for it.
 
-Versions: {versions}.
+{_verified(verdict)}
+
+## Limits
+
+{_bullets([*contents.notes, *_LIMITS])}
+
+{_origin(record, contents)}"""
+
+
+def _about(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
+    path = record.config.model.path
+    composition = Composition.parse(trial.user_attrs["composition"].split())
+    rows = "\n".join(
+        f"| {i.matrix} | {i.kind} | {i.rule.name} {i.rule.value:g} | "
+        f"{contents.rows.get(str(i.matrix), '')} |"
+        for i in composition.interventions
+    )
+    before, after = contents.parameters
+    return f"""\
+# {Path(path).name} after LASER ({contents.format})
+
+Weight matrices of `{path}` replaced by truncated SVDs; nothing was trained.
+Found by [laser-search](https://pypi.org/project/laser-search/), a search over layer-selective rank
+reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
+
+| matrix | kind | kept | in this export |
+|---|---|---|---|
+{rows}
+
+{before:,} parameters in the base, {after:,} here.
+
+## Use
+
+```python
+{contents.load}
+```
+
 """
 
 
-def _results(record: StudyRecord, trial: FrozenTrial) -> str:
-    objective = record.summary.objective
-    rows = [(objective.metric, objective.metric, "")]
-    if not objective.single:
-        rows += [(f"{g.task} ({g.metric})", g.metric, g.task) for g in objective.goals]
-    result = record.result
-    if result is not None and result["trial"] != trial.number:
-        result = None  # test was scored for another trial
-    lines = ["| metric | part | baseline | this model |", "|---|---|---|---|"]
-    for name, metric, task in rows:
-        values = {"validation": _validation(record, trial, task)}
-        if result is not None:
-            test = (result["tasks"][task] if task else result)["comparisons"]["test"]
-            values["test"] = (test["baseline"], test["winner"])
-        for part, pair in values.items():
-            cells = ("" if x is None else f"{shown(metric, x):.4f}" for x in pair)
-            lines.append(f"| {name} | {part} | {' | '.join(cells)} |")
-    if result is not None:
-        test = result["comparisons"]["test"]
-        lines.append("")
-        lines.append(
-            f"Change of {objective.metric} on test "
-            f"{shown_change(objective.metric, test['difference'])}, 95 % interval "
-            f"{shown_interval(objective.metric, test['low'], test['high'])} "
-            f"({test['test']}, p = {test['p_value']:.2g})."
+def _origin(record: StudyRecord, contents: Contents) -> str:
+    digests = "\n".join(f"| {name} | `{value}` |" for name, value in contents.digests.items())
+    versions = ", ".join(f"{name} {value}" for name, value in record.identity.versions.items())
+    return f"""\
+## Origin
+
+| what | digest |
+|---|---|
+{digests}
+
+Made by `{contents.command}` with {versions}.
+"""
+
+
+_LIMITS = (
+    "The figures hold for this task and its split; other abilities were not measured and may have "
+    "suffered.",
+    "Whatever the base model does wrong, and its licence, hold for this model too.",
+)
+
+
+def _metadata(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
+    path = record.config.model.path
+    kind = _PIPELINES.get(contents.head, "other")
+    data = ModelCardData(
+        library_name="peft" if contents.format == "lora" else "transformers",
+        tags=["laser", "low-rank", "laser-search", contents.format],
+        pipeline_tag=_PIPELINES.get(contents.head),
+        base_model=None if Path(path).is_absolute() else path,
+        model_name=f"{Path(path).name}-laser",
+        eval_results=[
+            EvalResult(
+                task_type=kind,
+                dataset_type=record.config.asked,
+                dataset_name=f"{record.config.asked} ({row.part})",
+                metric_type=row.metric,
+                metric_name=row.name,
+                metric_value=round(shown(row.metric, row.after), 6),
+            )
+            for row in _rows(record, trial)
+            if row.after is not None
+        ],
+    )
+    return data.to_yaml()
+
+
+def _protocol(record: StudyRecord, trial: FrozenTrial) -> str:
+    config, summary = record.config, record.summary
+    split = config.split
+    return (
+        f"Asked: {config.asked}; validation is {split.validation:g} of the examples (protocol "
+        f"{split.protocol}, seed {split.seed}), the rest is test. Trial {trial.number} of a study "
+        f"that evaluated {summary.finished} compositions on validation with strategy "
+        f"{config.search.strategy}, seed {config.search.seed}."
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One metric on one part: scores of baseline and trial, and their comparison, if any."""
+
+    name: str
+    metric: str
+    part: str
+    before: float | None
+    after: float | None
+    comparison: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        """A row of the table of results."""
+        cells = (
+            "" if x is None else f"{shown(self.metric, x):.4f}" for x in (self.before, self.after)
         )
+        change = p_value = ""
+        if (found := self.comparison) is not None:
+            change = (
+                f"{shown_change(self.metric, found['difference'])}, "
+                f"{shown_interval(self.metric, found['low'], found['high'])}"
+            )
+            p_value = f"{found['p_value']:.2g} ({found['test']})"
+        return f"| {self.name} | {self.part} | {' | '.join(cells)} | {change} | {p_value} |"
+
+
+def _rows(record: StudyRecord, trial: FrozenTrial) -> list[_Row]:
+    """The objective and, where there are several, every task, on each part that was scored."""
+    objective, result = record.summary.objective, record.result
+    names = [("", objective.metric, objective.metric)]
+    if not objective.single:
+        names += [(g.task, f"{g.task} ({g.metric})", g.metric) for g in objective.goals]
+    rows = []
+    for task, name, metric in names:
+        if result is not None and result["trial"] == trial.number:
+            for part, found in (result["tasks"][task] if task else result)["comparisons"].items():
+                rows.append(_Row(name, metric, part, found["baseline"], found["winner"], found))
+        else:  # test was scored for another trial, or not yet
+            rows.append(_validation(record, trial, task, name, metric))
+    return rows
+
+
+def _validation(record: StudyRecord, trial: FrozenTrial, task: str, name: str, metric: str) -> _Row:
+    """Scores of baseline and trial on validation: the value, or one of several tasks'."""
+    baseline = record.summary.baseline
+    before = None if baseline is None else baseline.score
+    after = trial.value
+    if task:
+        before = None if baseline is None else baseline.scores.get(task)
+        after = trial.user_attrs.get(SCORES, {}).get(task)
+    elif not record.summary.objective.single:
+        return _Row(name, metric, "validation", before, after)
+    study_id, effect = record.identity.study_id, trial.user_attrs["effect"]
+    found = read_outcomes(record.folder, trial_name(trial.number), study_id, effect)
+    if found is None or baseline is None:
+        return _Row(name, metric, "validation", before, after)
+    pair = [by_task(one.outcomes).get(task, []) for one in (baseline, found)]
+    comparison = asdict(compare(pair[0], pair[1]))
+    return _Row(name, metric, "validation", before, after, comparison)
+
+
+def _results(record: StudyRecord, trial: FrozenTrial) -> str:
+    lines = [
+        "| metric | part | baseline | this model | change, 95 % interval | p |",
+        "|---|---|---|---|---|---|",
+        *map(str, _rows(record, trial)),
+    ]
+    result = record.result
+    if result is not None and result["trial"] == trial.number:
         floors = result.get("floors", {}).get("test", [])
         lines += [f"\nIt {floor_sentence(FloorCheck(**check))}." for check in floors]
     return "\n".join(lines)
 
 
-def _validation(
-    record: StudyRecord, trial: FrozenTrial, task: str
-) -> tuple[float | None, float | None]:
-    """Scores of baseline and trial on validation: the value, or one of several tasks'."""
-    baseline = record.summary.baseline
-    if not task:
-        return None if baseline is None else baseline.score, trial.value
-    own = trial.user_attrs.get(SCORES, {})
-    return None if baseline is None else baseline.scores.get(task), own.get(task)
+def _verified(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "This export was not verified (--no-verify)."
+    words = verdict.sentence()
+    speed = verdict.speed
+    if speed:
+        ratio = speed["dense_s"] / speed["factored_s"]
+        words += (
+            f".\n\nForward pass, 4 rows of 64 tokens: {speed['factored_s'] * 1e3:.2f} ms factored, "
+            f"{speed['dense_s'] * 1e3:.2f} ms dense, {ratio:.2f} times as fast on the machine that "
+            "made this"
+        )
+    return words[:1].upper() + words[1:] + "."
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def healed_card(record: StudyRecord, found: dict[str, Any], verdict: Verdict | None) -> str:
+    """README.md of a model that was trained after the cut; `found` is healing.json."""
+    path, recipe, size = record.config.model.path, found["recipe"], found["parameters"]
+    data = ModelCardData(
+        library_name="transformers",
+        tags=["laser", "low-rank", "laser-search", "healed"],
+        base_model=None if Path(path).is_absolute() else path,
+    )
+    rows = "\n".join(
+        f"| {part} | {found['scores']['base'][part]:.4f} | {found['scores']['cut'][part]:.4f} | "
+        f"{found['scores']['healed'][part]:.4f} | {change['difference']:+.4f}, "
+        f"{change['low']:+.4f} to {change['high']:+.4f} |"
+        for part, change in found["comparisons"].items()
+    )
+    return f"""---
+{data.to_yaml()}
+---
+
+# {Path(path).name} after LASER and training
+
+`{found["composition"]}` applied to `{path}`, then {recipe["steps"]} steps of training
+({recipe["method"]}, learning rate {recipe["learning_rate"]:g}, batch {recipe["batch"]}, seed
+{recipe["seed"]}) on {found["examples"]} examples of `{found["train"]}`; {found["left_out"]} that
+validation or test ask were left out.
+
+| part | base | after the cut | after training | change by training, 95 % interval |
+|---|---|---|---|---|
+{rows}
+
+{size["base"]:,} parameters in the base, {size["healed"]:,} here, {size["trained"]:,} trained.
+
+{_verified(verdict)}
+
+## Limits
+
+{_bullets(list(_LIMITS))}
+"""

@@ -2,107 +2,113 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import uuid
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+import torch
+from torch import Tensor
 
 from search.composition import Composition
-from search.durable import write_json, write_text
-from search.export.card import model_card
+from search.export.base import Base, Placed
+from search.export.stream import (
+    Change,
+    Rewritten,
+    combined,
+    read_header,
+    rewrite,
+    size_bytes,
+    tensor_digests,
+)
 from search.model import own_device
-from search.space import Space
-from search.strategies.replayable import is_duplicate
-from search.study.identity import digest_weights
-from search.study.record import StudyRecord
+from search.weights.checkpoint import CheckpointReader
 from search.weights.edit import Editor
-from search.weights.matrices import find_matrices
-from search.weights.remote import open_factors
-from tasks.errors import InputError
+from search.weights.memory import FactorStore
+from search.weights.products import Products
 
 
-def choose_trial(record: StudyRecord, number: int | None) -> FrozenTrial:
-    """The trial to export: by `number`, else the winner. Raises InputError if there is none."""
-    if number is None:
-        winner = record.summary.winner
-        if winner is None:
-            raise InputError(
-                f"{record.folder} has no trial that beats the baseline on validation; "
-                "name one with --trial or search on"
-            )
-        return winner
-    if not 0 <= number < len(record.trials):
-        raise InputError(
-            f"trial {number} does not exist in {record.folder}; "
-            f"it has 0 to {len(record.trials) - 1}"
-        )
-    trial = record.trials[number]
-    if trial.state != TrialState.COMPLETE:
-        raise InputError(f"trial {number} is {trial.state.name}, not COMPLETE; choose another")
-    if is_duplicate(trial):
-        original = trial.user_attrs["duplicate_of"]
-        raise InputError(f"trial {number} repeats trial {original}; export that one")
-    return trial
+def dense_bytes(base: Base, placed: list[Placed]) -> int:
+    """Disk that `write_dense` needs, in bytes."""
+    folder, files = base.reader.folder, base.reader.files
+    small = sum(path.stat().st_size for path in base.companions())
+    return size_bytes(folder, files, {}, base.cast(placed)) + small
 
 
-def export_dense(record: StudyRecord, trial: FrozenTrial, out: Path) -> Path:
-    """Write model, tokenizer, interventions.json and README.md to `out`, whole or not at all.
+def write_dense(base: Base, placed: list[Placed], store: FactorStore, out: Path) -> Rewritten:
+    """Write weights, configuration and tokenizer to the empty folder `out`.
 
-    Weights keep the dtype that the study evaluated them in; only edited matrices differ from the
-    base. Raises InputError if `out` is not empty, or the base model is not the one searched.
+    The checkpoint's files are rewritten one after the other, with the trial's own bytes in place of
+    the edited matrices and all others copied; the model is not built. Only matrices that the files
+    hold in another form than the model need it loaded, once. Files, names and dtype stay as they
+    are. The products are computed on this process's device, as the trials' were.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not empty; give a new folder")
-    source = record.config.model.source()
-    # Where the trials' products were computed, so that the exported bytes are theirs.
-    model: Any = source.load(own_device())
-    matrices = find_matrices(model)
-    space = Space.build(record.config.space, matrices)
-    editor = Editor(model, matrices, open_factors(record.config.factors))
-    keys = editor.keys(space.matrices)
-    if digest_weights({str(ref): key for ref, key in keys.items()}) != record.identity.weights:
-        raise InputError(
-            f"the weights of {source.path} are not those that the study searched; restore them"
-        )
-    composition = Composition.parse(trial.user_attrs["composition"].split())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        editor.apply(composition)
-        model.to("cpu").save_pretrained(partial)
-        source.tokenizer().save_pretrained(partial)
-        write_json(partial / "interventions.json", _facts(record, trial, composition))
-        write_text(partial / "README.md", model_card(record, trial))
-        _open_to_readers(partial)
-        if out.exists():
-            out.rmdir()
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return out
+    if not all(one.tensor for one in placed):
+        return _write_loaded(base, placed, store, out)
+    cast = base.cast(placed)
+    changes = dense_changes(base, placed, Products(store, base.source.path, 0), cast)
+    done = rewrite(base.reader.folder, base.reader.files, out, changes, cast)
+    base.copy_companions(out, cast)
+    return done
 
 
-def _facts(record: StudyRecord, trial: FrozenTrial, composition: Composition) -> dict[str, Any]:
-    model = record.config.model
+def dense_changes(
+    base: Base, placed: list[Placed], products: Products, cast: torch.dtype | None
+) -> dict[str, Change]:
+    """What becomes of the stored tensors that hold the matrices of `placed`."""
+    by_tensor: dict[str, list[Placed]] = {}
+    for one in placed:
+        by_tensor.setdefault(one.tensor, []).append(one)
+    shapes = _shapes(base, set(by_tensor))
     return {
-        "base_model": model.path,
-        "revision": model.revision,
-        "composition": json.loads(composition.to_json()),
-        "digest": composition.digest,
-        "effect": trial.user_attrs["effect"],
-        "study": record.identity.study_id,
-        "trial": trial.number,
-        "validation_score": trial.value,
-        "weights": record.identity.weights,
-        "versions": record.identity.versions,
+        name: Change({name: shapes[name]}, _maker(name, edits, products, cast))
+        for name, edits in by_tensor.items()
     }
 
 
-def _open_to_readers(folder: Path) -> None:
-    """Give files the usual permissions: some writers make them private to their owner."""
-    mode = (folder / "interventions.json").stat().st_mode
-    for path in folder.iterdir():
-        path.chmod(mode)
+def _shapes(base: Base, names: set[str]) -> dict[str, tuple[int, ...]]:
+    found = {}
+    for shard in {base.reader.files[name] for name in names}:
+        for tensor in read_header(base.reader.folder / shard)[1]:
+            if tensor.name in names:
+                found[tensor.name] = tensor.shape
+    return found
+
+
+def _maker(
+    name: str, edits: list[Placed], products: Products, cast: torch.dtype | None
+) -> Callable[[Tensor], Mapping[str, Tensor]]:
+    def make(stored: Tensor) -> Mapping[str, Tensor]:
+        target = stored if cast is None else stored.to(cast)
+        for one in edits:
+            original = original_of(one, stored)
+            value = products.value(one.intervention, original).to(original.dtype)
+            part = one.view.of(target)
+            part.copy_(value.reshape(part.shape))
+        return {name: target}
+
+    return make
+
+
+def original_of(one: Placed, stored: Tensor) -> Tensor:
+    """The untouched matrix [out, in] in a stored tensor, as the trials' model held it."""
+    view = one.view.of(stored).clone(memory_format=torch.contiguous_format)
+    return view.view(one.matrix.shape).to(one.matrix.dtype).to(own_device())
+
+
+def _write_loaded(base: Base, placed: list[Placed], store: FactorStore, out: Path) -> Rewritten:
+    """The same by way of the loaded model, whose weights transformers writes in its own order."""
+    before = tensor_digests(base.reader.folder, base.reader.files)
+    model: Any = base.source.load(own_device())
+    editor = Editor(model, base.matrices.values(), store, memory_bytes=0)
+    editor.apply(Composition(tuple(one.intervention for one in placed)))
+    del editor
+    base.copy_companions(out)
+    model.to("cpu").save_pretrained(out, max_shard_size=base.largest_shard_bytes())
+    after = tensor_digests(out, CheckpointReader(out).files)
+    changed = {name: digest for name, digest in after.items() if before.get(name) != digest}
+    return Rewritten(before, changed)
+
+
+def base_digest(done: Rewritten) -> str:
+    """The base's digest (see Base.digest), from what was read while rewriting it."""
+    return combined(done.base)

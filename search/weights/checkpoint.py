@@ -32,13 +32,14 @@ class CheckpointReader:
 
     Names may lack the prefix of the base model (``bert.``, ``transformer.``, ``model.``) or carry
     one that the model lacks, as transformers itself allows. Only the bytes of the matrix that is
-    asked for are read. Raises InputError if the folder has no safetensors weights.
+    asked for are read. Raises InputError if the folder has no safetensors weights. `files` names
+    the file of each tensor.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self._files = self._locate()
-        self._suffixes = _by_suffix(self._files)
+        self.files = self._locate()
+        self._suffixes = _by_suffix(self.files)
 
     def _locate(self) -> dict[str, str]:
         """Name of each tensor -> name of its file."""
@@ -67,12 +68,26 @@ class CheckpointReader:
     def has(self, matrix: Matrix) -> bool:
         """Whether `read` would find the matrix, by name and shape."""
         try:
-            name, view = self._place(matrix)
-            with self._open(name) as stream:
-                self._check_shape(matrix, view, tuple(stream.get_slice(name).get_shape()))
+            self.place(matrix)
         except NotInCheckpoint:
             return False
         return True
+
+    def place(self, matrix: Matrix) -> tuple[str, View]:
+        """Name of the tensor that holds the matrix, and the view of it there.
+
+        Raises NotInCheckpoint if it is stored otherwise, InputError if the file is torn.
+        """
+        name, view = self._place(matrix)
+        with self._open(name) as stream:
+            self._check_shape(matrix, view, tuple(stream.get_slice(name).get_shape()))
+        return name, view
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The dtype in which tensor `name` is stored."""
+        with self._open(name) as stream:
+            found: torch.dtype = stream.get_slice(name)[:0].dtype
+        return found
 
     def read(self, matrix: Matrix) -> Tensor:
         """The matrix [out, in] on the CPU, in `matrix.dtype`, as the loaded model would hold it.
@@ -96,7 +111,7 @@ class CheckpointReader:
         return part.to(matrix.dtype)
 
     def _open(self, name: str) -> safe_open:
-        path = self.folder / self._files[name]
+        path = self.folder / self.files[name]
         try:
             return safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
@@ -114,11 +129,11 @@ class CheckpointReader:
         raise NotInCheckpoint(f"{matrix.parameter} is not in {self.folder}")
 
     def _name(self, wanted: str) -> str | None:
-        if wanted in self._files:
+        if wanted in self.files:
             return wanted
         # Without the base model's prefix, or with one: the names must agree in all that is left.
         without = wanted.partition(".")[2]
-        candidates = [without] if without in self._files else []
+        candidates = [without] if without in self.files else []
         candidates += self._suffixes.get(wanted, [])
         return candidates[0] if len(candidates) == 1 else None
 

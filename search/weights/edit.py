@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from search.composition import Composition, Intervention
-from search.weights.factors import DamagedFactorsError, FactorCache, Factors
 from search.weights.matrices import Matrix
-from search.weights.memory import BUDGET_BYTES, FactorMemory
-from search.weights.ranks import fraction_of
+from search.weights.memory import BUDGET_BYTES, FactorStore
+from search.weights.products import Products
 from search.weights.refs import MatrixRef
 from tasks.errors import InputError, nearest
 
@@ -32,7 +30,7 @@ class Editor:
         self,
         model: nn.Module,
         matrices: Iterable[Matrix],
-        cache: FactorCache,
+        cache: FactorStore,
         keys: Mapping[MatrixRef, str] | None = None,
         allow_shared: bool = False,
         memory_bytes: int = BUDGET_BYTES,
@@ -50,7 +48,7 @@ class Editor:
         self._parameters = dict(model.named_parameters())
         self._matrices = {matrix.ref: matrix for matrix in matrices}
         self._cache = cache
-        self._memory = FactorMemory(cache, memory_bytes)
+        self._products = Products(cache, self._name, memory_bytes)
         self._expected = dict(keys or {})
         self._allow_shared = allow_shared
         self._originals: dict[MatrixRef, Tensor] = {}
@@ -145,6 +143,11 @@ class Editor:
             self._keys[ref] = key
         return self._keys[ref]
 
+    def _key_for(self, intervention: Intervention) -> str | None:
+        """The key of the matrix, where its factors may be needed."""
+        needless = intervention.kind in ("prune", "zero")
+        return None if needless else self._key(intervention.matrix)
+
     def _put_back(self, ref: MatrixRef) -> None:
         matrix = self._matrices[ref]
         matrix.write(self._parameters[matrix.parameter], self._originals[ref])
@@ -154,54 +157,7 @@ class Editor:
         ref = intervention.matrix
         matrix = self._matrices[ref]
         original = self._originals.setdefault(ref, self._original(ref))
-        value = self._value(intervention, matrix, original)
+        value = self._products.value(intervention, original, self._key_for(intervention))
         # Noted before the write, so that an interrupted write is undone too.
         self._applied[ref] = intervention
         matrix.write(self._parameters[matrix.parameter], value)
-
-    def _value(self, intervention: Intervention, matrix: Matrix, original: Tensor) -> Tensor:
-        """The edited matrix [out, in], float32 or the original's dtype, on its device."""
-        if intervention.kind == "prune":
-            return pruned(original, intervention.rule.value)
-        rule, full = intervention.rule, matrix.max_rank
-        spectrum = None
-        if intervention.kind != "zero" and rule.needs_spectrum:
-            spectrum = self._factors(matrix.ref, original, 0).spectrum.tolist()
-        rank = 0 if intervention.kind == "zero" else rule.rank(full, spectrum, matrix.shape)
-        if rank == full:
-            return original
-        if rank == 0:
-            return torch.zeros_like(original)
-        if intervention.kind == "keep-top":
-            short = 2 * rank <= full
-            factors = self._factors(matrix.ref, original, *((rank, rank) if short else (0, full)))
-            return factors.product(rank, original, original.device)
-        factors = self._factors(matrix.ref, original, 0, full)
-        return factors.span(full - rank, full, original, original.device)
-
-    def _factors(self, ref: MatrixRef, original: Tensor, rank: int, holding: int = 0) -> Factors:
-        """`rank` ranks read of at least `holding`; all are computed where the cache has fewer."""
-        key = self._key(ref)
-        try:
-            return self._memory.load(key, rank, holding=holding, device=original.device)
-        except (KeyError, DamagedFactorsError):
-            self._cache.ensure(original, key, f"{self._name}:{ref}")
-            return self._memory.load(key, rank, holding=holding, device=original.device)
-
-
-def pruned(weight: Tensor, rho: float) -> Tensor:
-    """`weight` [out, in] with all but the fraction `rho` of its entries, the largest, set to zero.
-
-    At least one entry stays unless `rho` is 0. Among equal absolute values the first in row order
-    stay, so the result is the same on every device. Returns a new tensor of the same dtype.
-    """
-    flat = weight.reshape(-1)
-    kept = fraction_of(rho, flat.numel())
-    if kept == 0:
-        return torch.zeros_like(weight)
-    size = flat.abs().float()
-    edge = torch.kthvalue(size, flat.numel() - kept + 1).values
-    stays = size > edge
-    ties = torch.nonzero(size == edge).reshape(-1)
-    stays[ties[: kept - int(stays.sum())]] = True
-    return torch.where(stays, flat, torch.zeros_like(flat)).view(weight.shape)

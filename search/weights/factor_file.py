@@ -195,6 +195,16 @@ def _floats(rows: NDArray[Any]) -> Tensor:
     return values if values.dtype == torch.float32 else values.view(torch.bfloat16).float()
 
 
+def multiplied(kept: range, full: int) -> tuple[range, bool]:
+    """The ranks whose product is computed for `kept` of `full`, and whether it is what goes.
+
+    Of more than half of the ranks the others are fewer, and W less their product is the same.
+    """
+    if 2 * len(kept) > full and (kept.start == 0 or kept.stop == full):
+        return (range(kept.stop, full) if kept.start == 0 else range(kept.start)), True
+    return kept, False
+
+
 class Rows(Protocol):
     """Where rows of factors come from: a file, or a copy of some of it."""
 
@@ -220,9 +230,10 @@ class Factors:
         self.shape = file.shape
         self.spectrum = file.spectrum
         self.rank = rank
-        self.U, self.V = self._rows(0, rank)
+        self.U, self.V = self.ranks(0, rank)
 
-    def _rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def ranks(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """U [stop - start, out] and V [stop - start, in] of these ranks, float32, checked."""
         try:
             return self._file.rows(start, stop)
         except DamagedFactorsError as error:
@@ -250,13 +261,15 @@ class Factors:
         full = len(self.spectrum)
         if not 0 <= start <= stop <= full:
             raise ValueError(f"ranks {start} to {stop} are outside [0, {full}]")
-        if weight is not None and 2 * (stop - start) > full and (start == 0 or stop == full):
-            rest = (stop, full) if start == 0 else (0, start)
-            return weight.detach().to(device, torch.float32) - self._sum(*rest, device)
+        rows, rest = multiplied(range(start, stop), full)
+        if weight is not None and rest:
+            return weight.detach().to(device, torch.float32) - self._sum(
+                rows.start, rows.stop, device
+            )
         return self._sum(start, stop, device)
 
     def _sum(self, start: int, stop: int, device: torch.device | None) -> Tensor:
-        U, V = self._rows(start, stop)
+        U, V = self.ranks(start, stop)
         device = U.device if device is None else device
         S = self.spectrum[start:stop].to(device)
         # A fresh copy of V: matrix products may depend on how their operands are aligned.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from search.weights.factors import FactorCache, Factors
+from search.weights.factor_file import Factors
 
 BUDGET_BYTES = 2**30
 """One process's share of host memory, and of a device's; a machine may run several workers."""
@@ -17,6 +17,22 @@ DEVICE_SHARE = 0.25
 """At most this part of what a device has free: activations need the rest."""
 
 Place = Literal["device", "pinned", "host"]
+
+
+class FactorStore(Protocol):
+    """Where factors are read: a cache, or an exported patch. See FactorCache for each method."""
+
+    def key(self, weight: Tensor) -> str:
+        """The key of the factors of `weight` [out, in]."""
+        ...
+
+    def load(self, key: str, rank: int | None = None, *, holding: int | None = None) -> Factors:
+        """The factors of `key`; KeyError if there are none or too few."""
+        ...
+
+    def ensure(self, weight: Tensor, key: str, origin: str) -> bool:
+        """Compute the factors of `key` if they are missing."""
+        ...
 
 
 def choose_place(size_bytes: int, device: torch.device, room_bytes: int, pins: bool) -> Place:
@@ -57,7 +73,7 @@ class FactorMemory:
     what a rank above half takes from the tail is read each time. Not thread-safe.
     """
 
-    def __init__(self, cache: FactorCache, budget_bytes: int = BUDGET_BYTES) -> None:
+    def __init__(self, cache: FactorStore, budget_bytes: int = BUDGET_BYTES) -> None:
         self._cache = cache
         self._budget_bytes = budget_bytes
         self._kept: OrderedDict[str, tuple[Place, Factors]] = OrderedDict()

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from search.composition import KINDS, Composition, Intervention
-from search.weights.edit import Editor, pruned
+from search.weights.edit import Editor
 from search.weights.factors import FactorCache, content_key
 from search.weights.matrices import find_matrices
+from search.weights.products import pruned
 from search.weights.ranks import RankRule
 from search.weights.refs import MatrixRef
 from tasks.errors import InputError

@@ -1,0 +1,39 @@
+"""Which trial is exported."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial, TrialState
+
+from search.strategies.replayable import is_duplicate
+from search.study.record import StudyRecord
+from tasks.errors import InputError
+
+
+def choose_trial(record: StudyRecord, number: int | None) -> FrozenTrial:
+    """The trial to export: by `number`, else the winner. Raises InputError if there is none."""
+    if number is None:
+        return _winner(record)
+    if not 0 <= number < len(record.trials):
+        known = f"it has 0 to {len(record.trials) - 1}" if record.trials else "it has none yet"
+        raise InputError(f"trial {number} does not exist in {record.folder}; {known}")
+    trial = record.trials[number]
+    if trial.state != TrialState.COMPLETE:
+        raise InputError(f"trial {number} is {trial.state.name}, not COMPLETE; choose another")
+    if is_duplicate(trial):
+        original = trial.user_attrs["duplicate_of"]
+        raise InputError(f"trial {number} repeats trial {original}; export that one")
+    return trial
+
+
+def _winner(record: StudyRecord) -> FrozenTrial:
+    if record.summary.complete == 0:
+        raise InputError(
+            f"{record.folder} has no finished trial yet; "
+            f"continue it with laser-search resume {record.folder}"
+        )
+    if record.summary.winner is None:
+        raise InputError(
+            f"{record.folder} has no trial that beats the baseline on validation; "
+            "name one with --trial or search on"
+        )
+    return record.summary.winner

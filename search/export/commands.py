@@ -1,0 +1,132 @@
+"""Commands that use what a search found: export, apply, heal."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")]
+FormatName = Literal["dense", "factored", "patch", "recipe", "lora"]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command()(export)
+    app.command()(apply)
+    app.command()(heal)
+
+
+def export(
+    folder: StudyFolder,
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    form: Annotated[
+        FormatName, typer.Option("--format", help="dense is what any program loads.")
+    ] = "dense",
+    trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
+    push: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="REPO", help="Upload it to the hub, once verified; new ones private."),
+    ] = None,
+    overwrite: Overwrite = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not load it again and ask it.")
+    ] = False,
+) -> None:
+    """Write the best composition: a model that transformers loads, or a smaller form of it.
+
+    It is then loaded in a fresh process and asked the trial's questions; exit code 1 if an answer
+    differs.
+
+    Example: laser-search export ./my-study --out ./my-model --format factored
+    """
+    from search.export.choice import choose_trial
+    from search.export.run import Wish, export
+    from search.study.record import StudyRecord
+
+    record = StudyRecord.read(folder)
+    chosen = choose_trial(record, trial)
+    wish = Wish(out, form, overwrite, not no_verify, shlex.join(["laser-search", *sys.argv[1:]]))
+    verdict = export(record, chosen, wish)
+    typer.echo(f"{out}: {chosen.user_attrs['composition']} (trial {chosen.number}, {form})")
+    if verdict is not None:
+        typer.echo(verdict.sentence())
+        if not verdict.agrees:
+            typer.echo(f"the files stay in {out}", err=True)
+            raise typer.Exit(1)
+    if push is not None:
+        from search.export.hub import push_folder
+
+        typer.echo(f"uploaded: {push_folder(out, push)}")
+
+
+def apply(
+    edit: Annotated[Path, typer.Argument(metavar="PATCH", help="A patch or recipe.")],
+    model: Annotated[str, typer.Option(help="The base model: local folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Make the dense model from a patch or a recipe and its base model.
+
+    Example: laser-search apply ./my-patch --model openai-community/gpt2 --out ./my-model
+    """
+    from search.export.run import apply_edit
+
+    same = apply_edit(edit, model, out, overwrite=overwrite)
+    if same is False:
+        typer.echo(
+            f"{out} is written, but this machine rounds products otherwise than the one that made "
+            f"the patch: the edited tensors agree up to rounding, not bit for bit",
+            err=True,
+        )
+        raise typer.Exit(1)
+    said = {True: ", bit for bit the model that was exported", None: ""}[same]
+    typer.echo(f"{out}: written{said}")
+
+
+def heal(
+    folder: StudyFolder,
+    train: Annotated[str, typer.Option(help="Labelled data in the task's own form.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
+    method: Annotated[
+        Literal["lora", "factors"], typer.Option(help="An adapter, or the thin layers themselves.")
+    ] = "lora",
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter.")] = 8,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 1e-4,
+    batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the order and the adapter.")] = 0,
+    task: Annotated[str, typer.Option(help="Of a study of several: which the data is for.")] = "",
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Keep adapter or thin layers; else one dense model.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train the cut model until it has recovered, score it as the trials were, and write it.
+
+    Example: laser-search heal ./my-study --train train.jsonl --steps 500 --out ./healed
+    """
+    from search.export.choice import choose_trial
+    from search.export.heal import Recipe
+    from search.export.heal import heal as train_after_cut
+    from search.study.record import StudyRecord
+
+    record = StudyRecord.read(folder)
+    recipe = Recipe(steps, method, rank, learning_rate, batch, seed, not apart, task)
+    chosen = choose_trial(record, trial)
+    found, verdict = train_after_cut(record, chosen, train, recipe, out, overwrite=overwrite)
+    for part in found.comparisons:
+        scores = (f"{side} {found.scores[side][part]:.4f}" for side in ("base", "cut", "healed"))
+        typer.echo(f"{part}: {', '.join(scores)}")
+    size = found.parameters
+    typer.echo(
+        f"parameters: base {size['base']:,}, here {size['healed']:,}, trained {size['trained']:,}"
+    )
+    typer.echo(f"{out}: {verdict.sentence()}")
+    if not verdict.agrees:
+        raise typer.Exit(1)

@@ -1,0 +1,200 @@
+"""An edit without its model: a patch (the kept factors) or a recipe (the composition alone)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from search.composition import Composition
+from search.durable import write_file, write_json
+from search.export.base import Base, Placed
+from search.export.dense import dense_changes
+from search.export.stream import digest_of, read_tensor
+from search.model import HeadChoice, ModelSource
+from search.weights.factor_file import Factors, multiplied
+from search.weights.factors import content_key
+from search.weights.memory import FactorStore
+from search.weights.products import Products
+from tasks.errors import InputError
+
+PATCH, RECIPE = "patch.safetensors", "recipe.json"
+PATCH_FORMAT, RECIPE_FORMAT = "laser-patch-1", "laser-recipe-1"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an edit belongs to: `base` digests every tensor of the model, as Base.digest does.
+
+    `tensors`: digests of the edited tensors after the edit, by name, where they are known.
+    """
+
+    format: str
+    base_model: str
+    revision: str | None
+    head: HeadChoice
+    dtype: str
+    base: str
+    composition: dict[str, Any]
+    tensors: dict[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(base: Base, kind: str, composition: Composition) -> Origin:
+        """Describe `base`, of which every byte is read for its digest."""
+        source = base.source
+        return Origin(
+            kind,
+            source.path,
+            source.revision,
+            source.head,
+            str(source.torch_dtype).removeprefix("torch."),
+            base.digest,
+            json.loads(composition.to_json()),
+        )
+
+    def open(self, model: str) -> Base:
+        """The base at `model`, checked by digest. Raises InputError if it is another."""
+        source = ModelSource(model, self.revision, self.head, self.dtype)  # type: ignore[arg-type]
+        base = Base(source)
+        if base.digest != self.base:
+            raise InputError(
+                f"{model} is not the model that was edited ({self.base_model}): its tensors have "
+                f"the digest {base.digest[:12]}, not {self.base[:12]}; give that very model"
+            )
+        return base
+
+    def place(self, base: Base) -> list[Placed]:
+        """The interventions on `base`."""
+        return base.place(Composition.from_json(json.dumps(self.composition)))
+
+
+@dataclass
+class _PatchRows:
+    """The rows of factors that a patch holds: those from `first` on."""
+
+    shape: tuple[int, int]
+    spectrum: Tensor
+    first: int
+    U: Tensor
+    V: Tensor
+
+    def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """U [stop - start, out] and V [stop - start, in]."""
+        if start < stop and not self.first <= start < stop <= self.first + len(self.U):
+            raise ValueError(f"the patch does not hold ranks {start} to {stop}")
+        part = slice(start - self.first, stop - self.first) if start < stop else slice(0, 0)
+        return self.U[part], self.V[part]
+
+
+class PatchFactors:
+    """The factors of a patch, by the content keys of the untouched matrices; never computed."""
+
+    def __init__(self, rows: Mapping[str, _PatchRows]) -> None:
+        self._rows = dict(rows)
+
+    def key(self, weight: Tensor) -> str:
+        """The content key of `weight` [out, in]."""
+        return content_key(weight)
+
+    def load(self, key: str, rank: int | None = None, *, holding: int | None = None) -> Factors:
+        """The factors of `key`. Raises KeyError if the patch has none."""
+
+        def damaged(error: Exception) -> None:
+            raise error
+
+        return Factors(self._rows[key], rank or 0, damaged)
+
+    def ensure(self, weight: Tensor, key: str, origin: str) -> bool:
+        """Refuse: a patch has all it needs for its own base. Raises InputError."""
+        raise InputError(f"{origin} is not a matrix that the patch was made from")
+
+
+def write_patch(base: Base, placed: list[Placed], store: FactorStore, out: Path) -> Origin:
+    """Write patch.safetensors to `out`: rows of factors, spectra, and what they belong to."""
+    composition = Composition(tuple(one.intervention for one in placed))
+    origin = Origin.of(base, PATCH_FORMAT, composition)
+    products = Products(store, base.source.path, 0)
+    tensors: dict[str, Tensor] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for one in placed:
+        original = base.origin.read(one.matrix)
+        kept = products.kept(one.intervention, original)
+        full = min(original.shape)
+        needed, _ = multiplied(kept, full) if kept else (range(0), False)
+        if kept is None or not (needed or one.intervention.rule.needs_spectrum):
+            continue  # pruned, emptied or whole: the base itself is all that is needed
+        reach = Products.used(kept, full) if needed else (0, 0)
+        factors = products.factors(one.intervention, original, *reach)
+        U, V = factors.ranks(needed.start, needed.stop)
+        name = str(one.matrix.ref)
+        tensors |= {f"{name}.U": U.clone(), f"{name}.V": V.clone()}
+        tensors[f"{name}.S"] = factors.spectrum.clone()
+        rows[name] = {"key": content_key(original), "first": needed.start}
+    origin = Origin(**{**asdict(origin), "tensors": edited_digests(base, placed, products)})
+    facts = {"format": PATCH_FORMAT, "origin": json.dumps(asdict(origin)), "rows": json.dumps(rows)}
+    write_file(out / PATCH, lambda path: save_file(tensors, path, facts))
+    return origin
+
+
+def write_recipe(base: Base, placed: list[Placed], store: FactorStore, out: Path) -> Origin:
+    """Write recipe.json to `out`: the composition and what it belongs to. `store` is not read."""
+    composition = Composition(tuple(one.intervention for one in placed))
+    origin = Origin.of(base, RECIPE_FORMAT, composition)
+    write_json(out / RECIPE, {k: v for k, v in asdict(origin).items() if k != "tensors"})
+    return origin
+
+
+def edited_digests(base: Base, placed: list[Placed], products: Products) -> dict[str, str]:
+    """Digests that the edited tensors will have in a dense folder; nothing is written.
+
+    Empty where the files hold a matrix in another form than the model.
+    """
+    if not all(one.tensor for one in placed):
+        return {}
+    cast = base.cast(placed)
+    found = {}
+    for name, change in dense_changes(base, placed, products, cast).items():
+        stored = read_tensor(base.reader.folder / base.reader.files[name], name)
+        found[name] = digest_of(change.make(stored)[name])
+    return found
+
+
+def read_edit(path: Path) -> tuple[Origin, FactorStore | None]:
+    """A patch or recipe, by its folder or file; a recipe has no factors. Raises InputError."""
+    file = path
+    if path.is_dir():
+        file = next((path / n for n in (PATCH, RECIPE) if (path / n).is_file()), path)
+    if not file.is_file():
+        raise InputError(
+            f"{path} holds no patch and no recipe; give a folder written by "
+            "laser-search export --format patch or recipe"
+        )
+    try:
+        if file.suffix == ".json":
+            origin, store = Origin(**json.loads(file.read_text(encoding="utf-8"))), None
+        else:
+            origin, store = _read_patch(file)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file} is no patch or recipe, or damaged ({error!r})") from None
+    if origin.format not in (PATCH_FORMAT, RECIPE_FORMAT):
+        raise InputError(
+            f"{file} has the format {origin.format!r}; use the laser-search that wrote it"
+        )
+    return origin, store
+
+
+def _read_patch(file: Path) -> tuple[Origin, FactorStore]:
+    rows = {}
+    with safe_open(file, framework="pt") as stream:
+        facts = stream.metadata()
+        for name, row in json.loads(facts["rows"]).items():
+            U, V, S = (stream.get_tensor(f"{name}.{part}") for part in "UVS")
+            shape = (U.shape[1], V.shape[1])
+            rows[row["key"]] = _PatchRows(shape, S, row["first"], U, V)
+    return Origin(**json.loads(facts["origin"])), PatchFactors(rows)

@@ -1,0 +1,247 @@
+"""An export loaded again in a fresh process and asked the trial's own questions."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.composition import Composition
+from search.export.factored import load_factored
+from search.export.lora import require_peft
+from search.export.patch import read_edit
+from search.export.scoring import Scorer
+from search.model import ModelSource, own_device
+from search.study.jobs import trial_name
+from search.study.outcomes import parse_outcomes, read_outcomes
+from search.study.record import StudyRecord
+from search.weights.edit import Editor
+from search.weights.factors import FactorCache
+from search.weights.matrices import find_matrices
+from tasks.base import Outcome
+from tasks.errors import InputError
+
+FILE = "verification.json"
+CUT, ADAPTER = "model", "adapter"
+"""Folders of a healed model whose adapter is kept apart."""
+
+SAME_BYTES = ("dense", "patch")
+"""Formats that hold the trial's own bytes."""
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""Largest difference of a log-probability, in nats per nat above 1, between two runs of the same
+bytes: batches and threads may round otherwise. Other formats get ten times as much."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of the trial's questions. `reference`: whose answers were expected.
+
+    `different`: examples whose score or prediction is another, or whose log-probability is off by
+    more than `tolerance`. `worst`: the largest difference of a log-probability, in nats.
+    `exact`: examples whose every figure is the same to the last bit. `score` is that of the export,
+    `expected` the reference's. `speed`: forward passes, for a factored model.
+    """
+
+    format: str
+    reference: str
+    examples: int
+    different: int
+    exact: int
+    worst: float
+    tolerance: float
+    score: float
+    expected: float
+    speed: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every example came out as in the trial."""
+        return self.different == 0
+
+    def sentence(self) -> str:
+        """The verdict in words."""
+        same = self.examples - self.different
+        head = "verified" if self.agrees else "verification FAILED"
+        return (
+            f"{head}: loaded afresh, {same} of {self.examples} validation examples answer as in "
+            f"{self.reference} (largest difference of a log-probability {self.worst:.1e} nats, "
+            f"allowed {self.tolerance:.0e}; score {self.score:.4f}, there {self.expected:.4f})"
+        )
+
+
+def verify_afresh(
+    folder: Path, study: Path, trial: int, kind: str, outcomes: Path | None = None
+) -> Verdict:
+    """Run `verify` in a new process; the verdict is stored as verification.json in `folder`.
+
+    Raises InputError if the process fails.
+    """
+    command = [sys.executable, "-m", "search.export.verify", str(folder), str(study), str(trial)]
+    words = [kind, *([] if outcomes is None else [str(outcomes)])]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(
+            f"{folder} is written but could not be verified: {last.removeprefix('laser-search: ')}"
+        )
+    return Verdict(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+
+
+def verify(
+    folder: Path, study: Path, trial: int, kind: str, outcomes: Path | None = None
+) -> Verdict:
+    """Load the export in `folder` and compare its answers with the stored ones of `trial`.
+
+    `outcomes` is a file of other outcomes to compare with: those of a trained model. Raises
+    InputError if there are none.
+    """
+    record = StudyRecord.read(study)
+    study_id, effect = record.identity.study_id, record.trials[trial].user_attrs["effect"]
+    if outcomes is None:
+        stored = read_outcomes(study, trial_name(trial), study_id, effect)
+    else:
+        stored = parse_outcomes(outcomes.read_bytes(), study_id, effect)
+    if stored is None:
+        raise InputError(f"trial {trial} has no stored outcomes to compare with; use --no-verify")
+    scorer = Scorer(record, effect)
+    source = scorer.plan.source
+    with tempfile.TemporaryDirectory() as scratch:
+        model = load_export(folder, source, kind, Path(scratch))
+        tokenizer = None if kind in _WITH_BASE else _own_source(folder, source).tokenizer()
+        found = scorer.score(model, tokenizer=tokenizer)
+    tolerance = TOLERANCE.get(source.torch_dtype, 1e-4) * (1 if kind in SAME_BYTES else 10)
+    speed = compare_speed(model, source.load(own_device())) if kind == "factored" else {}
+    different, exact, worst = compare_outcomes(stored.outcomes, found.outcomes, tolerance)
+    return Verdict(
+        kind,
+        f"trial {trial}" if outcomes is None else "the process that trained it",
+        len(stored.outcomes),
+        different,
+        exact,
+        worst,
+        tolerance,
+        found.score,
+        stored.score,
+        speed,
+    )
+
+
+_WITH_BASE = ("patch", "recipe", "lora", "healed-lora")
+"""Formats whose tokenizer is the base model's."""
+
+
+def load_export(folder: Path, base: ModelSource, kind: str, scratch: Path) -> Any:
+    """The model that an export amounts to, on this process's device, in the study's dtype.
+
+    Dense folders are loaded by plain transformers, adapters by peft, factored ones by
+    `load_factored`; patches and recipes are applied to the base in memory.
+    """
+    device = own_device()
+    if kind == "dense":
+        return _own_source(folder, base).load(device)
+    if kind == "factored":
+        model = load_factored(folder, dtype=base.torch_dtype)
+        return model.to(device).requires_grad_(False)
+    if kind == "lora":
+        return _adapted(base.load(device), folder)
+    if kind == "healed-lora":
+        cut = _own_source(folder / CUT, base).load(device)
+        return _adapted(cut, folder / ADAPTER)
+    origin, store = read_edit(folder)
+    loaded = base.load(device)
+    cache = FactorCache(scratch / "factors") if store is None else store
+    editor = Editor(loaded, find_matrices(loaded), cache)
+    editor.apply(Composition.from_json(json.dumps(origin.composition)))
+    return loaded
+
+
+def _adapted(model: Any, adapter: Path) -> Any:
+    """`model` with an adapter; its own class, with peft's layers in it: what a predictor asks."""
+    adapted = require_peft().PeftModel.from_pretrained(model, str(adapter))
+    return adapted.get_base_model().eval().requires_grad_(False)
+
+
+def _own_source(folder: Path, base: ModelSource) -> ModelSource:
+    name = str(base.torch_dtype).removeprefix("torch.")
+    return ModelSource(
+        str(folder),
+        None,
+        base.head,
+        name,  # type: ignore[arg-type]
+        base.trust_remote_code,
+        base.chat_template,
+    )
+
+
+def compare_outcomes(
+    expected: Sequence[Outcome], found: Sequence[Outcome], tolerance: float
+) -> tuple[int, int, float]:
+    """(examples that differ, examples equal to the last bit, largest log-probability difference).
+
+    Matched by id. A missing example differs.
+    """
+    by_id = {outcome.example_id: outcome for outcome in found}
+    different = exact = 0
+    worst = 0.0
+    for old in expected:
+        new = by_id.get(old.example_id)
+        if new is None:
+            different += 1
+            continue
+        gap = abs(old.log_probability - new.log_probability)
+        worst = max(worst, gap)
+        exact += old == new
+        allowed = tolerance * max(1.0, abs(old.log_probability))
+        same = gap <= allowed and abs(old.score - new.score) <= (
+            0 if float(old.score).is_integer() else tolerance * max(1.0, abs(old.score))
+        )
+        different += not (same and old.prediction == new.prediction)
+    return different, exact, worst
+
+
+def compare_speed(model: Any, dense: Any, tokens: int = 64, repeats: int = 5) -> dict[str, float]:
+    """Median seconds of a forward pass over 4 rows of `tokens`, factored and dense, in turns."""
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or tokens
+    ids = torch.arange(4 * min(tokens, limit // 2)).reshape(4, -1) % vocabulary
+    ids = ids.to(next(model.parameters()).device)
+    inputs = {"input_ids": ids}
+    if getattr(model.config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = ids
+    seconds: dict[str, list[float]] = {"factored": [], "dense": []}
+    with torch.inference_mode():
+        for _ in range(repeats + 1):
+            for name, one in (("factored", model), ("dense", dense)):
+                started = time.perf_counter()
+                one(**inputs)
+                if ids.is_cuda:
+                    torch.cuda.synchronize()
+                seconds[name].append(time.perf_counter() - started)
+    middle = {name: sorted(found[1:])[repeats // 2] for name, found in seconds.items()}
+    return {f"{name}_s": round(value, 6) for name, value in middle.items()}
+
+
+def main() -> None:
+    """Verify and store the verdict: FOLDER STUDY TRIAL FORMAT."""
+    from search.durable import write_json
+
+    folder, study, trial, kind, *outcomes = sys.argv[1:]
+    try:
+        others = Path(outcomes[0]) if outcomes else None
+        found = verify(Path(folder), Path(study), int(trial), kind, others)
+    except InputError as error:
+        sys.exit(f"laser-search: {error}")
+    write_json(Path(folder) / FILE, asdict(found))
+
+
+if __name__ == "__main__":
+    main()
