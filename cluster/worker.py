@@ -63,6 +63,7 @@ class Blueprint:
             device=self.device,
             searched=self.searched,
             room=self.room(),
+            factored=self.config.products == "factored",
         )
 
     def room(self) -> Room:

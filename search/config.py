@@ -203,6 +203,7 @@ class StudyConfig(Strict):
     storage: str | None = None
     cluster: ClusterConfig = ClusterConfig()
     reuse: ReuseConfig = ReuseConfig()
+    products: Literal["dense", "factored"] = "dense"
     tokens_per_batch: Count = 4096
 
     @property

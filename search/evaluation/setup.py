@@ -37,15 +37,16 @@ def open_bench(
     device: str | torch.device = "cpu",
     searched: Collection[MatrixRef] | None = None,
     room: Room | None = None,
+    factored: bool = False,
 ) -> Bench:
     """Load the model on `device` and lay the questions before it. Raises InputError.
 
     `searched`: matrices that jobs may edit (default: all), before whose blocks activations are
-    kept, as far as `room` goes.
+    kept, as far as `room` goes. `factored`: small ranks multiply as two thin factors.
     """
     model = source.load(device)
     matrices = find_matrices(model)
-    editor = Editor(model, matrices, open_factors(factors))
+    editor = Editor(model, matrices, open_factors(factors), factored=factored)
     passes = make_passes(model, matrices, searched, room)
     predictor = make_predictor(
         source.head,

@@ -115,7 +115,7 @@ def digest_checkpoint(folder: Path) -> str:
 
 def digest_settings(config: StudyConfig) -> str:
     """One digest over the configuration, without where things are and how many trials are asked."""
-    settings = config.model_dump(mode="json", exclude={"factors", "storage", "cluster"})
+    settings = config.model_dump(mode="json", exclude={"factors", "storage", "cluster", "reuse"})
     for part, key in (("search", "trials"), ("search", "max_attempts"), ("model", "path")):
         del settings[part][key]
     if config.tasks is None:

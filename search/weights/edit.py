@@ -12,6 +12,7 @@ from search.weights.matrices import Matrix
 from search.weights.memory import BUDGET_BYTES, FactorStore
 from search.weights.products import Products
 from search.weights.refs import MatrixRef
+from search.weights.thin import ThinMap, is_worth_it, takes_factors
 from tasks.errors import InputError, nearest
 
 
@@ -35,6 +36,7 @@ class Editor:
         allow_shared: bool = False,
         memory_bytes: int = BUDGET_BYTES,
         originals_bytes: int = BUDGET_BYTES,
+        factored: bool = False,
     ) -> None:
         """Take charge of `matrices` of `model`.
 
@@ -42,6 +44,8 @@ class Editor:
         when the matrix is first used. `allow_shared` permits weights that several layers use.
         Factors up to `memory_bytes` stay on the parameters' device, and as many in host memory.
         Originals up to `originals_bytes` are kept beside those of the matrices edited now.
+        `factored`: where that multiplies less, a module is given the two thin factors instead of
+        their product; its weight then stays as it is.
         """
         self._name = getattr(model, "name_or_path", "")
         self.model = model
@@ -55,6 +59,8 @@ class Editor:
         self._originals_bytes = originals_bytes
         self._keys: dict[MatrixRef, str] = {}
         self._applied: dict[MatrixRef, Intervention] = {}
+        self._factored = factored
+        self._thin: dict[MatrixRef, ThinMap] = {}
 
     def keys(self, refs: Iterable[MatrixRef] | None = None) -> dict[MatrixRef, str]:
         """Content keys of the original matrices `refs` (default: all), for the factor cache."""
@@ -149,15 +155,39 @@ class Editor:
         return None if needless else self._key(intervention.matrix)
 
     def _put_back(self, ref: MatrixRef) -> None:
-        matrix = self._matrices[ref]
-        matrix.write(self._parameters[matrix.parameter], self._originals[ref])
+        if ref in self._thin:
+            self._thin.pop(ref).undo()
+        else:
+            matrix = self._matrices[ref]
+            matrix.write(self._parameters[matrix.parameter], self._originals[ref])
         self._applied.pop(ref, None)
 
     def _edit(self, intervention: Intervention) -> None:
         ref = intervention.matrix
         matrix = self._matrices[ref]
+        if ref in self._thin:
+            self._put_back(ref)
+        if self._factored and (thin := self._as_factors(intervention, matrix)) is not None:
+            if ref in self._applied:
+                self._put_back(ref)
+            self._applied[ref], self._thin[ref] = intervention, thin
+            return
         original = self._originals.setdefault(ref, self._original(ref))
         value = self._products.value(intervention, original, self._key_for(intervention))
         # Noted before the write, so that an interrupted write is undone too.
         self._applied[ref] = intervention
         matrix.write(self._parameters[matrix.parameter], value)
+
+    def _as_factors(self, intervention: Intervention, matrix: Matrix) -> ThinMap | None:
+        """The module with two thin factors; None where it has to hold the product."""
+        module = self.model.get_submodule(matrix.module)
+        if not takes_factors(module) or matrix.view.width or matrix.view.expert is not None:
+            return None
+        if intervention.kind != "keep-top":
+            return None
+        original, key = self._original(matrix.ref), self._key(matrix.ref)
+        kept = self._products.kept(intervention, original, key)
+        if not kept or not is_worth_it(len(kept), matrix.shape):
+            return None
+        factors = self._products.factors(intervention, original, kept.stop, kept.stop, key)
+        return ThinMap(module, factors, kept.stop, original)

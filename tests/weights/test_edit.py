@@ -297,3 +297,44 @@ def test_originals_beyond_the_budget_are_forgotten_and_come_back_from_the_model(
     assert len(editor._originals) == 1
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_thin_factors_give_the_product_s_answers_and_leave_the_weight(family, tmp_path):
+    torch.manual_seed(0)
+    sizes = {
+        "gpt2": dict(vocab_size=48, n_embd=64, n_layer=2, n_head=4),
+        "llama": dict(vocab_size=48, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+                      intermediate_size=96),
+    }[family]  # fmt: skip
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes)).double().eval()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    ids = torch.arange(12).view(2, 6)
+    matrices, cache = find_matrices(model), FactorCache(tmp_path)
+    dense, thin = Editor(model, matrices, cache), Editor(model, matrices, cache, factored=True)
+    cuts = ("0.fc_in=rho:0.1 1.q_proj=rho:0.1", "0.fc_in=rho:0.2", "0.fc_in=rho:0.9")
+    answers = []
+    for cut in cuts:
+        composition = Composition.parse(cut.split())
+        with torch.no_grad(), dense.applied(composition):
+            answers.append(model(ids).logits)
+        thin.apply(composition)  # from the cut before, thin or dense
+        with torch.no_grad():
+            assert torch.allclose(model(ids).logits, answers[-1], atol=1e-6)
+        changed = [n for n, p in model.named_parameters() if not torch.equal(p, before[n])]
+        # GPT-2's q_proj is a part of a fused weight, which is written; so is a high rank.
+        assert len(changed) == (cut == cuts[2] or ("q_proj" in cut and family == "gpt2"))
+        thin.restore()
+        for name, parameter in model.named_parameters():
+            assert torch.equal(parameter, before[name])
+    assert not torch.allclose(answers[0], answers[1], atol=1e-3)
+    for cut in (cuts[1], cuts[2], cuts[1], cuts[0]):
+        thin.apply(Composition.parse(cut.split()))
+    with torch.no_grad():
+        assert torch.allclose(model(ids).logits, answers[0], atol=1e-6)
+    thin.restore()
+    with torch.no_grad():
+        plain = model(ids).logits
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+    assert not torch.allclose(plain, answers[0], atol=1e-3)
