@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
+if TYPE_CHECKING:
+    from search.export.heal import Healing
+
 StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")]
 FormatName = Literal["dense", "factored", "patch", "recipe", "lora"]
 
@@ -36,6 +42,7 @@ def export(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not load it again and ask it.")
     ] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Write the best composition: a model that transformers loads, or a smaller form of it.
 
@@ -52,16 +59,30 @@ def export(
     chosen = choose_trial(record, trial)
     wish = Wish(out, form, overwrite, not no_verify, shlex.join(["laser-search", *sys.argv[1:]]))
     verdict = export(record, chosen, wish)
-    typer.echo(f"{out}: {chosen.user_attrs['composition']} (trial {chosen.number}, {form})")
-    if verdict is not None:
-        typer.echo(verdict.sentence())
-        if not verdict.agrees:
-            typer.echo(f"the files stay in {out}", err=True)
-            raise typer.Exit(1)
-    if push is not None:
+    composition = chosen.user_attrs["composition"]
+    agrees = verdict is None or verdict.agrees
+    address = None
+    if not as_json:
+        typer.echo(f"{out}: {composition} (trial {chosen.number}, {form})")
+        if verdict is not None:
+            typer.echo(verdict.sentence())
+    if push is not None and agrees:
         from search.export.hub import push_folder
 
-        typer.echo(f"uploaded: {push_folder(out, push)}")
+        address = push_folder(out, push)
+        if not as_json:
+            typer.echo(f"uploaded: {address}")
+    if as_json:
+        facts = {"out": str(out), "format": form, "trial": chosen.number}
+        checked = None if verdict is None else asdict(verdict) | {"agrees": verdict.agrees}
+        _print_json(facts | {"composition": composition, "verdict": checked, "uploaded": address})
+    if not agrees:
+        typer.echo(f"the files stay in {out}", err=True)
+        raise typer.Exit(1)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2))
 
 
 def apply(
@@ -69,6 +90,7 @@ def apply(
     model: Annotated[str, typer.Option(help="The base model: local folder or hub id.")],
     out: Annotated[Path, typer.Option(help="A new folder.")],
     overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Make the dense model from a patch or a recipe and its base model.
 
@@ -77,6 +99,8 @@ def apply(
     from search.export.run import apply_edit
 
     same = apply_edit(edit, model, out, overwrite=overwrite)
+    if as_json:
+        _print_json({"out": str(out), "bit_for_bit": same})
     if same is False:
         typer.echo(
             f"{out} is written, but this machine rounds products otherwise than the one that made "
@@ -85,7 +109,8 @@ def apply(
         )
         raise typer.Exit(1)
     said = {True: ", bit for bit the model that was exported", None: ""}[same]
-    typer.echo(f"{out}: written{said}")
+    if not as_json:
+        typer.echo(f"{out}: written{said}")
 
 
 def heal(
@@ -106,6 +131,7 @@ def heal(
         bool, typer.Option("--apart", help="Keep adapter or thin layers; else one dense model.")
     ] = False,
     overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Train the cut model until it has recovered, score it as the trials were, and write it.
 
@@ -120,6 +146,15 @@ def heal(
     recipe = Recipe(steps, method, rank, learning_rate, batch, seed, not apart, task)
     chosen = choose_trial(record, trial)
     found, verdict = train_after_cut(record, chosen, train, recipe, out, overwrite=overwrite)
+    if as_json:
+        _print_json({"out": str(out), **asdict(found), "verdict": asdict(verdict)})
+    else:
+        _print_healed(found, f"{out}: {verdict.sentence()}")
+    if not verdict.agrees:
+        raise typer.Exit(1)
+
+
+def _print_healed(found: Healing, verdict: str) -> None:
     for part in found.comparisons:
         scores = (f"{side} {found.scores[side][part]:.4f}" for side in ("base", "cut", "healed"))
         typer.echo(f"{part}: {', '.join(scores)}")
@@ -127,6 +162,4 @@ def heal(
     typer.echo(
         f"parameters: base {size['base']:,}, here {size['healed']:,}, trained {size['trained']:,}"
     )
-    typer.echo(f"{out}: {verdict.sentence()}")
-    if not verdict.agrees:
-        raise typer.Exit(1)
+    typer.echo(verdict)

@@ -249,3 +249,21 @@ def test_a_study_of_several_tasks(run, tmp_path, finish, families):
     assert "| a (accuracy) | validation |" in card and "| objective | validation |" in card
     words = ("--trial", 0, "--train", tmp_path / "a.jsonl", "--steps", 1, "--out", tmp_path / "x")
     assert "--task" in run("heal", study.folder, *words)[2]
+
+
+def test_a_script_reads_what_became_of_export_and_apply(gptj, run, tmp_path):
+    patch, model = tmp_path / "patch", tmp_path / "model"
+    words = ["--trial", "0", "--format", "patch", "--out", patch, "--json"]
+    code, printed, _ = run("export", gptj.folder, *words)
+    found = json.loads(printed)
+    assert code == 0
+    assert (found["out"], found["format"], found["trial"]) == (str(patch), "patch", 0)
+    assert found["verdict"]["agrees"] and found["verdict"]["different"] == 0
+    base = found_base(gptj)
+    code, printed, _ = run("apply", patch, "--model", base, "--out", model, "--json")
+    assert code == 0
+    assert json.loads(printed) == {"out": str(model), "bit_for_bit": True}
+
+
+def found_base(study):
+    return yaml.safe_load((study.folder / "study.yaml").read_text())["model"]["path"]
