@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +105,8 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
     for notice in _summary(study).shortfall(plan.config.search.trials):
         view.note(f"note: {notice}")
     # A worker that Ray stopped could not tidy up: what nobody uses any more goes now.
-    Scratch(identity.study_id, plan.config.reuse.folder).close()
+    with suppress(OSError):
+        Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
     if not study.stopped:
         verdict = conclude(

@@ -72,8 +72,11 @@ class Blueprint:
         memory, host = (int(gib * GIB) for gib in (reuse.memory_gib, reuse.host_gib))
         if not reuse.file_gib:
             return Room(memory, host)
-        scratch = Scratch(self.study_id, reuse.folder)
-        free = shutil.disk_usage(scratch.path).free // 2
+        try:
+            scratch = Scratch(self.study_id, reuse.folder)
+            free = shutil.disk_usage(scratch.path).free // 2
+        except OSError:  # a worker without a scratch folder is slower, not broken
+            return Room(memory, host)
         if self.workers > 1 and self.device == "cpu":
             memory = 0
         return Room(memory, host, min(int(reuse.file_gib * GIB), free), scratch)

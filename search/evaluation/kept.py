@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,14 @@ class Activations:
         return tensor.to(device, non_blocking=True)
 
     def drop(self, batches: Iterable[str]) -> None:
-        """Forget what is kept of these batches."""
+        """Forget what is kept of these batches; their files go too, for everybody."""
         gone = set(batches)
         for key in [key for key in self._kept if key[0] in gone]:
             tensor = self._kept.pop(key)
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, _Mapped):
+                with suppress(OSError):
+                    tensor.path.unlink(missing_ok=True)
+            else:
                 place = "host" if tensor.is_pinned() else "device"
                 self.held[place] -= tensor.numel() * tensor.element_size()
 

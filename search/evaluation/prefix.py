@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from search.evaluation.blocks import Blocks, choose_boundaries
@@ -78,7 +79,11 @@ class PrefixReuse:
             self._choose(missing)
         for key, _, run in missing:
             if not self.refused and key not in self._records:
-                self._records[key] = self._keep(key, self._watch(run, self.boundaries or ()))
+                seen = self._watch(run, self.boundaries or ())
+                try:
+                    self._records[key] = self._keep(key, seen)
+                except OSError as error:
+                    self._give_up(key, error)
 
     @contextmanager
     def replaying(self, key: str) -> Iterator[int]:
@@ -88,13 +93,17 @@ class PrefixReuse:
         if self.refused or not place or record is None:
             yield 0
             return
+        try:
+            outputs = self._outputs(key, record, place)
+        except (OSError, SafetensorError) as error:  # someone tidied up the scratch folder
+            log.warning("activations are gone, a whole pass instead: %s", error)
+            self.forget([key])
+            outputs = {}
         with ExitStack() as stack:
-            if place > self.blocks.encoder > 0:
-                self._skip(stack, key, record, 0, self.blocks.encoder)
-                self._skip(stack, key, record, self.blocks.encoder, place)
-            else:
-                self._skip(stack, key, record, 0, place)
-            yield place
+            for (first, stop), output in outputs.items():
+                for module in self.blocks.modules[first:stop]:
+                    stack.enter_context(_returning(module, output))
+            yield place if outputs else 0
 
     def forget(self, keys: Sequence[str]) -> None:
         """Drop what was recorded of these batches."""
@@ -102,12 +111,21 @@ class PrefixReuse:
             self._records.pop(key, None)
         self.activations.drop(keys)
 
-    def _skip(self, stack: ExitStack, key: str, record: _Record, first: int, stop: int) -> None:
-        if stop not in record.outputs:  # a pass through the encoder alone
-            return
-        output = self._load(key, record.outputs[stop])
-        for module in self.blocks.modules[first:stop]:
-            stack.enter_context(_returning(module, output))
+    def _give_up(self, key: str, error: OSError) -> None:
+        """A full disk costs speed, never a result."""
+        self.refused = f"activations cannot be kept: {error}"
+        log.warning("every pass runs whole: %s", self.refused)
+        self.forget([*self._records, key])
+
+    def _outputs(self, key: str, record: _Record, place: int) -> dict[tuple[int, int], Any]:
+        """What to return from the blocks of each range, so that a pass starts at `place`."""
+        encoder = self.blocks.encoder
+        ranges = [(0, encoder), (encoder, place)] if place > encoder > 0 else [(0, place)]
+        return {
+            (first, stop): self._load(key, record.outputs[stop])
+            for first, stop in ranges
+            if stop in record.outputs  # else a pass through the encoder alone
+        }
 
     def _choose(self, batches: Sequence[tuple[str, int, Callable[[], Tensor]]]) -> None:
         key, tokens, run = min(batches, key=lambda entry: entry[1])
@@ -133,7 +151,11 @@ class PrefixReuse:
     def _prove(self, key: str, run: Callable[[], Tensor], seen: dict[int, Any]) -> None:
         """Compare a pass from every chosen boundary with a full one, on the unedited model."""
         kept = {place: seen[place] for place in self.boundaries or () if place in seen}
-        self._records[key] = self._keep(key, kept)
+        try:
+            self._records[key] = self._keep(key, kept)
+        except OSError as error:
+            self._give_up(key, error)
+            return
         whole, before = run(), self.start
         try:
             for place in self.boundaries or ():

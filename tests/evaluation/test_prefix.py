@@ -300,3 +300,28 @@ def test_one_row_that_does_not_fit_is_the_end():
     Tight(model, 2, torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError):
         scorer.score([batch], 1)
+
+
+def test_files_that_vanish_or_cannot_be_written_cost_speed_alone(tmp_path):
+    model = make("GPT-2")
+    run = passes_of(model, inputs_of(model, False))
+    scratch = Scratch("study", str(tmp_path))
+    prefix = PrefixReuse(blocks_of(model), range(4), Room(0, 0, 10**9, scratch))
+    prefix.record([("x", 27, run)])
+    for path in scratch.path.iterdir():
+        path.write_bytes(b"torn")
+    prefix.start = 2
+    full = run()
+    with prefix.replaying("x") as start:
+        assert start == 0
+        assert torch.equal(run(), full)
+    assert not prefix.known("x"), "it is recorded again before the next job"
+    assert not list(scratch.path.iterdir()), "what is torn does not stay"
+    scratch.path.rmdir()
+    prefix.record([("x", 27, run)])
+    assert "cannot be kept" in prefix.refused
+    with prefix.replaying("x") as start:
+        assert start == 0
+    fresh = PrefixReuse(blocks_of(model), range(4), Room(0, 0, 10**9, scratch))
+    fresh.record([("x", 27, run)])
+    assert "cannot be kept" in fresh.refused
