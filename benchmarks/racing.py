@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +32,8 @@ from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
 from search.study.study import Study
+
+ID = "racing"
 
 
 class Remembered:
@@ -73,7 +76,7 @@ def one(plan: Plan, config: StudyConfig, bench: Remembered) -> tuple[int, float,
     """Examples asked, the winner's validation score, and the winner, of one study."""
     bench.examples = 0
     with tempfile.TemporaryDirectory() as folder:
-        identity = Identity("racing", "", {}, "", "", "", "")
+        identity = Identity(ID, "", {}, "", "", "", "")
         study = Study(Path(folder), identity, config, plan.space, plan.max_ranks)
         run(study, bench, config.search.chunks)
         winner = study.winner()
@@ -97,7 +100,7 @@ def main() -> None:
         config = configured(Path(scratch), asked)
         plan = make_plan(config)
         parts = {"validation": plan.split.validation, "test": plan.split.test}
-        bench = Remembered(open_bench(plan.source, plan.task, parts, config.factors))
+        bench = Remembered(open_bench(plan.source, plan.task, parts, config.factors, study_id=ID))
         rows: list[dict[str, Any]] = []
         for seed in range(asked.seeds):
             found = {}
@@ -114,6 +117,7 @@ def main() -> None:
                     "equal": whole[1] == raced[1],
                 }
             )
+            print(f"seed {seed}: {rows[-1]}", file=sys.stderr, flush=True)
     print(json.dumps(summary(rows, len(plan.split.validation)), indent=1))
 
 
