@@ -52,7 +52,7 @@ class TokenScorer:
         self.passes = passes or Passes()
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.vocabulary = int(model.config.get_text_config().vocab_size)
-        pad = model.config.get_text_config().pad_token_id
+        pad = getattr(model.config.get_text_config(), "pad_token_id", None)
         # The model's padding token; any other serves as well, since padding is masked.
         self.pad_id = pad if isinstance(pad, int) and 0 <= pad < self.vocabulary else 0
         self.picks_before_head = False

@@ -33,6 +33,7 @@ LM, MLM, S2S = "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForSeq2
 FAMILIES = {
     "GPT-2": (LM, "gpt2", GPT),
     "GPT-J": (LM, "gptj", dict(GPT, rotary_dim=4)),
+    "CodeGen": (LM, "codegen", dict(GPT, rotary_dim=4)),
     "GPT-Neo": (
         LM,
         "gpt_neo",
