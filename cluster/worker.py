@@ -107,7 +107,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         return True
 
     def cleanup(self) -> None:
-        """Restore the model and give up the node's scratch folder."""
+        """Restore the model."""
         self._close()
         if self._broken is None:
             self._bench.close()
@@ -134,7 +134,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self._run = self._bench.run(self._job)
         progress = next(self._run)
         result: dict[str, Any] = {METRIC: progress.score, "step": progress.step, "done": False}
-        if progress.chunk:
+        if progress.chunk and self._blueprint.config.search.pruner == "race":
             result["chunk"] = json.dumps(dict(progress.chunk))  # flat, as Tune wants results
         if progress.evaluation is not None:
             result |= {"done": True, "finished": True}

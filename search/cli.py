@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import typer
 
 from search.export import commands as exports
+from search.options import JsonFlag, StudyFolder
 from search.report import commands as report_commands
 from search.weights import commands
 from tasks.errors import InputError
 from tasks.metrics import shown
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")]
 
 
 def mount(app: typer.Typer) -> None:

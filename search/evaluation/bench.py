@@ -105,7 +105,7 @@ class Bench:
         yield Progress(len(chunks), score, self._whole(job, outcomes, score, seconds))
 
     def close(self) -> None:
-        """Put every byte of the model back, and forget what files keep."""
+        """Put every byte of the model back."""
         self.editor.restore()
 
     def evaluate(self, job: Job) -> Evaluation:

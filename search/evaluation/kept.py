@@ -153,9 +153,6 @@ class Scratch:
     def _open(self, name: str) -> Any:
         return (self._locks / f"{name}.lock").open("a")
 
-    def __reduce__(self) -> str:
-        raise TypeError("a scratch folder belongs to one process")
-
     def _sweep(self) -> None:
         for folder in self._locks.iterdir():
             if not folder.is_dir():

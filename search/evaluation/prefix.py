@@ -65,7 +65,8 @@ class PrefixReuse:
 
     def known(self, key: str) -> bool:
         """Whether nothing of this batch is left to record."""
-        return bool(self.refused) or not self._wanted or key in self._records
+        useless = bool(self.refused) or not self._wanted or self.boundaries == ()
+        return useless or key in self._records
 
     def record(self, keys: Sequence[tuple[str, int, Callable[[], Tensor]]]) -> None:
         """Record batches on the unedited model: the key, tokens and forward pass of each.
@@ -78,7 +79,7 @@ class PrefixReuse:
         if self.boundaries is None:
             self._choose(missing)
         for key, _, run in missing:
-            if not self.refused and key not in self._records:
+            if not self.known(key):
                 seen = self._watch(run, self.boundaries or ())
                 try:
                     self._records[key] = self._keep(key, seen)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
+from search.options import JsonFlag, StudyFolder
+
 if TYPE_CHECKING:
     from search.export.heal import Healing
 
-StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")]
 FormatName = Literal["dense", "factored", "patch", "recipe", "lora"]
 

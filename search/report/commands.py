@@ -8,8 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+from search.options import JsonFlag, StudyFolder
 
 
 def mount(app: typer.Typer) -> None:

@@ -26,21 +26,17 @@ def seeded_order(example_id: str) -> bytes:
 
 @dataclass(frozen=True)
 class Incumbent:
-    """The best evaluation known. `number`: of its trial, -1 for the baseline.
+    """The best evaluation known. `scores`, `weights`: of its examples by id."""
 
-    `scores`, `weights`: of its examples by id.
-    """
-
-    number: int
     scores: Mapping[str, float]
     weights: Mapping[str, float]
 
     @staticmethod
-    def of(number: int, outcomes: Iterable[Outcome]) -> Incumbent:
+    def of(outcomes: Iterable[Outcome]) -> Incumbent:
         """The incumbent with these outcomes."""
         found = list(outcomes)
         return Incumbent(
-            number, {o.example_id: o.score for o in found}, {o.example_id: o.weight for o in found}
+            {o.example_id: o.score for o in found}, {o.example_id: o.weight for o in found}
         )
 
     def differences(self, scores: Mapping[str, float]) -> list[float]:

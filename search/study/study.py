@@ -315,13 +315,11 @@ class Study:
         baseline = self._records.get("")
         if baseline is None or (known := self.baseline) is None:
             return None
-        winner = self.winner()
-        number = BASELINE_NUMBER if winner is None else winner.number
-        if self._incumbent is None or self._incumbent.number != number:
-            if winner is not None:
-                name, effect = trial_name(number), winner.user_attrs["effect"]
-                known = self._read(name, effect) or known
-            self._incumbent = Incumbent.of(number, known.outcomes)
+        if self._incumbent is None:
+            if (winner := self.winner()) is not None:
+                effect = winner.user_attrs["effect"]
+                known = self._read(trial_name(winner.number), effect) or known
+            self._incumbent = Incumbent.of(known.outcomes)
         return self._incumbent
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
@@ -331,6 +329,7 @@ class Study:
             return
         live = self._live.pop(job.name)
         self._deaths_in_a_row = 0
+        self._incumbent = None
         if self._read(job.name, job.effect) is None:
             write_outcomes(self.folder, evaluation)
         if live.trial is not None:

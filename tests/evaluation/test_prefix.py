@@ -326,3 +326,20 @@ def test_files_that_vanish_or_cannot_be_written_cost_speed_alone(tmp_path):
     fresh = PrefixReuse(blocks_of(model), range(4), Room(0, 0, 10**9, scratch))
     fresh.record([("x", 27, run)])
     assert "cannot be kept" in fresh.refused
+
+
+def test_without_room_nothing_is_run_for_the_sake_of_recording():
+    model = make("GPT-2")
+    run = passes_of(model, inputs_of(model, False))
+    runs = []
+
+    def counted():
+        runs.append(1)
+        return run()
+
+    prefix = PrefixReuse(blocks_of(model), range(4), Room(0))
+    prefix.record([("x", 27, counted)])
+    first = len(runs)
+    prefix.record([(key, 27, counted) for key in "xyz"])
+    assert len(runs) == first
+    assert prefix.known("z")

@@ -24,18 +24,6 @@ from search.weights.checkpoint import CheckpointReader
 from tasks.errors import InputError
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def go(*words):
-        monkeypatch.setattr(sys, "argv", ["laser-search", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return go
-
-
 def digests(folder):
     return tensor_digests(folder, CheckpointReader(folder).files)
 

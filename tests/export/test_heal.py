@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from transformers import (
     AutoTokenizer,
 )
 
-from cluster.cli import main
 from search.evaluation.encoding import Encoder
 from search.evaluation.predictor import make_predictor
 from search.export.factored import load_factored
@@ -24,18 +22,6 @@ from tasks.errors import InputError
 from tasks.jsonl import Jsonl
 
 WORDS = [f"w{i}" for i in range(43)]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def go(*words):
-        monkeypatch.setattr(sys, "argv", ["laser-search", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return go
 
 
 def write(path, rows):

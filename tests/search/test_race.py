@@ -53,7 +53,7 @@ def test_no_evidence_stops_nothing():
 
 def test_pairs_are_weighted_by_the_example():
     outcomes = [Outcome("a", "a", -2.0, -2.0, None, weight=3), Outcome("b", "b", -1.0, -1.0, None)]
-    incumbent = Incumbent.of(-1, outcomes)
+    incumbent = Incumbent.of(outcomes)
     assert incumbent.differences({"a": -1.0, "b": -3.0}) == [1.5, -1.0]
 
 

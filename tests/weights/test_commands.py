@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 
 import search.demo
-from cluster.cli import main
 from search.model import ModelSource
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
@@ -19,18 +17,6 @@ from search.weights.origin import WeightOrigin
 
 torch.set_num_threads(1)
 MODEL = str(Path(search.demo.__file__).parent / "model")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def go(*words):
-        monkeypatch.setattr(sys, "argv", ["laser-search", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return end.value.code or 0, printed.out, printed.err
-
-    return go
 
 
 @pytest.fixture
