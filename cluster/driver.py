@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.preemption import Preemption
 from cluster.resources import Resources, divide
 from cluster.view import View
 from search.config import ClusterConfig, StudyConfig, read_config, write_config
@@ -24,7 +25,8 @@ from search.study.identity import (
     digest_settings,
     digest_weights,
 )
-from search.study.lock import driver_lock
+from search.study.lock import Lease, driver_lock, hold
+from search.study.lock_table import TableLedger
 from search.study.questions import write_questions
 from search.study.record import CONFIG
 from search.study.storage import mend_journal, open_storage
@@ -53,11 +55,15 @@ OBJECT_STORE_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class End:
-    """How a driver's run ended: the study's state, and its verdict if test was scored."""
+    """How a driver's run ended: the study's state, and its verdict if test was scored.
+
+    `stopped`: why it could not go on. `preempted`: SIGTERM ended it before its end.
+    """
 
     summary: Summary
     verdict: Verdict | None
     stopped: str | None
+    preempted: bool = False
 
 
 def launch(config: StudyConfig, folder: Path, view: View) -> End:
@@ -72,10 +78,10 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
     check_factors(config.factors)
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
-    with driver_lock(folder):
+    with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(config, folder / CONFIG)
-        return _drive(plan, folder, view)
+        return _drive(plan, folder, view, lease)
 
 
 def resume(folder: Path, view: View) -> End:
@@ -84,23 +90,30 @@ def resume(folder: Path, view: View) -> End:
     config = read_config(folder / CONFIG)
     check_factors(config.factors)
     plan = make_plan(config)
-    with driver_lock(folder):
+    with driver_lock(folder) as lease:
         mend_journal(folder)
-        return _drive(plan, folder, view)
+        return _drive(plan, folder, view, lease)
 
 
-def _drive(plan: Plan, folder: Path, view: View) -> End:
+def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
     for notice in plan.notices:
         view.note(f"note: {notice}")
-    with ray_session(plan.config.cluster), view:
+    cluster = plan.config.cluster
+    with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
         import ray
 
-        shares = divide(plan.config.cluster, ray.cluster_resources())
+        preemption.insist()
+        shares = divide(cluster, ray.cluster_resources())
         identity = _identify(plan, folder, shares, view)
-        write_questions(folder, plan.split)
-        study = Study(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective)
+        leases = [lease]
+        if (url := plan.config.storage) is not None:
+            ledger = TableLedger(url, identity.study_id)
+            leases.append(held.enter_context(hold(ledger, f"study {identity.study_id}")))
+        study = _open(plan, folder, identity, leases)
         study.on_change = lambda: view.study(lambda: _summary(study))
+        preemption.search(study)
         _search(plan, study, shares)
+        preemption.leave()
         view.study(lambda: _summary(study), force=True)
     for notice in _summary(study).shortfall(plan.config.search.trials):
         view.note(f"note: {notice}")
@@ -108,12 +121,23 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
     with suppress(OSError):
         Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
-    if not study.stopped:
+    if not (study.stopped or study.draining):
         verdict = conclude(
             *(folder, identity, study.winner(), plan.split, plan.objective),
             infeasible=_summary(study).infeasible,
         )
-    return End(_summary(study), verdict, study.stopped)
+    return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
+
+
+def _open(plan: Plan, folder: Path, identity: Identity, leases: Sequence[Lease]) -> Study:
+    def guard() -> None:
+        for lease in leases:
+            lease.check()
+
+    write_questions(folder, plan.split)
+    return Study(
+        *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective), guard=guard
+    )
 
 
 def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identity:
@@ -148,6 +172,7 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
     from ray import tune
 
     from cluster.tune_search import StudyScheduler, StudySearch
+    from cluster.watchdog import Watchdog
     from cluster.worker import Blueprint, StudyWorker
 
     blueprint = Blueprint(
@@ -162,33 +187,37 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         frozenset(plan.space.matrices),
         shares.workers,
     )
-    search = StudySearch(study)
+    watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
+    search = StudySearch(study, watchdog)
     # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
     scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]
     worker = tune.with_resources(
         tune.with_parameters(StudyWorker, blueprint=blueprint),
         {"cpu": shares.cpus, "gpu": shares.gpus},
     )
+    tuner = tune.Tuner(
+        worker,
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=StudyScheduler(search, study),
+            num_samples=-1,
+            max_concurrent_trials=shares.workers,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            callbacks=[watchdog],
+            storage_path=str(scratch),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
     try:
-        tune.Tuner(
-            worker,
-            tune_config=tune.TuneConfig(
-                search_alg=search,
-                scheduler=StudyScheduler(search, study),
-                num_samples=-1,
-                max_concurrent_trials=shares.workers,
-                reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(scratch),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        ).fit()
+        with watchdog:
+            tuner.fit()
     finally:
         shutil.rmtree(scratch.parent, ignore_errors=True)
 
