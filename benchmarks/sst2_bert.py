@@ -121,13 +121,15 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=100, help="0 trains the model alone")
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     asked = parser.parse_args()
     model, study, exported = (asked.out / name for name in ("bert-sst2", "study", "exported"))
     if not (model / "config.json").exists():
         train(read(asked.train), model, asked.layers, asked.epochs)
+    if not asked.trials:
+        return
     config = {
         "model": {"path": str(model.resolve())},
         "task": {"name": "sst2", "data": str(asked.data.resolve())},
