@@ -140,7 +140,7 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
     world = World(
         digest_weights(keys),
         digest_checkpoint(plan.source.folder),
-        digest_examples(plan.split.validation, plan.split.test),
+        digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
         digest_settings(plan.config),
     )
     if (folder / IDENTITY_FILE).exists():
@@ -170,6 +170,7 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         "cuda" if shares.gpus else "cpu",
         frozenset(plan.space.matrices),
         shares.workers,
+        tuple(plan.split.confirm),
     )
     watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
     search = StudySearch(study, watchdog)
