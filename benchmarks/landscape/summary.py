@@ -39,7 +39,8 @@ UNITS = ("evaluations", "passes")
 @dataclass(frozen=True)
 class Yardstick:
     """What replays on one table are measured by; `best` and `single` are scores, of all and of
-    single cuts; `cost` is the grid's by unit."""
+    single cuts; `cost` is the grid's by unit.
+    """
 
     best: float
     single: float
