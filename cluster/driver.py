@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.preemption import Preemption
 from cluster.resources import Resources, divide
+from cluster.session import ray_session
 from cluster.view import View
-from search.config import ClusterConfig, StudyConfig, read_config, write_config
+from search.config import StudyConfig, read_config, write_config
 from search.evaluation.kept import Scratch
 from search.plan import Plan, make_plan
 from search.study.identity import FILE as IDENTITY_FILE
@@ -36,22 +36,6 @@ from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
 from search.weights.remote import check_factors
 from tasks.errors import InputError
-
-SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-"""Tune's loggers, checkpoints and printing cost more than a trial and say nothing that the study
-does not. Set before Ray is imported."""
-
-LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""For a Ray of our own: all its servers listen on 127.0.0.1. The name speaks of the systems where
-this is Ray's default; elsewhere they would listen on every interface."""
-
-OBJECT_STORE_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -160,7 +144,7 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View, accept: b
     world = World(
         digest_weights(keys),
         digest_checkpoint(plan.source.folder),
-        digest_examples(plan.split.validation, plan.split.test),
+        digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
         digest_settings(plan.config),
         flat_settings(plan.config),
     )
@@ -193,6 +177,7 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         "cuda" if shares.gpus else "cpu",
         frozenset(plan.space.matrices),
         shares.workers,
+        tuple(plan.split.confirm),
     )
     watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
     search = StudySearch(study, watchdog)
@@ -202,29 +187,27 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         tune.with_parameters(StudyWorker, blueprint=blueprint),
         {"cpu": shares.cpus, "gpu": shares.gpus},
     )
-    tuner = tune.Tuner(
-        worker,
-        tune_config=tune.TuneConfig(
-            search_alg=search,
-            scheduler=StudyScheduler(search, study),
-            num_samples=-1,
-            max_concurrent_trials=shares.workers,
-            reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            callbacks=[watchdog],
-            storage_path=str(scratch),
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=0),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    )
     try:
         with watchdog:
-            tuner.fit()
+            tune.run(
+                worker,
+                name="tune",
+                search_alg=search,
+                scheduler=StudyScheduler(search, study),
+                callbacks=[watchdog],
+                num_samples=-1,
+                max_concurrent_trials=shares.workers,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+                storage_path=str(scratch),
+                verbose=0,
+                max_failures=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                raise_on_failed_trial=False,
+                # Else ray:// would run this function, and the study, on the cluster.
+                _remote=False,
+            )
     finally:
         shutil.rmtree(scratch.parent, ignore_errors=True)
 
@@ -237,39 +220,3 @@ def _summary(study: Study) -> Summary:
     return summarise(
         *(study.trials(), study.baseline, study.budget, study.objective), exhausted=study.exhausted
     )
-
-
-@contextmanager
-def ray_session(config: ClusterConfig) -> Iterator[None]:
-    """A local Ray of our own, or the cluster at the configured address."""
-    settings = SETTINGS if config.address else SETTINGS | LOCAL_SETTINGS
-    os.environ.update({k: v for k, v in settings.items() if k not in os.environ})
-    import ray
-
-    options: dict[str, object] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if config.address is None:
-        # Without an address Ray would attach to any cluster that happens to run on this machine.
-        ray.init(
-            "local",
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **options,
-        )
-    else:
-        import cluster
-        import search
-        import tasks
-
-        try:
-            ray.init(
-                config.address, runtime_env={"py_modules": [tasks, search, cluster]}, **options
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"cluster.address {config.address!r} does not answer: "
-                f"{str(error).splitlines()[0]}; start Ray there or use null for a local one"
-            ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()

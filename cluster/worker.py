@@ -48,6 +48,7 @@ class Blueprint:
     device: str
     searched: frozenset[MatrixRef] = frozenset()
     workers: int = 1
+    confirm: tuple[Example, ...] = ()
 
     def build(self) -> Bench:
         """Load the model and the factors on this worker's device."""
@@ -56,7 +57,7 @@ class Blueprint:
         return open_bench(
             source,
             open_asked(self.config, source.head),
-            {"validation": self.validation, "test": self.test},
+            {"validation": self.validation, "confirm": self.confirm, "test": self.test},
             self.config.factors,
             study_id=self.study_id,
             chunks=self.config.search.chunks,

@@ -140,6 +140,25 @@ class SpaceConfig(Strict):
     max_interventions: Count = 3
 
 
+class StopConfig(Strict):
+    """When a search ends before its number of trials; the first rule that holds ends it.
+
+    `wall_s`: seconds of driving it, over all runs. `no_gain_trials`: finished trials without a
+    better score. `target`: the objective, in the metric as it is reported.
+    """
+
+    wall_s: Annotated[float, BeforeValidator(_no_bool), Field(gt=0)] | None = None
+    no_gain_trials: Count | None = None
+    target: Annotated[float, BeforeValidator(_no_bool)] | None = None
+
+
+class ConfirmConfig(Strict):
+    """A `share` of validation that no trial sees, where the best `finalists` are asked again."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    finalists: Count = 8
+
+
 class SearchConfig(Strict):
     """How the space is searched. `trials` counts finished evaluations, duplicates are free."""
 
@@ -150,6 +169,8 @@ class SearchConfig(Strict):
     race_error: Annotated[float, Field(gt=0, lt=1)] = 0.05
     chunks: Count = 1
     max_attempts: Count = 3
+    stop: StopConfig = StopConfig()
+    confirm: ConfirmConfig | None = None
 
     @model_validator(mode="after")
     def _pruning_needs_chunks(self) -> SearchConfig:

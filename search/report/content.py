@@ -191,7 +191,7 @@ def _score_table(verdict: Verdict, metric: str) -> list[list[str]]:
     """Header and rows of every score by part and model; columns that nobody fills are left out."""
     rows = [
         (part, side, parts[part])
-        for part in ("validation", "test")
+        for part in ("validation", "confirm", "test")
         for side, parts in verdict.scores.items()
         if part in parts
     ]
