@@ -145,6 +145,7 @@ class SearchConfig(Strict):
 
     strategy: str = "tpe"
     encoding: Literal["slots", "sites"] = "slots"
+    threshold: Literal["laser-rmt", "marchenko-pastur"] = "laser-rmt"
     trials: Count = 200
     seed: int = 0
     pruner: Literal["none", "median", "successive-halving", "race"] = "none"
