@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from cluster.preemption import Preemption
 from cluster.resources import Resources, divide
@@ -16,6 +18,8 @@ from cluster.view import View
 from search.config import StudyConfig, read_config, write_config
 from search.evaluation.kept import Scratch
 from search.plan import Plan, make_plan
+from search.strategies.base import Setting
+from search.strategies.registry import WANT_SPECTRA, make_strategy
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
     Identity,
@@ -33,7 +37,8 @@ from search.study.storage import mend_journal, open_storage
 from search.study.study import Study
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
-from search.weights.remote import check_factors
+from search.weights.remote import check_factors, open_factors
+from search.weights.spectra import Spectrum
 from tasks.errors import InputError
 
 
@@ -88,12 +93,12 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
 
         preemption.insist()
         shares = divide(cluster, ray.cluster_resources())
-        identity = _identify(plan, folder, shares, view)
+        identity, keys = _identify(plan, folder, shares, view)
         leases = [lease]
         if (url := plan.config.storage) is not None:
             ledger = TableLedger(url, identity.study_id)
             leases.append(held.enter_context(hold(ledger, f"study {identity.study_id}")))
-        study = _open(plan, folder, identity, leases)
+        study = _open(plan, folder, identity, keys, leases)
         study.on_change = lambda: view.study(lambda: _summary(study))
         preemption.search(study)
         _search(plan, study, shares)
@@ -113,21 +118,54 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
     return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
 
 
-def _open(plan: Plan, folder: Path, identity: Identity, leases: Sequence[Lease]) -> Study:
+def _open(
+    plan: Plan,
+    folder: Path,
+    identity: Identity,
+    keys: Mapping[str, str],
+    leases: Sequence[Lease],
+) -> Study:
     def guard() -> None:
         for lease in leases:
             lease.check()
 
     write_questions(folder, plan.split)
+    strategy = make_strategy(plan.config.search, _setting(plan, keys))
     return Study(
-        *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective), guard=guard
+        *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
+        strategy=strategy,
+        guard=guard,
     )
 
 
-def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identity:
-    """Compute missing factors; then begin the study, or check that its world is unchanged."""
+def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
+    """What the strategy knows before the first trial; `keys` of the factors by address."""
+    search = plan.config.search
+    spectra = None
+    if search.strategy in WANT_SPECTRA:
+        cache = open_factors(plan.config.factors)
+        spectra = {
+            m.ref: Spectrum(
+                *(str(m.ref), plan.source.path, m.module, m.shape),
+                np.asarray(cache.spectrum(keys[str(m.ref)]), dtype=np.float64),
+            )
+            for m in plan.searched
+        }
+    return Setting(
+        plan.space, plan.max_ranks, search.seed, spectra=spectra, threshold=search.threshold
+    )
+
+
+def _identify(
+    plan: Plan, folder: Path, shares: Resources, view: View
+) -> tuple[Identity, Mapping[str, str]]:
+    """Compute missing factors; then begin the study, or check that its world is unchanged.
+
+    Also returns the factors' keys by address.
+    """
     from cluster.precompute import Storing, precompute
 
+    every_rank = plan.config.search.strategy in WANT_SPECTRA  # the space says nothing of ranks then
     keys = precompute(
         plan.source,
         plan.searched,
@@ -135,7 +173,7 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
         view.factors,
         gpus=min(1.0, shares.gpus),
         threads=shares.threads,
-        storing=Storing.for_space(plan.space),
+        storing=Storing() if every_rank else Storing.for_space(plan.space),
     )
     world = World(
         digest_weights(keys),
@@ -146,10 +184,10 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
     if (folder / IDENTITY_FILE).exists():
         identity = Identity.read(folder)
         identity.check(world)
-        return identity
+        return identity, keys
     identity = Identity.new(world)
     identity.write(folder)
-    return identity
+    return identity, keys
 
 
 def _search(plan: Plan, study: Study, shares: Resources) -> None:
