@@ -19,7 +19,8 @@ from search.config import StudyConfig, read_config, write_config
 from search.evaluation.kept import Scratch
 from search.plan import Plan, make_plan
 from search.strategies.base import Setting
-from search.strategies.registry import WANT_SPECTRA, make_strategy
+from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
+from search.strategies.singles import screened
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
     Identity,
@@ -130,10 +131,9 @@ def _open(
             lease.check()
 
     write_questions(folder, plan.split)
-    strategy = make_strategy(plan.config.search, _setting(plan, keys))
     return Study(
         *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
-        strategy=strategy,
+        setting=_setting(plan, keys),
         guard=guard,
     )
 
@@ -209,6 +209,7 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         frozenset(plan.space.matrices),
         shares.workers,
         tuple(plan.split.confirm),
+        screened(plan.space) if plan.config.search.strategy in WANT_SCREEN else (),
     )
     watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
     search = StudySearch(study, watchdog)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +23,19 @@ from search.config import StudyConfig
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
 from search.strategies.parameters import Parameters
-from search.strategies.registry import make_strategy
+from search.strategies.registry import WANT_SCREEN, make_strategy
 from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
 from search.study.enduring import Guard, StorageLost, refusal
 from search.study.goals import Objective
 from search.study.identity import Identity
-from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_name
-from search.study.outcomes import Evaluation, parse_outcomes, read_outcomes, write_outcomes
+from search.study.jobs import BASELINE, SCREEN, TEST_BASELINE, Job, test_name, trial_name
+from search.study.outcomes import (
+    Evaluation,
+    parse_outcomes,
+    read_outcomes,
+    read_screen,
+    write_outcomes,
+)
 from search.study.race import Incumbent, Race
 from search.study.storage import open_storage
 from search.weights.refs import MatrixRef
@@ -74,13 +80,13 @@ class Study:
         space: Space,
         max_ranks: dict[MatrixRef, int],
         objective: Objective | None = None,
-        strategy: Strategy | None = None,
+        setting: Setting | None = None,
         guard: Guard = lambda: None,
     ) -> None:
         """Open the Optuna study, create it if need be, and adopt trials that were in flight.
 
-        `objective` knows the tasks' metrics; without it they are called ``score``. `strategy` says
-        what to try next, by default the configuration's over `space`. `guard` is called before
+        `objective` knows the tasks' metrics; without it they are called ``score``. `setting` is
+        what the strategy is to know, by default the space. `guard` is called before
         every write; it raises StorageLost where this driver may not write any more.
         """
         self.folder = folder
@@ -92,8 +98,8 @@ class Study:
         self.objective = objective or Objective.of(config, {})
         self.budget = int(min(config.search.trials, space.size(max_ranks)))
         self.history = History(max_ranks, self.budget)
-        setting = Setting(space, max_ranks, config.search.seed)
-        self._strategy = strategy or make_strategy(config.search, setting)
+        self._setting = setting or Setting(space, max_ranks, config.search.seed)
+        self._strategy: Strategy | None = None
         self._parameters = Parameters(space)
         # Not a line per trial, nor a warning per conditional slot, which TPE draws by itself.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -162,15 +168,36 @@ class Study:
             live = self._retries.pop(0)
             self._live[live.job.name] = live
             return live.job
-        if self.history.baseline is None and BASELINE not in self._live:
-            return self._start(Job(BASELINE, Composition(), "", "validation"), None)
-        if self.objective.needs_baseline and self.baseline is None:
-            return None  # no trial could be judged yet
+        if (first := self._before_trials()) is not None:
+            return self._start(first, None)
+        if self._must_wait():
+            return None
         while (trial := self._next_trial()) is not None:
             job = self._job_of(trial)
             if job is not None:
                 return self._start(job, trial)
         return None if self._live else self._next_test()
+
+    def _before_trials(self) -> Job | None:
+        """What is asked of the unedited model and not yet begun."""
+        if self.history.baseline is None and BASELINE not in self._live:
+            return Job(BASELINE, Composition(), "", "validation")
+        if SCREEN not in self._live and self._screen_is_missing():
+            return Job(SCREEN, Composition(), "", "screen")
+        return None
+
+    def _must_wait(self) -> bool:
+        """Whether no trial can be chosen, or none judged, yet."""
+        unjudged = self.objective.needs_baseline and self.baseline is None
+        return unjudged or self._screen_is_missing()
+
+    def _screen_is_missing(self) -> bool:
+        """Whether the strategy wants a screen that no worker has made yet."""
+        wanted = self.config.search.strategy in WANT_SCREEN and self._setting.screen is None
+        if wanted and (known := self._read(SCREEN, "")) is not None:
+            self._setting = replace(self._setting, screen=read_screen(known))
+            wanted = False
+        return wanted
 
     def _start(self, job: Job, trial: Trial | None) -> Job:
         deaths = 0 if trial is None else int(trial.user_attrs.get("deaths", 0))
@@ -184,6 +211,8 @@ class Study:
             return Trial(self._optuna, self._orphans.pop(0))
         if self.spent + len(self.history.in_flight) >= self.budget:
             return None
+        if self._strategy is None:
+            self._strategy = make_strategy(self.config.search, self._setting)
         proposed = self._strategy.suggest(self.history)
         if proposed is not None:
             return self._begin(proposed)
