@@ -71,6 +71,12 @@ def launch(
 @app.command()
 def resume(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
+    accept_change: Annotated[
+        bool,
+        typer.Option(
+            "--accept-change", help="Other versions or settings, where its trials stay true."
+        ),
+    ] = False,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -80,7 +86,7 @@ def resume(
     """
     from cluster.driver import resume as proceed
 
-    _run(lambda view: proceed(folder, view), folder, quiet, as_json)
+    _run(lambda view: proceed(folder, view, accept_change=accept_change), folder, quiet, as_json)
 
 
 @app.command()

@@ -29,6 +29,7 @@ from search.study.identity import (
     digest_examples,
     digest_settings,
     digest_weights,
+    flat_settings,
 )
 from search.study.lock import Lease, driver_lock, hold
 from search.study.lock_table import TableLedger
@@ -74,18 +75,21 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
         return _drive(plan, folder, view, lease)
 
 
-def resume(folder: Path, view: View) -> End:
-    """Continue a study to the number of trials that it asks for. Raises InputError."""
+def resume(folder: Path, view: View, *, accept_change: bool = False) -> End:
+    """Continue a study to the number of trials that it asks for. Raises InputError.
+
+    `accept_change`: also where settings or versions differ in a way that leaves its trials true.
+    """
     Identity.read(folder)
     config = read_config(folder / CONFIG)
     check_factors(config.factors)
     plan = make_plan(config)
     with driver_lock(folder) as lease:
         mend_journal(folder)
-        return _drive(plan, folder, view, lease)
+        return _drive(plan, folder, view, lease, accept_change)
 
 
-def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
+def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = False) -> End:
     for notice in plan.notices:
         view.note(f"note: {notice}")
     cluster = plan.config.cluster
@@ -94,7 +98,7 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
 
         preemption.insist()
         shares = divide(cluster, ray.cluster_resources())
-        identity, keys = _identify(plan, folder, shares, view)
+        identity, keys = _identify(plan, folder, shares, view, accept)
         leases = [lease]
         if (url := plan.config.storage) is not None:
             ledger = TableLedger(url, identity.study_id)
@@ -157,7 +161,7 @@ def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
 
 
 def _identify(
-    plan: Plan, folder: Path, shares: Resources, view: View
+    plan: Plan, folder: Path, shares: Resources, view: View, accept: bool
 ) -> tuple[Identity, Mapping[str, str]]:
     """Compute missing factors; then begin the study, or check that its world is unchanged.
 
@@ -180,10 +184,13 @@ def _identify(
         digest_checkpoint(plan.source.folder),
         digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
         digest_settings(plan.config),
+        flat_settings(plan.config),
     )
     if (folder / IDENTITY_FILE).exists():
-        identity = Identity.read(folder)
-        identity.check(world)
+        known = Identity.read(folder)
+        identity = known.check(world, accept=accept)
+        if identity is not known:
+            identity.write(folder)
         return identity, keys
     identity = Identity.new(world)
     identity.write(folder)
