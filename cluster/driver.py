@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.resources import Resources, divide
@@ -43,8 +43,11 @@ class End:
     stopped: str | None
 
 
-def launch(config: StudyConfig, folder: Path, view: View) -> End:
-    """Start a study in `folder`. Raises InputError, before Ray starts where that is possible."""
+def launch(config: StudyConfig, folder: Path, view: View, address: str | None = None) -> End:
+    """Start a study in `folder`, on the Ray at `address` if given, else where `config` says.
+
+    Raises InputError, before Ray starts where that is possible.
+    """
     if (folder / IDENTITY_FILE).exists():
         raise InputError(
             f"{folder} already holds a study; continue it with laser-search resume {folder} "
@@ -58,10 +61,10 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
     with driver_lock(folder):
         open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(config, folder / CONFIG)
-        return _drive(plan, folder, view)
+        return _drive(_at(plan, address), folder, view)
 
 
-def resume(folder: Path, view: View) -> End:
+def resume(folder: Path, view: View, address: str | None = None) -> End:
     """Continue a study to the number of trials that it asks for. Raises InputError."""
     Identity.read(folder)
     config = read_config(folder / CONFIG)
@@ -69,7 +72,17 @@ def resume(folder: Path, view: View) -> End:
     plan = make_plan(config)
     with driver_lock(folder):
         mend_journal(folder)
-        return _drive(plan, folder, view)
+        return _drive(_at(plan, address), folder, view)
+
+
+def _at(plan: Plan, address: str | None) -> Plan:
+    """The plan on another Ray: ``local`` is one of our own. The frozen study.yaml keeps its own."""
+    if address is None:
+        return plan
+    cluster = plan.config.cluster.model_copy(
+        update={"address": None if address == "local" else address}
+    )
+    return replace(plan, config=plan.config.model_copy(update={"cluster": cluster}))
 
 
 def _drive(plan: Plan, folder: Path, view: View) -> End:
