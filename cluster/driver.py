@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cluster.preemption import Preemption
 from cluster.resources import Resources, divide
 from cluster.session import ray_session
 from cluster.view import View
@@ -23,7 +25,8 @@ from search.study.identity import (
     digest_settings,
     digest_weights,
 )
-from search.study.lock import driver_lock
+from search.study.lock import Lease, driver_lock, hold
+from search.study.lock_table import TableLedger
 from search.study.questions import write_questions
 from search.study.record import CONFIG
 from search.study.storage import mend_journal, open_storage
@@ -36,11 +39,15 @@ from tasks.errors import InputError
 
 @dataclass(frozen=True)
 class End:
-    """How a driver's run ended: the study's state, and its verdict if test was scored."""
+    """How a driver's run ended: the study's state, and its verdict if test was scored.
+
+    `stopped`: why it could not go on. `preempted`: SIGTERM ended it before its end.
+    """
 
     summary: Summary
     verdict: Verdict | None
     stopped: str | None
+    preempted: bool = False
 
 
 def launch(config: StudyConfig, folder: Path, view: View, address: str | None = None) -> End:
@@ -58,10 +65,10 @@ def launch(config: StudyConfig, folder: Path, view: View, address: str | None = 
     check_factors(config.factors)
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
-    with driver_lock(folder):
+    with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(config, folder / CONFIG)
-        return _drive(_at(plan, address), folder, view)
+        return _drive(_at(plan, address), folder, view, lease)
 
 
 def resume(folder: Path, view: View, address: str | None = None) -> End:
@@ -70,9 +77,9 @@ def resume(folder: Path, view: View, address: str | None = None) -> End:
     config = read_config(folder / CONFIG)
     check_factors(config.factors)
     plan = make_plan(config)
-    with driver_lock(folder):
+    with driver_lock(folder) as lease:
         mend_journal(folder)
-        return _drive(_at(plan, address), folder, view)
+        return _drive(_at(plan, address), folder, view, lease)
 
 
 def _at(plan: Plan, address: str | None) -> Plan:
@@ -85,18 +92,25 @@ def _at(plan: Plan, address: str | None) -> Plan:
     return replace(plan, config=plan.config.model_copy(update={"cluster": cluster}))
 
 
-def _drive(plan: Plan, folder: Path, view: View) -> End:
+def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
     for notice in plan.notices:
         view.note(f"note: {notice}")
-    with ray_session(plan.config.cluster), view:
+    cluster = plan.config.cluster
+    with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
         import ray
 
-        shares = divide(plan.config.cluster, ray.cluster_resources())
+        preemption.insist()
+        shares = divide(cluster, ray.cluster_resources())
         identity = _identify(plan, folder, shares, view)
-        write_questions(folder, plan.split)
-        study = Study(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective)
+        leases = [lease]
+        if (url := plan.config.storage) is not None:
+            ledger = TableLedger(url, identity.study_id)
+            leases.append(held.enter_context(hold(ledger, f"study {identity.study_id}")))
+        study = _open(plan, folder, identity, leases)
         study.on_change = lambda: view.study(lambda: _summary(study))
+        preemption.search(study)
         _search(plan, study, shares)
+        preemption.leave()
         view.study(lambda: _summary(study), force=True)
     for notice in _summary(study).shortfall(plan.config.search.trials):
         view.note(f"note: {notice}")
@@ -104,12 +118,23 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
     with suppress(OSError):
         Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
-    if not study.stopped:
+    if not (study.stopped or study.draining):
         verdict = conclude(
             *(folder, identity, study.winner(), plan.split, plan.objective),
             infeasible=_summary(study).infeasible,
         )
-    return End(_summary(study), verdict, study.stopped)
+    return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
+
+
+def _open(plan: Plan, folder: Path, identity: Identity, leases: Sequence[Lease]) -> Study:
+    def guard() -> None:
+        for lease in leases:
+            lease.check()
+
+    write_questions(folder, plan.split)
+    return Study(
+        *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective), guard=guard
+    )
 
 
 def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identity:
@@ -128,7 +153,7 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
     world = World(
         digest_weights(keys),
         digest_checkpoint(plan.source.folder),
-        digest_examples(plan.split.validation, plan.split.test),
+        digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
         digest_settings(plan.config),
     )
     if (folder / IDENTITY_FILE).exists():
@@ -144,6 +169,7 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
     from ray import tune
 
     from cluster.tune_search import StudyScheduler, StudySearch
+    from cluster.watchdog import Watchdog
     from cluster.worker import Blueprint, StudyWorker
 
     blueprint = Blueprint(
@@ -157,8 +183,10 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         "cuda" if shares.gpus else "cpu",
         frozenset(plan.space.matrices),
         shares.workers,
+        tuple(plan.split.confirm),
     )
-    search = StudySearch(study)
+    watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
+    search = StudySearch(study, watchdog)
     # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
     scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]
     worker = tune.with_resources(
@@ -166,23 +194,26 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         {"cpu": shares.cpus, "gpu": shares.gpus},
     )
     try:
-        tune.run(
-            worker,
-            name="tune",
-            search_alg=search,
-            scheduler=StudyScheduler(search, study),
-            num_samples=-1,
-            max_concurrent_trials=shares.workers,
-            reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-            storage_path=str(scratch),
-            verbose=0,
-            max_failures=0,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            raise_on_failed_trial=False,
-            _remote=False,  # else ray:// would run this function, and the study, on the cluster
-        )
+        with watchdog:
+            tune.run(
+                worker,
+                name="tune",
+                search_alg=search,
+                scheduler=StudyScheduler(search, study),
+                callbacks=[watchdog],
+                num_samples=-1,
+                max_concurrent_trials=shares.workers,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+                storage_path=str(scratch),
+                verbose=0,
+                max_failures=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                raise_on_failed_trial=False,
+                # Else ray:// would run this function, and the study, on the cluster.
+                _remote=False,
+            )
     finally:
         shutil.rmtree(scratch.parent, ignore_errors=True)
 

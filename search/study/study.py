@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -22,6 +23,7 @@ from search.config import StudyConfig
 from search.space import NeighbourDraw, Space
 from search.strategies.registry import make_sampler
 from search.strategies.replayable import DUPLICATE_OF, is_duplicate
+from search.study.enduring import Guard, StorageLost, refusal
 from search.study.goals import Objective
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_name
@@ -48,6 +50,9 @@ MAX_DRAWS = 20_000
 
 MAX_DEATHS_IN_A_ROW = 12
 """Worker deaths with nothing finished in between after which the study stops: nothing works."""
+
+FailureKind = Literal["error", "not finite", "out of memory", "timeout", "worker died"]
+"""Trial attribute ``failure``: what kind of reason the attribute ``reason`` is."""
 
 
 @dataclass
@@ -93,15 +98,18 @@ class Study:
         space: Space,
         max_ranks: dict[MatrixRef, int],
         objective: Objective | None = None,
+        guard: Guard = lambda: None,
     ) -> None:
         """Open the Optuna study, create it if need be, and adopt trials that were in flight.
 
-        `objective` knows the tasks' metrics; without it they are called ``score``.
+        `objective` knows the tasks' metrics; without it they are called ``score``. `guard` is
+        called before every write; it raises StorageLost where this driver may not write any more.
         """
         self.folder = folder
         self.identity = identity
         self.config = config
         self.stopped: str | None = None
+        self.draining = False
         self.on_change: Callable[[], None] = lambda: None
         self.objective = objective or Objective.of(config, {})
         self._space = space
@@ -110,7 +118,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna.create_study(
             study_name=identity.study_id,
-            storage=open_storage(folder, config.storage),
+            storage=open_storage(folder, config.storage, config.cluster.storage_wait_s, guard),
             load_if_exists=True,
             direction="maximize",
             sampler=make_sampler(config.search.strategy, config.search.seed),
@@ -121,6 +129,7 @@ class Study:
         self._records: dict[str, _Record] = {}
         self._orphans: list[int] = []
         self._deaths_in_a_row = 0
+        self._most_at_once = 0
         self._incumbent: Incumbent | None = None
         self._repeated = False
         self._baseline: Evaluation | None = None
@@ -182,7 +191,7 @@ class Study:
 
     def next_job(self) -> Job | None:
         """The next piece of work, or None: nothing now if `running` is not empty, else the end."""
-        if self.stopped:
+        if self.stopped or self.draining:
             return None
         if self._retries:
             live = self._retries.pop(0)
@@ -201,6 +210,7 @@ class Study:
     def _start(self, job: Job, trial: Trial | None) -> Job:
         deaths = 0 if trial is None else int(trial.user_attrs.get("deaths", 0))
         self._live[job.name] = _Live(job, trial, deaths)
+        self._most_at_once = max(self._most_at_once, len(self._live))
         return job
 
     def _next_trial(self) -> Trial | None:
@@ -323,15 +333,15 @@ class Study:
         return self._incumbent
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
-        """Record a complete evaluation: outcomes first, then the trial."""
+        """Record a complete evaluation: outcomes first, then the trial. Raises StorageLost."""
         if fault := _not_finite(evaluation):
-            self.fail(job, fault)
+            self.fail(job, fault, "not finite")
             return
         live = self._live.pop(job.name)
         self._deaths_in_a_row = 0
         self._incumbent = None
         if self._read(job.name, job.effect) is None:
-            write_outcomes(self.folder, evaluation)
+            self._write(evaluation)
         if live.trial is not None:
             live.trial.set_user_attr("log_loss", evaluation.log_loss)
             live.trial.set_user_attr("seconds", evaluation.seconds)
@@ -348,13 +358,14 @@ class Study:
         self._deaths_in_a_row = 0
         self.on_change()
 
-    def fail(self, job: Job, reason: str) -> None:
-        """Record that an evaluation raised. Without a baseline or a test score, the study stops."""
+    def fail(self, job: Job, reason: str, kind: FailureKind = "error") -> None:
+        """Record that a job has no result. Without a baseline or a test score, the study stops."""
         live = self._live.pop(job.name)
         if live.trial is None:
             self.stopped = f"{job.name} failed: {reason}"
         else:
             live.trial.set_user_attr("reason", reason)
+            live.trial.set_user_attr("failure", kind)
             self._close(live, TrialState.FAIL)
         self.on_change()
 
@@ -367,18 +378,22 @@ class Study:
         self.stopped = reason
         self.on_change()
 
-    def died(self, job: Job, reason: str) -> None:
-        """A worker died: the same job again, up to `max_attempts` times, then it fails."""
+    def died(self, job: Job, reason: str, kind: FailureKind = "worker died") -> None:
+        """A worker died: the same job again, up to `max_attempts` times, then it fails.
+
+        The study stops if nothing works. That a node took all of its workers along is no such
+        case, so as many deaths as there were jobs at once are borne, twice.
+        """
         live = self._live[job.name]
         live.deaths += 1
         self._deaths_in_a_row += 1
         if live.trial is not None:
             live.trial.set_user_attr("deaths", live.deaths)
-        if self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
+        if self._deaths_in_a_row >= max(MAX_DEATHS_IN_A_ROW, 2 * self._most_at_once):
             self._live.pop(job.name)  # in flight in the storage, so that a resume takes it up
             self.stopped = f"workers died {self._deaths_in_a_row} times in a row: {reason}"
         elif live.deaths >= self.config.search.max_attempts:
-            self.fail(job, f"worker died {live.deaths} times: {reason}")
+            self.fail(job, f"given up after {live.deaths} attempts: {reason}", kind)
         else:
             self._retries.append(self._live.pop(job.name))
         self.on_change()
@@ -447,6 +462,12 @@ class Study:
         if data is None:
             return self._read(job.name, job.effect)
         return parse_outcomes(data, self.identity.study_id, job.effect)
+
+    def _write(self, evaluation: Evaluation) -> None:
+        try:
+            write_outcomes(self.folder, evaluation)
+        except OSError as error:
+            raise StorageLost(refusal(self.folder, error)) from None
 
     def _read(self, name: str, effect: str) -> Evaluation | None:
         return read_outcomes(self.folder, name, self.identity.study_id, effect)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,7 +23,9 @@ class Summary:
     `winner` is the best trial if it beats the baseline, `best` the best trial in any case, both
     among those that keep every floor; `infeasible` counts the complete ones that do not.
     `exhausted`: no further composition was found, so no trial begins although more are asked for.
-    `recent` are the last finished trials, the latest first.
+    `failures` counts the failed by reason, `failure_kinds` by kind of reason (timeout, out of
+    memory, not finite, worker died, error), the commonest first. `recent` are the last finished
+    trials, the latest first.
     """
 
     asked: int
@@ -33,6 +35,7 @@ class Summary:
     running: int
     duplicates: int
     failures: dict[str, int]
+    failure_kinds: dict[str, int]
     rate_per_s: float
     best: FrozenTrial | None
     winner: FrozenTrial | None
@@ -93,7 +96,7 @@ def summarise(
     """Count trials. The rate is that of the last `window` finished ones."""
     evaluated = [trial for trial in trials if not is_duplicate(trial)]
     states = Counter(trial.state for trial in evaluated)
-    failed = [t.user_attrs.get("reason", "?") for t in evaluated if t.state == TrialState.FAIL]
+    failed = [t.user_attrs for t in evaluated if t.state == TrialState.FAIL]
     complete = [t for t in evaluated if t.state == TrialState.COMPLETE]
     feasible = [t for t in complete if is_feasible(t)]
     best = max(feasible, key=merit, default=None)
@@ -104,7 +107,8 @@ def summarise(
         failed=states[TrialState.FAIL],
         running=states[TrialState.RUNNING],
         duplicates=len(trials) - len(evaluated),
-        failures=dict(Counter(failed).most_common()),
+        failures=_count(known.get("reason", "?") for known in failed),
+        failure_kinds=_count(known.get("failure", "error") for known in failed),
         rate_per_s=_rate(evaluated[-window:]),
         best=best,
         winner=choose_winner([best] if best else [], baseline),
@@ -114,6 +118,10 @@ def summarise(
         infeasible=len(complete) - len(feasible),
         exhausted=exhausted,
     )
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())
 
 
 def _recent(trials: Sequence[FrozenTrial], most: int = 6) -> tuple[FrozenTrial, ...]:

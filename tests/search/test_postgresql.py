@@ -16,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.strategies.replayable import is_duplicate
-from search.study.storage import hide_password
+from search.study.enduring import hide_password
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if os.name == "posix" else []
 
