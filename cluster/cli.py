@@ -97,12 +97,12 @@ def launch(
     config = read_config(study)
     folder = out or study.with_suffix("")
     if on is not None:
-        from cluster.launch.request import Request, read_options
+        from cluster.launch.request import SPARE_S, Request, read_options
 
         request = Request(
             study,
             str(folder),
-            *(nodes, gpus_per_node, cpus_per_node),
+            *(nodes, gpus_per_node, cpus_per_node, round(config.cluster.grace_s) + SPARE_S),
             read_options(on, option or []),
             tuple(setup or ()),
         )
@@ -194,6 +194,7 @@ def _unused(folder: Path) -> Path:
 def _begin(start: Callable[[], End], folder: Path) -> End:
     """The end of a study that came to its end; else say why not, and exit with a code."""
     from cluster.preemption import RESUME_CODE, Preempted
+    from cluster.stop import was_asked
     from search.study.enduring import StorageLost, refusal
 
     end: End | None = None
@@ -218,6 +219,9 @@ def _begin(start: Callable[[], End], folder: Path) -> End:
         typer.echo(f"stopped: {stopped}", err=True)
         typer.echo(f"after mending it, continue with: {how}", err=True)
         raise typer.Exit(1)
+    if code == RESUME_CODE and was_asked(folder):
+        typer.echo(f"stopped as asked; continue with: {how}")
+        raise typer.Exit
     if end is None or not end.verdict:  # Tune ends quietly on the first Ctrl-C
         typer.echo(f"interrupted; continue with: {how}", err=True)
         raise typer.Exit(code)
@@ -246,6 +250,20 @@ def _run(start: Callable[[View], End], folder: Path, quiet: bool, as_json: bool)
         console.print(
             f"export: laser-search export {folder} --out MODEL_DIR", highlight=False, soft_wrap=True
         )
+
+
+@app.command()
+def stop(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 120.0,
+) -> None:
+    """Let a study's driver end, wherever it runs; trials in flight may finish first.
+
+    Example: laser-search stop my-study
+    """
+    from cluster.stop import stop as ask
+
+    typer.echo(ask(folder, wait))
 
 
 @app.command()

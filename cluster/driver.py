@@ -12,6 +12,7 @@ from pathlib import Path
 from cluster.preemption import Preemption
 from cluster.resources import Resources, divide
 from cluster.session import ray_session
+from cluster.stop import StopRequest
 from cluster.view import View
 from search.config import StudyConfig, read_config, write_config
 from search.evaluation.kept import Scratch
@@ -98,6 +99,8 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
     cluster = plan.config.cluster
     with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
         import ray
+
+        held.enter_context(StopRequest(folder))
 
         preemption.insist()
         shares = divide(cluster, ray.cluster_resources())

@@ -41,8 +41,8 @@ def pack_wheel(folder: Path, requires: Iterable[str] = ()) -> Path:
     """Write the running program's packages as a wheel in `folder`, byte for byte reproducible.
 
     By default it requires nothing: a node that runs Ray and torch has its own, and must not
-    download others. Its version ends in a digest of the content, for Ray takes a wheel that it has under the
-    same name for the same. Raises OSError as the file system does.
+    download others. Its version ends in a digest of the content, for Ray takes a wheel that it has
+    under the same name for the same. Raises OSError as the file system does.
     """
     files = {name: path.read_bytes() for name, path in _files()}
     digest = hashlib.sha256()
@@ -54,9 +54,7 @@ def pack_wheel(folder: Path, requires: Iterable[str] = ()) -> Path:
         f"Metadata-Version: 2.1\nName: laser-search\nVersion: {release}\n"
         + "".join(f"Requires-Dist: {line}\n" for line in requires)
     ).encode()
-    files[f"{info}/entry_points.txt"] = (
-        b"[console_scripts]\nlaser-search = cluster.cli:main\n"
-    )
+    files[f"{info}/entry_points.txt"] = b"[console_scripts]\nlaser-search = cluster.cli:main\n"
     files[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: laser-search\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shlex
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import jinja2
 
-from cluster.launch.request import GRACE_S, Platform, Request
+from cluster.launch.request import Platform, Request
+from cluster.preemption import RESUME_CODE
 from cluster.shipping import pack_wheel
 from search.durable import write_text
 from tasks.errors import InputError
@@ -29,7 +31,7 @@ def render(platform: Platform, request: Request, beside: Path | None = None) -> 
         return _slurm(request)
     if platform == "kuberay":
         return _kuberay(request)
-    return _ray_up(request, beside or default_file(platform, request.study).with_suffix(""))
+    return _ray_up(request, beside or Path(request.name))
 
 
 def default_file(platform: Platform, study: Path) -> Path:
@@ -84,8 +86,6 @@ def _fill(template: str, /, **values: object) -> str:
 
 def _json(value: object, **_: object) -> str:
     """JSON is YAML; what jinja2 escapes for HTML stays as it is."""
-    import json
-
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -96,7 +96,8 @@ def _slurm(request: Request) -> str:
         nodes=request.nodes,
         gpus=request.gpus,
         cpus=request.cpus,
-        grace_s=GRACE_S,
+        grace_s=request.grace_s,
+        resume_code=RESUME_CODE,
         options=[f"{k}={v}" if v else k for k, v in request.options.items()],
         setup=request.setup,
         bin=str(Path(sys.executable).parent),
@@ -115,7 +116,7 @@ def _kuberay(request: Request) -> str:
         nodes=request.nodes,
         gpus=request.gpus,
         cpus=request.cpus or 4,
-        grace_s=GRACE_S,
+        grace_s=request.grace_s,
         text=request.study.read_text(encoding="utf-8"),
         entrypoint=shlex.join([*words, "--address", "auto", "--resume"]),
         ray_version=metadata.version("ray"),
@@ -125,7 +126,7 @@ def _kuberay(request: Request) -> str:
 def _ray_up(request: Request, beside: Path) -> str:
     options = request.options
     hosts = [host for host in options["hosts"].split(",") if host]
-    ami = f', ImageId: {_json(options["ami"])}' if options["ami"] else ""
+    ami = f", ImageId: {_json(options['ami'])}" if options["ami"] else ""
     mounts = {
         "~/laser-search/study.yaml": str(request.study.resolve()),
         "~/laser-search/program": str((beside / "program").resolve()),
@@ -147,7 +148,7 @@ def _ray_up(request: Request, beside: Path) -> str:
         start_head=f"{start} --head --port=6379 --include-dashboard=false"
         f" --autoscaling-config=~/ray_bootstrap_config.yaml{limits}",
         start_worker=f"{start} --address=$RAY_HEAD_IP:6379{limits}",
-        **_commands(request, beside.with_suffix(".yaml")),
+        **_commands(request, beside.with_name(beside.name + ".yaml")),
     )
 
 

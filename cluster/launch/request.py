@@ -13,8 +13,8 @@ from tasks.errors import InputError, nearest
 
 Platform = Literal["slurm", "kuberay", "ray-up"]
 
-GRACE_S = 120
-"""Seconds between the warning of a platform and the end of its patience."""
+SPARE_S = 100
+"""Seconds that a driver may need after its grace, to write down what it has and to let go."""
 
 KNOWN: dict[str, dict[str, str]] = {
     "kuberay": {"image": "", "volume": "", "mount": "/shared", "memory": "64Gi", "retries": "5"},
@@ -32,13 +32,19 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:,@=+%\[\]*~-]*")
 
 @dataclass(frozen=True)
 class Request:
-    """A study and where it is to run. `out` is its folder there, `gpus` and `cpus` are per node."""
+    """A study and where it is to run.
+
+    `out` is its folder there, `gpus` and `cpus` are per node.
+
+    `grace_s`: how long before the end the platform has to warn.
+    """
 
     study: Path
     out: str
     nodes: int = 1
     gpus: int = 0
     cpus: int = 0
+    grace_s: int = 20 + SPARE_S
     options: Mapping[str, str] = field(default_factory=dict)
     setup: tuple[str, ...] = ()
 
