@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from cluster.preemption import Preemption
 from cluster.resources import Resources, divide
 from cluster.session import ray_session
+from cluster.stop import StopRequest
 from cluster.view import View
 from search.config import StudyConfig, read_config, write_config
 from search.evaluation.kept import Scratch
 from search.plan import Plan, make_plan
+from search.strategies.base import Setting
+from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
+from search.strategies.singles import screened
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
     Identity,
@@ -34,7 +40,8 @@ from search.study.storage import mend_journal, open_storage
 from search.study.study import Study
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
-from search.weights.remote import check_factors
+from search.weights.remote import check_factors, open_factors
+from search.weights.spectra import Spectrum
 from tasks.errors import InputError
 
 
@@ -51,8 +58,11 @@ class End:
     preempted: bool = False
 
 
-def launch(config: StudyConfig, folder: Path, view: View) -> End:
-    """Start a study in `folder`. Raises InputError, before Ray starts where that is possible."""
+def launch(config: StudyConfig, folder: Path, view: View, address: str | None = None) -> End:
+    """Start a study in `folder`, on the Ray at `address` if given, else where `config` says.
+
+    Raises InputError, before Ray starts where that is possible.
+    """
     if (folder / IDENTITY_FILE).exists():
         raise InputError(
             f"{folder} already holds a study; continue it with laser-search resume {folder} "
@@ -66,13 +76,16 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
     with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(config, folder / CONFIG)
-        return _drive(plan, folder, view, lease)
+        return _drive(_at(plan, address), folder, view, lease)
 
 
-def resume(folder: Path, view: View, *, accept_change: bool = False) -> End:
+def resume(
+    folder: Path, view: View, address: str | None = None, *, accept_change: bool = False
+) -> End:
     """Continue a study to the number of trials that it asks for. Raises InputError.
 
-    `accept_change`: also where settings or versions differ in a way that leaves its trials true.
+    `address`: of another Ray than the study's own. `accept_change`: also where settings or versions
+    differ in a way that leaves its trials true.
     """
     Identity.read(folder)
     config = read_config(folder / CONFIG)
@@ -80,7 +93,17 @@ def resume(folder: Path, view: View, *, accept_change: bool = False) -> End:
     plan = make_plan(config)
     with driver_lock(folder) as lease:
         mend_journal(folder)
-        return _drive(plan, folder, view, lease, accept_change)
+        return _drive(_at(plan, address), folder, view, lease, accept_change)
+
+
+def _at(plan: Plan, address: str | None) -> Plan:
+    """The plan on another Ray: ``local`` is one of our own. The frozen study.yaml keeps its own."""
+    if address is None:
+        return plan
+    cluster = plan.config.cluster.model_copy(
+        update={"address": None if address == "local" else address}
+    )
+    return replace(plan, config=plan.config.model_copy(update={"cluster": cluster}))
 
 
 def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = False) -> End:
@@ -90,14 +113,15 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = Fa
     with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
         import ray
 
+        held.enter_context(StopRequest(folder))
         preemption.insist()
         shares = divide(cluster, ray.cluster_resources())
-        identity = _identify(plan, folder, shares, view, accept)
+        identity, keys = _identify(plan, folder, shares, view, accept)
         leases = [lease]
         if (url := plan.config.storage) is not None:
             ledger = TableLedger(url, identity.study_id)
             leases.append(held.enter_context(hold(ledger, f"study {identity.study_id}")))
-        study = _open(plan, folder, identity, leases)
+        study = _open(plan, folder, identity, keys, leases)
         study.on_change = lambda: view.study(lambda: _summary(study))
         preemption.search(study)
         _search(plan, study, shares)
@@ -117,21 +141,53 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = Fa
     return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
 
 
-def _open(plan: Plan, folder: Path, identity: Identity, leases: Sequence[Lease]) -> Study:
+def _open(
+    plan: Plan,
+    folder: Path,
+    identity: Identity,
+    keys: Mapping[str, str],
+    leases: Sequence[Lease],
+) -> Study:
     def guard() -> None:
         for lease in leases:
             lease.check()
 
     write_questions(folder, plan.split)
     return Study(
-        *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective), guard=guard
+        *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
+        setting=_setting(plan, keys),
+        guard=guard,
     )
 
 
-def _identify(plan: Plan, folder: Path, shares: Resources, view: View, accept: bool) -> Identity:
-    """Compute missing factors; then begin the study, or check that its world is unchanged."""
+def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
+    """What the strategy knows before the first trial; `keys` of the factors by address."""
+    search = plan.config.search
+    spectra = None
+    if search.strategy in WANT_SPECTRA:
+        cache = open_factors(plan.config.factors)
+        spectra = {
+            m.ref: Spectrum(
+                *(str(m.ref), plan.source.path, m.module, m.shape),
+                np.asarray(cache.spectrum(keys[str(m.ref)]), dtype=np.float64),
+            )
+            for m in plan.searched
+        }
+    return Setting(
+        plan.space, plan.max_ranks, search.seed, spectra=spectra, threshold=search.threshold
+    )
+
+
+def _identify(
+    plan: Plan, folder: Path, shares: Resources, view: View, accept: bool
+) -> tuple[Identity, Mapping[str, str]]:
+    """Compute missing factors; then begin the study, or check that its world is unchanged.
+
+    Also returns the factors' keys by address.
+    """
     from cluster.precompute import Storing, precompute
 
+    every_rank = plan.config.search.strategy in WANT_SPECTRA  # the space says nothing of ranks then
     keys = precompute(
         plan.source,
         plan.searched,
@@ -139,7 +195,7 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View, accept: b
         view.factors,
         gpus=min(1.0, shares.gpus),
         threads=shares.threads,
-        storing=Storing.for_space(plan.space),
+        storing=Storing() if every_rank else Storing.for_space(plan.space),
     )
     world = World(
         digest_weights(keys),
@@ -153,10 +209,10 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View, accept: b
         identity = known.check(world, accept=accept)
         if identity is not known:
             identity.write(folder)
-        return identity
+        return identity, keys
     identity = Identity.new(world)
     identity.write(folder)
-    return identity
+    return identity, keys
 
 
 def _search(plan: Plan, study: Study, shares: Resources) -> None:
@@ -178,6 +234,7 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         frozenset(plan.space.matrices),
         shares.workers,
         tuple(plan.split.confirm),
+        screened(plan.space) if plan.config.search.strategy in WANT_SCREEN else (),
     )
     watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
     search = StudySearch(study, watchdog)

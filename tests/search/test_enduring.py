@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
+from search.strategies.replayable import is_duplicate
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from search.strategies.replayable import is_duplicate
 from search.study.enduring import StorageLost
 from search.study.storage import JOURNAL, mend_journal
 
