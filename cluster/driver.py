@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from cluster.preemption import Preemption
+from cluster.preemption import Preempted, Preemption
 from cluster.resources import Resources, divide
 from cluster.session import ray_session
 from cluster.stop import StopRequest
@@ -22,6 +22,8 @@ from search.plan import Plan, make_plan
 from search.strategies.base import Setting
 from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
 from search.strategies.singles import screened
+from search.study.ends import note_begin, note_end
+from search.study.enduring import StorageLost
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
     Identity,
@@ -76,7 +78,7 @@ def launch(config: StudyConfig, folder: Path, view: View, address: str | None = 
     with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(config, folder / CONFIG)
-        return _drive(_at(plan, address), folder, view, lease)
+        return _noted(folder, lambda: _drive(_at(plan, address), folder, view, lease))
 
 
 def resume(
@@ -93,7 +95,24 @@ def resume(
     plan = make_plan(config)
     with driver_lock(folder) as lease:
         mend_journal(folder)
-        return _drive(_at(plan, address), folder, view, lease, accept_change)
+        plan = _at(plan, address)
+        return _noted(folder, lambda: _drive(plan, folder, view, lease, accept_change))
+
+
+def _noted(folder: Path, drive: Callable[[], End]) -> End:
+    """Drive, and keep in the folder how it ended."""
+    note_begin(folder)
+    try:
+        end = drive()
+    except (InputError, StorageLost) as error:
+        note_end(folder, str(error))
+        raise
+    except (Preempted, KeyboardInterrupt):
+        note_end(folder, "it was asked to stop")
+        raise
+    asked = "" if end.verdict else "it was asked to stop"
+    note_end(folder, end.stopped or asked)
+    return end
 
 
 def _at(plan: Plan, address: str | None) -> Plan:
