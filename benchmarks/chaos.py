@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 MARK = "LASER_SEARCH_CHAOS"
-STUDIES = 5
+STUDIES = 2
 """Different studies, each with a fault-free reference for either strategy."""
 
 ENDS_DRIVER = {
@@ -391,7 +391,20 @@ def held(works: Iterable[Callable[[], bool]], parallel: int) -> int:
 
 
 def preload() -> None:
-    """Import once what every driver needs."""
+    """Import once what every driver needs, after the settings that Ray reads when it is imported.
+
+    One worker process instead of one for every CPU, with the priority of all else.
+    """
+    from cluster.session import LOCAL_SETTINGS, SETTINGS
+
+    os.environ |= {
+        **SETTINGS,
+        **LOCAL_SETTINGS,
+        "OMP_NUM_THREADS": "1",
+        "RAY_prestart_worker_first_driver": "0",
+        "RAY_worker_niceness": "0",
+        "RAY_OVERRIDE_RESOURCES": '{"CPU": 1}',
+    }
     import torch
 
     import cluster.tune_search
@@ -409,9 +422,6 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # One worker, not one for every CPU, and with the priority of all else. (The names are Ray's.)
-    os.environ |= {"RAY_prestart_worker_first_driver": "0", "RAY_worker_niceness": "0"}
     preload()
     seeds = range(options.first, options.first + options.runs)
     wanted = sorted({(draw(seed, options.trials)[0], seed % STUDIES) for seed in seeds})
