@@ -161,6 +161,7 @@ def marked(mark: str) -> dict[int, str]:
 def table(study: Path) -> dict[str, Any]:
     """Everything that should not depend on faults."""
     from search.strategies.replayable import is_duplicate
+
     from search.study.record import StudyRecord
     from tasks.errors import InputError
 
