@@ -162,17 +162,25 @@ def is_ready(run: Run, after: int) -> bool:
 
 
 def worker_of(run: Run) -> int | None:
-    """The worker that wrote last."""
+    """The living worker that wrote last."""
     logs = sorted(run.study.glob("logs/worker-*.jsonl"), key=lambda path: path.stat().st_mtime)
-    return int(logs[-1].stem.rsplit("-", 1)[1]) if logs else None
+    pid = int(logs[-1].stem.rsplit("-", 1)[1]) if logs else 0
+    return pid if pid and is_marked(Path(f"/proc/{pid}"), run.mark) else None
+
+
+def is_marked(process: Path, mark: str) -> bool:
+    """Whether a process lives that was started with this mark."""
+    with suppress(OSError):
+        return f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0")
+    return False
 
 
 def marked(mark: str) -> dict[int, str]:
     """Living processes of a run that were started with its mark, by id."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if f"{MARK}={mark}".encode() in (path / "environ").read_bytes().split(b"\0"):
+        if is_marked(path, mark):
+            with suppress(OSError):
                 words = (path / "cmdline").read_bytes().split(b"\0")
                 found[int(path.name)] = b" ".join(words).decode(errors="replace")[:160]
     return found
@@ -220,8 +228,8 @@ def strike(run: Run, fault: str, pid: int, raylets: Sequence[int]) -> None:
         second(run)
     else:
         number = {"kill worker": signal.SIGKILL, "hang worker": signal.SIGSTOP}
-        with suppress(ProcessLookupError):
-            os.kill(worker_of(run) or 0, number.get(fault, signal.SIGTERM))
+        if (worker := worker_of(run)) is not None:
+            os.kill(worker, number.get(fault, signal.SIGTERM))
 
 
 def second(run: Run) -> None:
