@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.preemption import Preempted, Preemption
-from cluster.resources import Resources, divide
+from cluster.resources import Capacity, Resources, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest
 from cluster.view import View
@@ -130,11 +130,9 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = Fa
         view.note(f"note: {notice}")
     cluster = plan.config.cluster
     with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
-        import ray
-
         held.enter_context(StopRequest(folder))
         preemption.insist()
-        shares = divide(cluster, ray.cluster_resources())
+        shares = divide(cluster, living_nodes())
         identity, keys = _identify(plan, folder, shares, view, accept)
         leases = [lease]
         if (url := plan.config.storage) is not None:
@@ -249,14 +247,14 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         tuple(plan.split.test),
         plan.objective,
         shares.threads,
-        "cuda" if shares.gpus else "cpu",
+        _device(shares.gpus),
         frozenset(plan.space.matrices),
         shares.workers,
         tuple(plan.split.confirm),
         screened(plan.space) if plan.config.search.strategy in WANT_SCREEN else (),
     )
     watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
-    search = StudySearch(study, watchdog)
+    search = StudySearch(study, watchdog, Capacity(plan.config.cluster))
     # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
     scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]
     worker = tune.with_resources(
@@ -272,7 +270,6 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
                 scheduler=StudyScheduler(search, study),
                 callbacks=[watchdog],
                 num_samples=-1,
-                max_concurrent_trials=shares.workers,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -286,6 +283,13 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
             )
     finally:
         shutil.rmtree(scratch.parent, ignore_errors=True)
+
+
+def _device(gpus: float) -> str:
+    """What `ModelSource.load` calls the place for a model."""
+    if not gpus:
+        return "cpu"
+    return "cuda" if gpus <= 1 else "spread"
 
 
 def _trial_name(trial: object) -> str:
