@@ -224,11 +224,7 @@ def _column(column: str, values: dict[str, dict[str, float]], metric: str) -> Ta
 def _moves(found: Comparison, metric: str) -> str:
     """What happened to the metric; what is bad stands in capitals."""
     better, worse = ("lowers", "RAISES") if is_perplexity(metric) else ("raises", "LOWERS")
-    if found.low > 0:
-        return better
-    if found.high < 0:
-        return worse
-    return "does not clearly change"
+    return {1: better, -1: worse, 0: "does not clearly change"}[found.direction]
 
 
 def _quoted(prediction: str | None) -> str:

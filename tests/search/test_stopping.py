@@ -7,23 +7,23 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 
+from search.composition import Composition
 from search.config import StopConfig
+from search.strategies.base import Tried
 from search.study.stopping import Stopping
 
 
 def trial(value: float | None, *, missed: float = 0.0):
     state = TrialState.FAIL if value is None else TrialState.COMPLETE
-    made = create_trial(state=state, value=value)
-    if missed:
-        made.set_constraint("floor", missed)
-    return made
+    values = () if value is None else (value,)
+    return Tried(0, Composition(), "", state, values, violations={"floor": missed})
 
 
 def reason(rules: StopConfig, values, baseline=0.5, elapsed_s=0.0, metric="accuracy"):
     trials = [value if hasattr(value, "state") else trial(value) for value in values]
-    return Stopping(rules, metric).reason(trials, baseline, elapsed_s)
+    return Stopping(rules, metric).reason(trials, trial(baseline), elapsed_s)
 
 
 def test_without_rules_nothing_ends() -> None:
