@@ -98,7 +98,10 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
         shares = divide(plan.config.cluster, ray.cluster_resources())
         identity = _identify(plan, folder, shares, view)
         write_questions(folder, plan.split)
-        study = Study(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective)
+        study = Study(
+            *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
+            shapes={matrix.ref: matrix.shape for matrix in plan.matrices},
+        )
         study.on_change = lambda: view.study(lambda: _summary(study))
         _search(plan, study, shares)
         view.study(lambda: _summary(study), force=True)
@@ -109,9 +112,11 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
         Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
     if not study.stopped:
+        chosen = study.chosen()
         verdict = conclude(
-            *(folder, identity, study.winner(), plan.split, plan.objective),
+            *(folder, identity, chosen.winner, plan.split, plan.objective),
             infeasible=_summary(study).infeasible,
+            finalists=chosen.finalists,
         )
     return End(_summary(study), verdict, study.stopped)
 
@@ -200,7 +205,9 @@ def _trial_name(trial: object) -> str:
 
 def _summary(study: Study) -> Summary:
     return summarise(
-        *(study.trials(), study.baseline, study.budget, study.objective), exhausted=study.exhausted
+        *(study.trials(), study.baseline, study.budget, study.objective),
+        ended=study.ended,
+        chosen=study.chosen(),
     )
 
 

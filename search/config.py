@@ -170,8 +170,18 @@ class SearchConfig(Strict):
     race_error: Annotated[float, Field(gt=0, lt=1)] = 0.05
     chunks: Count = 1
     max_attempts: Count = 3
+    pareto: bool = False
     stop: StopConfig = StopConfig()
     confirm: ConfirmConfig | None = None
+
+    @model_validator(mode="after")
+    def _front_of_whole_trials(self) -> SearchConfig:
+        if self.pareto and self.chunks > 1:
+            raise ValueError(
+                f"pareto looks for two values at once, which only whole trials have; set chunks "
+                f"{self.chunks} to 1 and leave the pruner out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pruning_needs_chunks(self) -> SearchConfig:

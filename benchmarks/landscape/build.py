@@ -39,7 +39,7 @@ def configure(name: str, folder: Path, model: Path | None, data: Path | None) ->
         settings["space"] |= space
         return parse_config(settings, "demo")
     if model is None or data is None:
-        raise SystemExit("sst2 needs --model and --data")
+        raise SystemExit(f"{name} needs --model and --data")
     return parse_config(
         {
             "model": {"path": str(model.resolve())},
@@ -48,7 +48,7 @@ def configure(name: str, folder: Path, model: Path | None, data: Path | None) ->
             "space": space,
             "factors": str(folder.resolve() / "factors"),
         },
-        "sst2",
+        name,
     )
 
 
@@ -100,7 +100,7 @@ def fill(landscape: Landscape, compositions: list[Composition], what: str) -> No
 def main() -> None:
     """Build one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=["demo", "sst2"])
+    parser.add_argument("name", help="demo, or what a classifier of --model is to be called")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--data", type=Path)

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +184,7 @@ class Landscape:
 
     def _evaluate(self, composition: Composition, effect: str, part: str) -> Truth:
         if part not in self._benches:
-            # Both parts are `validation` to a bench of their own: it records that part's activations.
+            # Either part is `validation` to a bench of its own, which records its activations.
             self._benches[part] = open_bench(
                 self.plan.source,
                 self.plan.task,
@@ -230,7 +231,7 @@ def _rows(column: pa.ChunkedArray) -> list[NDArray[np.generic]]:
     found = []
     for chunk in column.chunks:
         values, bounds = chunk.values.to_numpy(), chunk.offsets.to_numpy()
-        found += [values[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        found += [values[a:b] for a, b in pairwise(bounds)]
     return found
 
 
@@ -276,11 +277,6 @@ class TableBench:
 
     def close(self) -> None:
         """Nothing is edited."""
-
-
-def parse_effect_key(effect: str) -> int:
-    """How many matrices an effect cuts."""
-    return len(effect.split())
 
 
 def note(path: Path, text: str) -> None:

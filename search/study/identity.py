@@ -125,8 +125,9 @@ def digest_settings(config: StudyConfig) -> str:
         ("model", "path"),
     ):
         del settings[part][key]
-    if config.search.confirm is None:
-        del settings["search"]["confirm"]
+    for key, unused in (("confirm", None), ("pareto", False)):
+        if settings["search"][key] == unused:  # so that a study of an earlier version goes on
+            del settings["search"][key]
     if config.tasks is None:
         del settings["tasks"], settings["objective"]
     else:

@@ -27,16 +27,16 @@ class Stopping:
         """Why no further trial begins, None if one may. `baseline`: the unedited model."""
         rules = self.rules
         if rules.wall_s is not None and elapsed_s >= rules.wall_s:
-            return f"after {elapsed_s:.0f} s, as search.stop.wall_s {rules.wall_s:g} asks"
+            return f"search.stop.wall_s is {rules.wall_s:g}, and {elapsed_s:.0f} s have passed"
         if rules.target is None and rules.no_gain_trials is None:
             return None
         best, since = _best(trials, -math.inf if baseline is None else baseline.merit[0])
         if rules.target is not None and best >= self._target(rules.target):
-            return f"at the search.stop.target of {rules.target:g}"
+            return f"the search.stop.target of {rules.target:g} is reached"
         if rules.no_gain_trials is not None and since >= rules.no_gain_trials:
             return (
-                f"after {since} trials without a better score, as search.stop.no_gain_trials "
-                f"{rules.no_gain_trials} asks"
+                f"search.stop.no_gain_trials is {rules.no_gain_trials}, and none of the last "
+                f"{since} scored better"
             )
         return None
 
