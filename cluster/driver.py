@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from cluster.resources import Resources, divide
 from cluster.view import View
 from search.config import ClusterConfig, StudyConfig, read_config, write_config
 from search.evaluation.kept import Scratch
 from search.plan import Plan, make_plan
+from search.strategies.base import Setting
+from search.strategies.registry import WANT_SPECTRA, make_strategy
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
     Identity,
@@ -31,7 +35,8 @@ from search.study.storage import mend_journal, open_storage
 from search.study.study import Study
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
-from search.weights.remote import check_factors
+from search.weights.remote import check_factors, open_factors
+from search.weights.spectra import Spectrum
 from tasks.errors import InputError
 
 SETTINGS = {
@@ -96,10 +101,11 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
         import ray
 
         shares = divide(plan.config.cluster, ray.cluster_resources())
-        identity = _identify(plan, folder, shares, view)
+        identity, keys = _identify(plan, folder, shares, view)
         write_questions(folder, plan.split)
+        strategy = make_strategy(plan.config.search, _setting(plan, keys))
         study = Study(
-            *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
+            *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective, strategy),
             shapes={matrix.ref: matrix.shape for matrix in plan.matrices},
         )
         study.on_change = lambda: view.study(lambda: _summary(study))
@@ -121,10 +127,36 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
     return End(_summary(study), verdict, study.stopped)
 
 
-def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identity:
-    """Compute missing factors; then begin the study, or check that its world is unchanged."""
+def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
+    """What the strategy knows before the first trial; `keys` of the factors by address."""
+    search = plan.config.search
+    spectra = None
+    if search.strategy in WANT_SPECTRA:
+        cache = open_factors(plan.config.factors)
+        spectra = {
+            m.ref: Spectrum(
+                *(str(m.ref), plan.source.path, m.module, m.shape),
+                np.asarray(cache.spectrum(keys[str(m.ref)]), dtype=np.float64),
+            )
+            for m in plan.searched
+        }
+    return Setting(
+        *(plan.space, plan.max_ranks, search.seed, search.objectives),
+        spectra=spectra,
+        threshold=search.threshold,
+    )
+
+
+def _identify(
+    plan: Plan, folder: Path, shares: Resources, view: View
+) -> tuple[Identity, Mapping[str, str]]:
+    """Compute missing factors; then begin the study, or check that its world is unchanged.
+
+    Also returns the factors' keys by address.
+    """
     from cluster.precompute import Storing, precompute
 
+    every_rank = plan.config.search.strategy in WANT_SPECTRA  # the space says nothing of ranks then
     keys = precompute(
         plan.source,
         plan.searched,
@@ -132,7 +164,7 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
         view.factors,
         gpus=min(1.0, shares.gpus),
         threads=shares.threads,
-        storing=Storing.for_space(plan.space),
+        storing=Storing() if every_rank else Storing.for_space(plan.space),
     )
     world = World(
         digest_weights(keys),
@@ -143,10 +175,10 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
     if (folder / IDENTITY_FILE).exists():
         identity = Identity.read(folder)
         identity.check(world)
-        return identity
+        return identity, keys
     identity = Identity.new(world)
     identity.write(folder)
-    return identity
+    return identity, keys
 
 
 def _search(plan: Plan, study: Study, shares: Resources) -> None:

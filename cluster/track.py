@@ -105,6 +105,7 @@ def _opened(record: StudyRecord, service: Service, where: str) -> Iterator[Track
         yield tracker
     finally:
         wandb.finish()
+        wandb.teardown()  # waits for the service that writes the run's file
 
 
 class _Run:

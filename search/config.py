@@ -160,10 +160,14 @@ class ConfirmConfig(Strict):
 
 
 class SearchConfig(Strict):
-    """How the space is searched. `trials` counts finished evaluations."""
+    """How the space is searched. `trials` counts finished evaluations.
+
+    `pareto`: for a front of score and size, every trial that none beats in both.
+    """
 
     strategy: str = "tpe"
     encoding: Literal["slots", "sites"] = "slots"
+    threshold: Literal["laser-rmt", "marchenko-pastur"] = "laser-rmt"
     trials: Count = 200
     seed: int = 0
     pruner: Literal["none", "median", "successive-halving", "race"] = "none"
@@ -174,11 +178,16 @@ class SearchConfig(Strict):
     stop: StopConfig = StopConfig()
     confirm: ConfirmConfig | None = None
 
+    @property
+    def objectives(self) -> int:
+        """Values of a trial."""
+        return 2 if self.pareto else 1
+
     @model_validator(mode="after")
     def _front_of_whole_trials(self) -> SearchConfig:
         if self.pareto and self.chunks > 1:
             raise ValueError(
-                f"pareto looks for two values at once, which only whole trials have; set chunks "
+                f"pareto looks for two values, which only whole trials have; set chunks "
                 f"{self.chunks} to 1 and leave the pruner out"
             )
         return self

@@ -34,6 +34,9 @@ class Site:
         return tuple(Intervention(ref, rule) for ref in self.matrices)
 
 
+STEPS = 9
+"""Values that stand for a continuous rho where a list is needed."""
+
 Choice = tuple[Site, float]
 """A site and the rho at which it is cut."""
 
@@ -171,6 +174,15 @@ class Space:
             if not left:
                 return found
         return None
+
+    @cached_property
+    def levels(self) -> tuple[float, ...]:
+        """The values of rho, descending; nine from end to end of a continuous one."""
+        if not isinstance(self.rho, RhoRange):
+            return self.rho
+        low, ratio = self.rho.low, self.rho.high / self.rho.low
+        inner = [low * ratio ** (step / (STEPS - 1)) for step in range(STEPS - 2, 0, -1)]
+        return (self.rho.high, *inner, low)
 
     @cached_property
     def _by_size(self) -> tuple[Site, ...]:

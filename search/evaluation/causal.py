@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from search.evaluation.batching import Budget, Scored, TokenRow, merge_prefixes
+from search.evaluation.batching import Batch, Budget, Scored, TokenRow, merge_prefixes
 from search.evaluation.chat import ChatTemplate
 from search.evaluation.encoding import Encoder, Ids, max_tokens
 from search.evaluation.generation import (
@@ -101,6 +102,10 @@ class CausalPredictor:
     def record(self, prepared: Prepared) -> None:
         """Keep what later passes can begin from; the model is unedited."""
         self.scorer.passes.record(prepared.batches, self.scorer.run)
+
+    def log_probabilities(self, prepared: Prepared, batch: Batch) -> Tensor:
+        """Of what is scored in a batch, [scored] float32, for a gradient."""
+        return self.scorer.log_probabilities(batch)
 
     def answer(self, prepared: Prepared) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""

@@ -104,6 +104,11 @@ class ClassifierPredictor:
         with self._padding(prepared.pad_id):
             self.passes.record(prepared.batches, self.run)
 
+    def log_probabilities(self, prepared: PreparedTexts, batch: Batch) -> Tensor:
+        """Of the labels of a batch's texts, [scored, labels] float32, for a gradient."""
+        with self._padding(prepared.pad_id):
+            return self._run(batch).float().log_softmax(-1)[batch.rows]
+
     def answer(self, prepared: PreparedTexts) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""
         results = torch.zeros(prepared.count, len(self.labels), dtype=torch.float64)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from search.evaluation.batching import Scored, TokenRow, merge_equal
+from torch import Tensor
+
+from search.evaluation.batching import Batch, Scored, TokenRow, merge_equal
 from search.evaluation.encoding import Encoder, Ids, max_tokens
 from search.evaluation.passes import Passes
 from search.evaluation.prepared import Prepared, assemble, flatten, owners, prepare_batches
@@ -72,6 +74,10 @@ class MaskedPredictor:
     def record(self, prepared: Prepared) -> None:
         """Keep what later passes can begin from; the model is unedited."""
         self.scorer.passes.record(prepared.batches, self.scorer.run)
+
+    def log_probabilities(self, prepared: Prepared, batch: Batch) -> Tensor:
+        """Of what is scored in a batch, [scored] float32, for a gradient."""
+        return self.scorer.log_probabilities(batch)
 
     def answer(self, prepared: Prepared) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""

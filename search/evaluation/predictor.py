@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol, get_args
 
+from torch import Tensor
+
+from search.evaluation.batching import Batch
 from search.evaluation.causal import CausalPredictor
 from search.evaluation.classifier import ClassifierPredictor
 from search.evaluation.masked import MaskedPredictor
@@ -28,6 +31,10 @@ class RecordingPredictor(Predictor, Protocol):
 
     def record(self, prepared: Any) -> None:
         """Keep activations of the unedited model for what `prepare` gave."""
+        ...
+
+    def log_probabilities(self, prepared: Any, batch: Batch) -> Tensor:
+        """Of what is scored in one batch of `prepared`, [scored, ...]; it can be differentiated."""
         ...
 
 

@@ -187,6 +187,10 @@ class Seq2SeqPredictor:
         """Keep what later passes can begin from; the model is unedited."""
         self.scorer.passes.record(prepared.batches, self.scorer.run)
 
+    def log_probabilities(self, prepared: Prepared, batch: Batch) -> Tensor:
+        """Of what is scored in a batch, [scored] float32, for a gradient."""
+        return self.scorer.log_probabilities(batch)
+
     def answer(self, prepared: Prepared) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""
         scores = self.scorer.score(prepared.batches, prepared.slots, ranked=is_ranked(prepared))

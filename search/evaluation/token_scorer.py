@@ -121,6 +121,12 @@ class TokenScorer:
             results[0].tolist(), results[1].to(torch.int64).tolist(), results[2].long().tolist()
         )
 
+    def log_probabilities(self, batch: Batch) -> Tensor:
+        """Of the targets, [scored] float32, in a pass that can be differentiated."""
+        logits = self._run(batch)
+        targets = batch.targets.to(logits.device)[:, None]
+        return logits.float().log_softmax(-1).gather(1, targets)[:, 0]
+
     def _values(self, ranked: bool, batch: Batch) -> Tensor:
         return _read(self.run(batch), batch.targets, ranked).T
 

@@ -129,7 +129,8 @@ class Setting:
     """What a strategy knows before the first trial.
 
     `objectives`: values of a trial. `screen`: the change of the loss that a gradient predicts by
-    (matrix, rho), lower is better. `spectra`: singular values of the matrices of the space.
+    (matrix, rho), lower is better. `spectra`: singular values of the matrices of the space,
+    `threshold` the rule that divides them into signal and noise.
     """
 
     space: Space
@@ -138,6 +139,7 @@ class Setting:
     objectives: int = 1
     screen: Mapping[tuple[MatrixRef, float], float] | None = None
     spectra: Mapping[MatrixRef, Spectrum] | None = None
+    threshold: str = "laser-rmt"
 
 
 class Strategy(Protocol):

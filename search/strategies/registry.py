@@ -7,13 +7,30 @@ from collections.abc import Callable
 from search.config import SearchConfig
 from search.strategies.base import Setting, Strategy
 from search.strategies.encodings import ENCODINGS
+from search.strategies.greedy import Greedy
+from search.strategies.grid import Grid
 from search.strategies.random import Random
 from search.strategies.sampled import Sampled
 from search.strategies.samplers import SAMPLERS
+from search.strategies.screened import Screened
+from search.strategies.snr import SignalToNoise
 from tasks.errors import InputError, nearest
 
-STRATEGIES: dict[str, Callable[[Setting], Strategy]] = {"random": Random}
+STRATEGIES: dict[str, Callable[[Setting], Strategy]] = {
+    "grid": Grid,
+    "random": Random,
+    "greedy": Greedy,
+    "snr": SignalToNoise,
+    "screened": Screened,
+}
 """Strategies of our own; beside them every name of `SAMPLERS` is one."""
+
+
+WANT_SPECTRA = ("snr",)
+"""Strategies that read singular values."""
+
+WANT_SCREEN = ("screened",)
+"""Strategies that a screen orders the candidates for."""
 
 
 def check_strategy(name: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
 from tasks.errors import InputError
@@ -20,9 +22,15 @@ class SamplerKind:
     so that only drawing them again in order brings it back. `needs`: an optional library.
     """
 
-    make: Callable[[int], BaseSampler]
+    of_seed: Callable[[int], BaseSampler]
     stateful: bool = False
     needs: str = ""
+
+    def make(self, seed: int) -> BaseSampler:
+        """A sampler with a seed in [0, 2**31)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of use to who calls Optuna
+            return self.of_seed(seed)
 
     def check(self, name: str) -> None:
         """Raise InputError if the library is absent."""

@@ -95,7 +95,7 @@ class Study:
         self.objective = objective or Objective.of(config, {})
         self.budget = int(min(config.search.trials, space.size(max_ranks)))
         self.history = History(max_ranks, self.budget)
-        directions = [StudyDirection.MAXIMIZE] * (2 if config.search.pareto else 1)
+        directions = [StudyDirection.MAXIMIZE] * config.search.objectives
         setting = Setting(space, max_ranks, config.search.seed, len(directions))
         self._strategy = strategy or make_strategy(config.search, setting)
         self._parameters = Parameters(space)

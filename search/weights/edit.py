@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from search.composition import Composition, Intervention
+from search.weights.factor_file import Factors
 from search.weights.matrices import Matrix
 from search.weights.memory import BUDGET_BYTES, FactorStore
 from search.weights.products import Products
@@ -66,6 +67,29 @@ class Editor:
         """Content keys of the original matrices `refs` (default: all), for the factor cache."""
         chosen = list(self._matrices) if refs is None else list(refs)
         return {ref: self._key(ref) for ref in chosen}
+
+    def matrix(self, ref: MatrixRef) -> Matrix:
+        """Where the matrix lies in the model. Raises InputError if it cannot be edited."""
+        self._check(ref)
+        return self._matrices[ref]
+
+    def parameter(self, ref: MatrixRef) -> nn.Parameter:
+        """The parameter that the matrix is in. Raises InputError if it cannot be edited."""
+        return self._parameters[self.matrix(ref).parameter]
+
+    def rank(self, cut: Intervention) -> int:
+        """How many leading singular triples `cut` keeps. Raises ValueError if it keeps others."""
+        self._check(cut.matrix)
+        kept = self._products.kept(cut, self._original(cut.matrix), self._key_for(cut))
+        if kept is None or kept.start:
+            raise ValueError(f"{cut} does not keep leading ranks")
+        return len(kept)
+
+    def factors(self, cut: Intervention) -> Factors:
+        """The factors of the unedited matrix, of which the triples that `cut` keeps are read."""
+        rank = self.rank(cut)
+        original = self._original(cut.matrix)
+        return self._products.factors(cut, original, rank, rank, self._key(cut.matrix))
 
     def apply(self, composition: Composition) -> None:
         """Make the model hold exactly `composition`: what else was applied is undone.

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import islice
 
+import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from search.composition import Composition
+from search.composition import Composition, Intervention
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
+from search.weights.ranks import RankRule
 from search.weights.refs import MatrixRef
+from search.weights.spectra import Spectrum
 
 FULL = 64
 REFS = tuple(MatrixRef(layer, kind) for layer in range(4) for kind in ("fc_in", "fc_out"))
@@ -49,8 +53,20 @@ def end(history: History, number: int) -> None:
 
 @pytest.fixture
 def setting() -> Setting:
-    """A space of eight matrices and five fractions."""
-    return Setting(Space(REFS, RHO, 3), dict.fromkeys(REFS, FULL), seed=3)
+    """A space of eight matrices and five fractions, with a screen that half knows."""
+    chance = np.random.default_rng(0)
+    spectra = {
+        ref: Spectrum(str(ref), "", "", (FULL, FULL), np.linalg.svd(matrix)[1])
+        for ref, matrix in zip(REFS, chance.standard_normal((len(REFS), FULL, FULL)), strict=True)
+    }
+    screen = {
+        (ref, rho): -score(Composition((Intervention(ref, RankRule("rho", rho)),)))
+        + 0.1 * chance.standard_normal()
+        for ref in REFS
+        for rho in RHO
+    }
+    full = dict.fromkeys(REFS, FULL)
+    return Setting(Space(REFS, RHO, 3), full, 3, screen=screen, spectra=spectra)
 
 
 @pytest.fixture
@@ -69,10 +85,14 @@ def new_history(setting: Setting) -> Callable[[int], History]:
 def run(new_history: Callable[[int], History]) -> Callable[..., History]:
     """Search the landscape one trial at a time, or with several in flight."""
 
-    def go(strategy: Strategy, budget: int = 40, flying: int = 1) -> History:
+    def go(
+        strategy: Strategy, budget: int = 40, flying: int = 1, stop: int | None = None
+    ) -> History:
         history = new_history(budget)
-        for _ in steps(strategy, history, flying):
+        for _ in islice(steps(strategy, history, flying), stop):
             pass
+        for number in history.in_flight:
+            end(history, number)
         return history
 
     return go

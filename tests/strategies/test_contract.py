@@ -10,10 +10,13 @@ from optuna.trial import TrialState
 
 from search.config import RhoRange, SearchConfig
 from search.space import Site, Space
-from search.strategies.base import History, Setting, Strategy
-from search.strategies.registry import make_strategy
+from search.strategies.base import History, Setting, Strategy, Tried
+from search.strategies.registry import STRATEGIES, make_strategy
 
-NAMES = ["random", "tpe", "tpe/sites", "gp/sites", "qmc", "nsga-ii/sites", "cma-es/sites"]
+NAMES = [
+    *STRATEGIES,
+    *("tpe", "tpe/sites", "gp/sites", "qmc", "nsga-ii/sites", "nsga-iii", "cma-es/sites"),
+]
 
 Make = Callable[[Setting], Strategy]
 
@@ -30,22 +33,28 @@ def effects(history: History) -> list[str]:
     return [tried.effect for tried in history]
 
 
+def of_the_space(tried: Tried, space: Space) -> bool:
+    """Matrices of the space, and choices of it unless the rank was read off a spectrum."""
+    if any(i.rule.name == "rank" for i in tried.composition.interventions):
+        return {i.matrix for i in tried.composition.interventions} <= set(space.matrices)
+    choices = space.choices(tried.composition)
+    return choices is not None and len(choices) <= space.max_interventions
+
+
 def test_it_proposes_what_is_new_and_of_the_space(make: Make, setting: Setting, run) -> None:
     history = run(make(setting))
-    assert len(history) > 10
+    assert len(history) >= 8
     assert len(set(effects(history))) == len(history)
     assert "" not in effects(history)
     for tried in history:
-        choices = setting.space.choices(tried.composition)
-        assert choices is not None
-        assert len(choices) <= setting.space.max_interventions
+        assert of_the_space(tried, setting.space)
 
 
 def test_the_history_is_all_that_it_remembers(make: Make, setting: Setting, run) -> None:
     """Another process that reads the history goes on as the first would have."""
     whole = run(make(setting), 26)
-    for cut in (1, 9, 17, len(whole) - 1):
-        history = run(make(setting), min(cut, 26))
+    for cut in sorted({1, 5, min(9, len(whole) - 1), len(whole) // 2, len(whole) - 1}):
+        history = run(make(setting), 26, stop=cut)
         assert effects(history) == effects(whole)[:cut]
         expected = whole[cut].composition
         assert make(setting).suggest(history) == expected
@@ -58,7 +67,7 @@ def test_several_in_flight_end_at_the_budget_too(make: Make, setting: Setting, r
     for flying in (3, 7):
         history = run(make(setting), flying=flying)
         assert len(set(effects(history))) == len(history)
-        assert (len(history) == 40) == (len(alone) == 40)
+        assert len(history) >= min(40, len(alone))
 
 
 def test_it_ends_when_there_is_nothing_left(make: Make, setting: Setting, run) -> None:
@@ -77,8 +86,6 @@ def test_failures_and_early_stops_do_not_stop_it(make: Make, setting: Setting, n
         if composition is None:
             break
         steps = ((1, 0.1),) if number % 2 else ()
-        from search.strategies.base import Tried
-
         effect = history.effect(composition)
         history.put(Tried(number, composition, effect))
         state = states[number % 2]
@@ -95,4 +102,4 @@ def test_groups_and_a_continuous_rho_are_searched_too(make: Make, setting: Setti
         history = run(make(replace(setting, space=space)), 20)
         assert len(set(effects(history))) == len(history)
         for tried in history:
-            assert space.choices(tried.composition) is not None
+            assert of_the_space(tried, space)

@@ -1,0 +1,218 @@
+"""What one backward pass says of every cut at once: the change of the loss, to first order.
+
+Cutting W to W_r changes the loss by about ⟨∂L/∂W, W_r − W⟩ = −Σ_{i>r} σ_i uᵢᵀ (∂L/∂W) vᵢ, so one
+gradient per matrix and its factors give the prediction for every rank. Gradients are taken matrix
+by matrix as the backward pass reaches them and dropped, so that memory stays near one of them.
+First order is crude for a cut this large; it orders candidates, and trials decide (docs/log.md).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.composition import Intervention
+from search.evaluation.batching import Batch
+from search.evaluation.passes import Passes
+from search.evaluation.predictor import RecordingPredictor
+from search.evaluation.prepared import Prepared
+from search.study.goals import Objective
+from search.weights.edit import Editor
+from search.weights.matrices import Matrix
+from search.weights.refs import MatrixRef
+from tasks.base import (
+    Chosen,
+    Classified,
+    Completed,
+    Example,
+    Generated,
+    Reply,
+    Task,
+    TokenNlls,
+    Weighed,
+)
+from tasks.errors import InputError
+from tasks.scoring import by_task
+
+STEP = 1e-4
+"""Nats by which a reply is moved either way, to see what its log-probabilities are worth."""
+
+SCALE = 2.0**10
+"""The loss is scaled up for the backward pass, so that float16 gradients do not vanish."""
+
+FIELDS: dict[type, str] = {
+    Chosen: "log_likelihoods",
+    Weighed: "log_likelihoods",
+    Classified: "log_probabilities",
+    Completed: "log_likelihood",
+    Generated: "log_likelihood",
+    TokenNlls: "nats",
+}
+"""What of a reply its score depends on smoothly."""
+
+
+def predict_changes(
+    editor: Editor,
+    predictor: RecordingPredictor,
+    task: Task,
+    examples: Sequence[Example],
+    candidates: Sequence[Intervention],
+    objective: Objective,
+    passes: Passes,
+) -> dict[Intervention, float]:
+    """Predicted change of the mean log-loss, in nats, of every candidate alone; below 0 helps.
+
+    Of the unedited model on `examples`; of several tasks the objective's mean. To first order the
+    changes of a composition add up. Candidates keep leading ranks. The model's bytes stay. Raises
+    InputError if the task asks nothing that has a log-probability.
+    """
+    editor.restore()
+    passes.prefix.start = 0
+    prepared = predictor.prepare([task.request(x, predictor.head) for x in examples])
+    slopes = _loss_slopes(task, examples, predictor.answer(prepared), objective)
+    weights = _by_slot(prepared, slopes)
+    seen = _Seen(editor, candidates)
+    with _differentiating(editor, seen):
+        for batch in prepared.batches:
+            passes.run(batch, partial(_backward, predictor, prepared, weights, seen))
+    return seen.changes()
+
+
+def _loss_slopes(
+    task: Task, examples: Sequence[Example], replies: Sequence[Reply], objective: Objective
+) -> list[list[float]]:
+    """By example: the slope of the mean log-loss in each log-probability of its reply.
+
+    The task's own scoring is differentiated numerically, in float64: whatever it normalises over
+    is in it.
+    """
+    outcomes = [task.outcome(x, reply) for x, reply in zip(examples, replies, strict=True)]
+    totals = {label: sum(o.weight for o in found) for label, found in by_task(outcomes).items()}
+    slopes = []
+    for example, reply, outcome in zip(examples, replies, outcomes, strict=True):
+        label = example.task
+        share = objective.mean({name: float(name == label) for name in totals})
+        share *= outcome.weight / totals[label]
+        slopes.append([-share * slope for slope in _reply_slopes(task, example, reply)])
+    if not any(any(found) for found in slopes):
+        raise InputError(
+            f"task {task.name!r} has no answer whose log-probability could be differentiated; "
+            "use a strategy that does not screen"
+        )
+    return slopes
+
+
+def _reply_slopes(task: Task, example: Example, reply: Reply) -> list[float]:
+    """The slope of the right answer's log-probability in each value of the reply."""
+    name = FIELDS[type(reply)]
+    own = getattr(reply, name)
+    values = own if isinstance(own, tuple) else (own,)
+
+    def moved(place: int, step: float) -> float:
+        near = tuple(value + step * (n == place) for n, value in enumerate(values))
+        changed: Any = {name: near if isinstance(own, tuple) else near[0]}
+        return task.outcome(example, replace(reply, **changed)).log_probability
+
+    sign = -1 if isinstance(reply, TokenNlls) else 1  # nats are minus a log-probability
+    return [sign * (moved(n, STEP) - moved(n, -STEP)) / (2 * STEP) for n in range(len(values))]
+
+
+def _by_slot(prepared: Any, slopes: Sequence[Sequence[float]]) -> Tensor:
+    """`slopes` where the predictor has the log-probabilities: [slots], or [texts, labels]."""
+    if not isinstance(prepared, Prepared):
+        return torch.tensor(slopes)
+    weights = torch.zeros(prepared.slots)
+    for spans, values in zip(prepared.spans, slopes, strict=True):
+        for span, value in zip(spans, values, strict=False):  # an open text has no answer
+            weights[span.start : span.stop] = value
+    return weights
+
+
+def _backward(
+    predictor: RecordingPredictor, prepared: Any, weights: Tensor, seen: _Seen, batch: Batch
+) -> Tensor:
+    """One batch forward and backward; what it says counts only if it got to its end."""
+    seen.begin()
+    with torch.enable_grad():
+        values = predictor.log_probabilities(prepared, batch)
+        own = weights[batch.slots.cpu()].to(values.device)
+        loss = (values.float() * own).sum() * SCALE
+        loss.backward()  # type: ignore[no-untyped-call]
+    seen.commit()
+    return loss.detach()[None]
+
+
+class _Seen:
+    """Collects, matrix by matrix, the slope of the loss towards each cut."""
+
+    def __init__(self, editor: Editor, candidates: Sequence[Intervention]) -> None:
+        self._editor = editor
+        self._ranks = {cut: editor.rank(cut) for cut in candidates}
+        most: dict[MatrixRef, Intervention] = {}
+        for cut, rank in self._ranks.items():
+            if cut.matrix not in most or rank > self._ranks[most[cut.matrix]]:
+                most[cut.matrix] = cut
+        self.most = most
+        self._sums: dict[MatrixRef, Tensor] = {}
+        self._fresh: dict[MatrixRef, Tensor] = {}
+
+    def begin(self) -> None:
+        """Forget what an interrupted batch left."""
+        self._fresh = {}
+
+    def commit(self) -> None:
+        """Add a whole batch."""
+        for ref, value in self._fresh.items():
+            self._sums[ref] = self._sums.get(ref, 0) + value
+        self._fresh = {}
+
+    def add(self, ref: MatrixRef, weight: Tensor, gradient: Tensor) -> None:
+        """Take a gradient G [out, in] of the matrix W: ⟨G, W_r − W⟩ for every r up to the most."""
+        cut = self.most[ref]
+        rank = self._ranks[cut]
+        gradient = gradient.float()
+        factors = self._editor.factors(cut)
+        U, V = (part[:rank].to(gradient.device) for part in (factors.U, factors.V))
+        by_triple = ((U @ gradient) * V).sum(-1).cpu().double() * factors.spectrum[:rank].double()
+        kept = torch.cat([torch.zeros(1, dtype=torch.float64), by_triple.cumsum(0)])
+        whole = (weight.float() * gradient).sum(dtype=torch.float64).cpu()
+        self._fresh[ref] = (kept - whole) / SCALE
+
+    def changes(self) -> dict[Intervention, float]:
+        """The predicted change of the loss by candidate; 0 where no loss depends on the matrix."""
+        return {
+            cut: float(self._sums[cut.matrix][rank]) if cut.matrix in self._sums else 0.0
+            for cut, rank in self._ranks.items()
+        }
+
+
+@contextmanager
+def _differentiating(editor: Editor, seen: _Seen) -> Iterator[None]:
+    """Let gradients of the matrices, and of nothing else, reach `seen`, and be dropped at once."""
+    owned: dict[int, list[Matrix]] = defaultdict(list)
+    for ref in seen.most:
+        owned[id(editor.parameter(ref))].append(editor.matrix(ref))
+
+    def take(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            for matrix in owned[id(parameter)]:
+                seen.add(matrix.ref, matrix.read(parameter), matrix.read(parameter.grad))
+        parameter.grad = None
+
+    parameters = list(editor.model.parameters())
+    before = [parameter.requires_grad for parameter in parameters]
+    with ExitStack() as stack:
+        for parameter, wanted in zip(parameters, before, strict=True):
+            stack.callback(parameter.requires_grad_, wanted)
+            parameter.requires_grad_(id(parameter) in owned)
+            if id(parameter) in owned:
+                hook: Any = parameter.register_post_accumulate_grad_hook(take)  # type: ignore[no-untyped-call]
+                stack.callback(hook.remove)
+        yield

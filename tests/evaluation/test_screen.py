@@ -1,0 +1,160 @@
+"""The screen: its predictions are the slope of the loss that trials measure."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+import transformers
+from transformers import AutoConfig
+
+from search.composition import Composition
+from search.evaluation.predictor import make_predictor
+from search.evaluation.screen import predict_changes
+from search.evaluation.setup import make_passes
+from search.study.goals import Goal, Objective
+from search.weights.edit import Editor
+from search.weights.factors import FactorCache
+from search.weights.matrices import find_matrices
+from tasks.base import Choose, Classify, Complete, Example, Generate, Outcome
+from tasks.errors import InputError
+
+SIZES = dict(
+    vocab_size=420, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+    intermediate_size=56,
+)  # fmt: skip
+GPT = dict(vocab_size=420, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+T5 = dict(
+    vocab_size=420, d_model=32, num_layers=2, num_heads=4, d_ff=56, d_kv=8,
+    decoder_start_token_id=0,
+)  # fmt: skip
+LM, CLS = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
+KINDS = {
+    "GPT-2, transposed and fused": (LM, "gpt2", GPT, "byte-level", "causal"),
+    "GPT-NeoX, fused by head": (LM, "gpt_neox", SIZES, "byte-level", "causal"),
+    "Llama": (LM, "llama", dict(SIZES, num_key_value_heads=2), "byte-level", "causal"),
+    "Mixtral, stacked experts": (
+        LM,
+        "mixtral",
+        dict(SIZES, num_key_value_heads=2, num_local_experts=3, num_experts_per_tok=2),
+        "byte-level",
+        "causal",
+    ),
+    "BERT classifier": (CLS, "bert", SIZES, "wordpiece", "classifier"),
+    "GPT-2 classifier": (CLS, "gpt2", dict(GPT, pad_token_id=0), "byte-level", "classifier"),
+    "BERT": ("AutoModelForMaskedLM", "bert", SIZES, "wordpiece", "masked"),
+    "T5": ("AutoModelForSeq2SeqLM", "t5", T5, "unigram with end", "seq2seq"),
+}
+PROMPTS = (
+    "The mother tongue of Danielle is",
+    "The profession of Arun Nehru is politician, Paris is in",
+    "Review: a fine film",
+    "Question: is it (Rome) or 12 or foobar?",
+)
+
+
+@dataclass
+class Ask:
+    """Choices and open answers in turn, of weights 1 and 2; classes of a classifier."""
+
+    name: str = "ask"
+    metric: str = "accuracy"
+
+    def request(self, example, head):
+        if head == "classifier":
+            return Classify(example.prompt)
+        prompt = example.prompt + (" [MASK]" if head == "masked" else "")
+        if example.label == 1:
+            return Choose(prompt, (" French", " in France", " dull"))
+        return Complete(prompt, " French film")
+
+    def outcome(self, example, reply):
+        values = getattr(reply, "log_likelihoods", getattr(reply, "log_probabilities", None))
+        if values is None:
+            value = reply.log_likelihood
+        else:
+            own = values[example.label % len(values)]
+            value = own - math.log(math.fsum(math.exp(v) for v in values))
+        weight = 1.0 + example.label
+        return Outcome(example.id, example.group, 0.0, value, None, weight=weight)
+
+
+def examples():
+    return [Example(str(n), str(n), text, "", label=n % 2) for n, text in enumerate(PROMPTS)]
+
+
+def loss(task, asked, predictor, prepared):
+    found = [task.outcome(x, r) for x, r in zip(asked, predictor.answer(prepared), strict=True)]
+    total = sum(o.weight for o in found)
+    return -math.fsum(o.weight * o.log_probability for o in found) / total
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers, tmp_path):
+    auto, family, settings, tokens, head = KINDS[kind]
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **settings)
+    model = getattr(transformers, auto).from_config(config).eval()
+    if family != "mixtral":  # whose experts' product has no float64
+        model = model.double()
+    with torch.no_grad():  # random models say nearly nothing: slopes above the rounding of a loss
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_({"t5": 1.5, "bert": 12}.get(family, 6))
+    matrices = [m for m in find_matrices(model) if m.searchable]
+    passes = make_passes(model, matrices)
+    predictor = make_predictor(head, model, tokenizers[tokens], passes=passes)
+    editor = Editor(model, matrices, FactorCache(tmp_path))
+    texts = [f"{m.ref}=rho:{rho}" for m in matrices for rho in (0.05, 0.4, 0.9)]
+    cuts = [Composition.parse([text]).interventions[0] for text in texts]
+    task, asked = Ask(), examples()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    objective = Objective((Goal("", "accuracy"),))
+
+    found = predict_changes(editor, predictor, task, asked, cuts, objective, passes)
+
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert list(found) == cuts
+    assert len({round(value, 12) for value in found.values()}) > len(cuts) // 2
+    prepared = predictor.prepare([task.request(x, head) for x in asked])
+    step = 5e-4  # log-softmax is float32, so the quotient is good to 1e-3
+    slopes = []
+    for cut in cuts[:: max(1, len(cuts) // 24)]:
+        parameter, matrix = editor.parameter(cut.matrix), editor.matrix(cut.matrix)
+        original = matrix.read(parameter)
+        U, S, V = torch.linalg.svd(original, full_matrices=False)
+        rank = editor.rank(cut)
+        change = (U[:, :rank] * S[:rank]) @ V[:rank] - original
+        values = []
+        for sign in (1, -1):
+            matrix.write(parameter, original + sign * step * change)
+            values.append(loss(task, asked, predictor, prepared))
+        matrix.write(parameter, original)
+        slope = (values[0] - values[1]) / (2 * step)
+        assert found[cut] == pytest.approx(slope, rel=3e-2, abs=2e-3), cut
+        slopes.append(slope)
+    assert max(map(abs, slopes)) > 0.05
+
+
+def test_a_task_without_a_scored_answer_is_refused(tokenizers, tmp_path):
+    class Open(Ask):
+        def request(self, example, head):
+            return Generate(example.prompt, 2)
+
+        def outcome(self, example, reply):
+            return Outcome(example.id, example.group, 0.0, 0.0, reply.text)
+
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **GPT))
+    matrices = find_matrices(model)
+    passes = make_passes(model, matrices)
+    predictor = make_predictor("causal", model, tokenizers["byte-level"], passes=passes)
+    editor = Editor(model, matrices, FactorCache(tmp_path))
+    cuts = Composition.parse(["0.fc_in=rho:0.1"]).interventions
+    with pytest.raises(InputError, match="does not screen"):
+        predict_changes(
+            editor, predictor, Open(), examples(), cuts, Objective((Goal("", "x"),)), passes
+        )
