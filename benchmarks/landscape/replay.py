@@ -27,7 +27,7 @@ from table import Landscape, TableBench, note
 
 from search.config import StudyConfig, parse_config
 from search.strategies.base import Setting
-from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA, make_strategy
+from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
 from search.study.choice import merit
 from search.study.identity import Identity
 from search.study.study import Study
@@ -55,9 +55,9 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
     bench = TableBench(landscape, config.search.chunks)
     curve: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        strategy = make_strategy(config.search, setting)
         study = Study(
-            *(Path(folder), IDENTITY, config, plan.space, plan.max_ranks, plan.objective, strategy)
+            *(Path(folder), IDENTITY, config, plan.space, plan.max_ranks, plan.objective),
+            setting=setting,
         )
         started = time.perf_counter()
         while (job := study.next_job()) is not None and job.part == "validation":

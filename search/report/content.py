@@ -14,10 +14,10 @@ from search.report.cost import Cost, find_cost
 from search.report.frames import interventions_frame, read_composition, trials_frame
 from search.report.text import sentence, truncation_notices, warning
 from search.study.choice import score_of
+from search.study.enduring import hide_password
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.record import StudyRecord
-from search.study.storage import hide_password
 from search.study.verdict import Verdict
 from tasks.comparison import Comparison
 from tasks.errors import InputError

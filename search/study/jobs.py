@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from search.composition import Composition
 
-Part = Literal["validation", "confirm", "test"]
+Part = Literal["validation", "confirm", "test", "screen"]
+"""What of the data is asked. ``screen``: a backward pass over some of validation, no trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Job:
 BASELINE = "baseline-validation"
 TEST_BASELINE = "baseline-test"
 CONFIRM_BASELINE = "baseline-confirm"
+SCREEN = "screen"
 
 
 def trial_name(number: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,8 +24,9 @@ class Summary:
     `winner` is the best trial if it beats the baseline, `best` the best trial in any case, both
     among those that keep every floor; `infeasible` counts the complete ones that do not.
     `ended`: why no trial begins although more are asked for, empty if one may. `front`: of a study
-    of score and size, the trials that none beats in both. `recent` are the last finished trials,
-    the latest first.
+    of score and size, the trials that none beats in both. `failures` counts the failed by reason,
+    `failure_kinds` by kind of reason (timeout, out of memory, not finite, worker died, error), the
+    commonest first. `recent` are the last finished trials, the latest first.
     """
 
     asked: int
@@ -34,6 +35,7 @@ class Summary:
     failed: int
     running: int
     failures: dict[str, int]
+    failure_kinds: dict[str, int]
     rate_per_s: float
     best: FrozenTrial | None
     winner: FrozenTrial | None
@@ -95,7 +97,7 @@ def summarise(
     `chosen`: what a confirmation part made the winner, where there is one and it was asked.
     """
     states = Counter(trial.state for trial in trials)
-    failed = [t.user_attrs.get("reason", "?") for t in trials if t.state == TrialState.FAIL]
+    failed = [t.user_attrs for t in trials if t.state == TrialState.FAIL]
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     feasible = [t for t in complete if is_feasible(t)]
     best = max(feasible, key=merit, default=None)
@@ -105,7 +107,8 @@ def summarise(
         pruned=states[TrialState.PRUNED],
         failed=states[TrialState.FAIL],
         running=states[TrialState.RUNNING],
-        failures=dict(Counter(failed).most_common()),
+        failures=_count(known.get("reason", "?") for known in failed),
+        failure_kinds=_count(known.get("failure", "error") for known in failed),
         rate_per_s=_rate(trials[-window:]),
         best=best,
         winner=choose_winner([best] if best else [], baseline) if chosen is None else chosen.winner,
@@ -116,6 +119,10 @@ def summarise(
         ended=ended,
         front=tuple(pareto_front(trials)) if best is not None and len(best.values) > 1 else (),
     )
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())
 
 
 def _recent(trials: Sequence[FrozenTrial], most: int = 6) -> tuple[FrozenTrial, ...]:
