@@ -137,7 +137,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     landscape = Landscape(asked.table)
-    grid = sum(len(effect.split()) == 1 for effect in landscape.effects())
+    grid = len(landscape.grid())
     for seed in range(asked.seeds):
         for strategy in asked.strategies:
             if seed and strategy.partition("/")[0] in FIXED:

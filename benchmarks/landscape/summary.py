@@ -53,7 +53,7 @@ class Yardstick:
     def of(landscape: Landscape) -> Yardstick:
         """From everything that the table knows."""
         known = landscape.effects()
-        single = [effect for effect in known if len(effect.split()) == 1]
+        single = list(landscape.grid())
         return Yardstick(
             best=max(truth.score for truth in known.values()),
             single=max(known[effect].score for effect in single),

@@ -150,6 +150,14 @@ class Landscape:
         write_file(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
         self._unsaved.clear()
 
+    def grid(self) -> dict[str, Composition]:
+        """Every single cut of the space, by effect."""
+        space = self.plan.space
+        cuts = [Intervention(m, RankRule("rho", rho)) for m in space.matrices for rho in space.rho]
+        singles = [Composition((cut,)) for cut in cuts]
+        found = {self.effect(single): single for single in reversed(singles)}
+        return {effect: found[effect] for effect in sorted(found) if effect}
+
     def spectra(self) -> dict[MatrixRef, Spectrum]:
         """The singular values of every matrix that may be cut."""
         bench = self._bench("validation")
