@@ -151,9 +151,11 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = Fa
         Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
     if not (study.stopped or study.draining):
+        chosen = study.chosen()
         verdict = conclude(
-            *(folder, identity, study.winner(), plan.split, plan.objective),
+            *(folder, identity, chosen.winner, plan.split, plan.objective),
             infeasible=_summary(study).infeasible,
+            finalists=chosen.finalists,
         )
     return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
 
@@ -174,6 +176,7 @@ def _open(
         *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
         setting=_setting(plan, keys),
         guard=guard,
+        shapes={matrix.ref: matrix.shape for matrix in plan.matrices},
     )
 
 
@@ -191,7 +194,9 @@ def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
             for m in plan.searched
         }
     return Setting(
-        plan.space, plan.max_ranks, search.seed, spectra=spectra, threshold=search.threshold
+        *(plan.space, plan.max_ranks, search.seed, search.objectives),
+        spectra=spectra,
+        threshold=search.threshold,
     )
 
 
@@ -298,5 +303,7 @@ def _trial_name(trial: object) -> str:
 
 def _summary(study: Study) -> Summary:
     return summarise(
-        *(study.trials(), study.baseline, study.budget, study.objective), exhausted=study.exhausted
+        *(study.trials(), study.baseline, study.budget, study.objective),
+        ended=study.ended,
+        chosen=study.chosen(),
     )
