@@ -23,8 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from search.config import StudyConfig, parse_config
 from search.demo.study import demo_config
 from search.evaluation.bench import Bench, Progress
@@ -32,44 +30,48 @@ from search.evaluation.setup import open_bench
 from search.plan import Plan, make_plan
 from search.study.identity import Identity
 from search.study.jobs import Job
-from search.study.outcomes import Evaluation
-from search.study.race import seeded_order
 from search.study.study import Study
 
 ID = "racing"
 
 
 class Remembered:
-    """A bench that evaluates each composition once, and hands out its chunks as asked."""
+    """A bench that evaluates each chunk of each composition once. `examples`: those asked for."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, total: int) -> None:
         self._bench = bench
-        self._known: dict[tuple[str, str], Evaluation] = {}
+        self._total = total
+        self._known: dict[tuple[str, str], list[Progress]] = {}
         self.examples = 0
 
-    def run(self, job: Job, chunks: int) -> Iterator[Progress]:
-        """The chunks that a bench would give; `examples` counts what was asked for."""
-        key = (job.part, job.effect)
-        if key not in self._known:
-            self._known[key] = self._bench.evaluate(job)
-        whole = replace(self._known[key], name=job.name)
-        order = sorted(whole.outcomes, key=lambda outcome: seeded_order(outcome.example_id))
-        done = 0
-        for step in range(1, chunks + 1):
-            stop = -(-len(order) * step // chunks)
-            piece = {outcome.example_id: outcome.score for outcome in order[done:stop]}
-            self.examples += len(piece) if job.number is not None else 0
-            done = stop
-            score = sum(outcome.score for outcome in order[:done]) / done
-            yield Progress(step, score, whole if step == chunks else None, piece)
+    def run(self, job: Job) -> Iterator[Progress]:
+        """The chunks that the bench gives: from memory, and no more of them than are asked for."""
+        known = self._known.setdefault((job.part, job.effect), [])
+        fresh = self._bench.run(job)
+        seen = done = 0
+        while not known or known[-1].evaluation is None or done < len(known):
+            if done == len(known):
+                while seen <= done:
+                    progress = next(fresh)
+                    seen += 1
+                known.append(progress)
+            progress = known[done]
+            done += 1
+            if job.number is not None:
+                before = sum(len(piece.chunk) for piece in known[: done - 1])
+                last = progress.evaluation is not None
+                self.examples += self._total - before if last else len(progress.chunk)
+            whole = progress.evaluation
+            yield replace(progress, evaluation=whole and replace(whole, name=job.name))
+        fresh.close()
 
 
-def run(study: Study, bench: Remembered, chunks: int, examples: float) -> None:
+def run(study: Study, bench: Remembered, examples: float) -> None:
     """As `search.loop.run_study`, without test, until `examples` were asked for."""
     while (job := study.next_job()) is not None and job.part == "validation":
         if bench.examples >= examples:
             return
-        for progress in bench.run(job, chunks):
+        for progress in bench.run(job):
             if progress.evaluation is not None:
                 study.finish(job, progress.evaluation)
             elif study.report(job, progress.step, progress.score, progress.chunk):
@@ -85,7 +87,7 @@ def one(
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity(ID, "", {}, "", "", "", "")
         study = Study(Path(folder), identity, config, plan.space, plan.max_ranks)
-        run(study, bench, config.search.chunks, examples)
+        run(study, bench, examples)
         winner = study.winner()
         baseline = study.baseline
     if winner is None:
@@ -131,12 +133,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--data", type=Path)
     asked = parser.parse_args()
-    torch.set_num_threads(2)
     with tempfile.TemporaryDirectory() as scratch:
         config = configured(Path(scratch), asked)
         plan = make_plan(config)
         parts = {"validation": plan.split.validation, "test": plan.split.test}
-        bench = Remembered(open_bench(plan.source, plan.task, parts, config.factors, study_id=ID))
+        own = open_bench(
+            plan.source, plan.task, parts, config.factors, study_id=ID, chunks=asked.chunks
+        )
+        bench = Remembered(own, len(plan.split.validation))
         rows: list[dict[str, Any]] = []
         for seed in range(asked.seeds):
             rows.append(pair(plan, config, bench, seed, asked))

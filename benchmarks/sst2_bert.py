@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import random
 import subprocess
 import sys
 import time
@@ -51,23 +52,31 @@ def make_tokenizer(sentences: list[str], folder: Path) -> BertTokenizerFast:
     return BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=96)
 
 
-def train(rows: list[tuple[str, int]], folder: Path, layers: int, epochs: int) -> None:
+def flip(rows: list[tuple[str, int]], share: float) -> list[tuple[str, int]]:
+    """The rows with a share of wrong labels, which a model can only learn by heart."""
+    wrong = set(random.Random(0).sample(range(len(rows)), int(share * len(rows))))
+    return [(text, 1 - label if n in wrong else label) for n, (text, label) in enumerate(rows)]
+
+
+def train(
+    rows: list[tuple[str, int]], folder: Path, layers: int, epochs: int, width: int, rate: float
+) -> None:
     """Train a BERT classifier and save it as any checkpoint is saved."""
     torch.manual_seed(0)
     tokenizer = make_tokenizer([sentence for sentence, _ in rows], folder)
     config = BertConfig(
         vocab_size=tokenizer.vocab_size,
-        hidden_size=128,
+        hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=4,
-        intermediate_size=512,
+        intermediate_size=4 * width,
         max_position_embeddings=128,
         num_labels=2,
     )
     model = BertForSequenceClassification(config).train()
     steps = epochs * (len(rows) // 64)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-4, total_steps=steps + epochs)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + epochs)
     for epoch in range(epochs):
         order = torch.randperm(len(rows)).tolist()
         losses = []
@@ -121,13 +130,19 @@ def main() -> None:
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=100, help="0 trains the model alone")
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=3e-4, help="the largest learning rate")
+    parser.add_argument("--noise", type=float, default=0.0, help="share of wrong training labels")
     asked = parser.parse_args()
     model, study, exported = (asked.out / name for name in ("bert-sst2", "study", "exported"))
     if not (model / "config.json").exists():
-        train(read(asked.train), model, asked.layers, asked.epochs)
+        rows = flip(read(asked.train), asked.noise)
+        train(rows, model, asked.layers, asked.epochs, asked.width, asked.rate)
+    if not asked.trials:
+        return
     config = {
         "model": {"path": str(model.resolve())},
         "task": {"name": "sst2", "data": str(asked.data.resolve())},

@@ -117,6 +117,39 @@ def _unused(folder: Path) -> Path:
     return candidate
 
 
+def _begin(start: Callable[[], End], folder: Path) -> End:
+    """The end of a study that came to its end; else say why not, and exit with a code."""
+    from cluster.preemption import RESUME_CODE, Preempted
+    from search.study.enduring import StorageLost, refusal
+
+    end: End | None = None
+    stopped: str | None = None
+    code = 130
+    try:
+        end = start()
+        stopped, code = end.stopped, RESUME_CODE if end.preempted else 130
+    except KeyboardInterrupt:
+        pass
+    except Preempted:
+        code = RESUME_CODE
+    except StorageLost as error:
+        stopped = str(error)
+    except OSError as error:
+        if not str(error.filename or "").startswith(str(folder)):
+            raise
+        stopped = refusal(Path(error.filename), error)
+    begun = (folder / "study.json").exists()
+    how = f"laser-search resume {folder}" if begun else "the same command"
+    if stopped:
+        typer.echo(f"stopped: {stopped}", err=True)
+        typer.echo(f"after mending it, continue with: {how}", err=True)
+        raise typer.Exit(1)
+    if end is None or not end.verdict:  # Tune ends quietly on the first Ctrl-C
+        typer.echo(f"interrupted; continue with: {how}", err=True)
+        raise typer.Exit(code)
+    return end
+
+
 def _run(start: Callable[[View], End], folder: Path, quiet: bool, as_json: bool) -> None:
     from rich.console import Console
 
@@ -125,19 +158,7 @@ def _run(start: Callable[[View], End], folder: Path, quiet: bool, as_json: bool)
     from search.report.text import print_verdict
 
     console = Console(markup=False, emoji=False)  # what models say may look like markup
-    try:
-        end: End | None = start(View(console, quiet or as_json, folder))
-    except KeyboardInterrupt:
-        end = None
-    if end is None or not (end.verdict or end.stopped):  # Tune ends quietly on the first Ctrl-C
-        begun = (folder / "study.json").exists()
-        how = f"laser-search resume {folder}" if begun else "the same command"
-        typer.echo(f"interrupted; continue with: {how}", err=True)
-        raise typer.Exit(130)
-    if end.stopped:
-        typer.echo(f"stopped: {end.stopped}", err=True)
-        typer.echo(f"after mending it, continue with: laser-search resume {folder}", err=True)
-        raise typer.Exit(1)
+    end = _begin(lambda: start(View(console, quiet or as_json, folder)), folder)
     if as_json:
         found = {"study": str(folder), **facts(end.summary)}
         verdict = None if end.verdict is None else end.verdict.to_json()

@@ -44,7 +44,7 @@ def decompose_checkpoint(
 
     Without `ray_address`, by this machine. Raises InputError; what is finished stays.
     """
-    from cluster.driver import ray_session
+    from cluster.session import ray_session
 
     check_factors(root)
     config = ClusterConfig(address=ray_address)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from cluster.preemption import Preemption
 from cluster.resources import Resources, divide
+from cluster.session import ray_session
 from cluster.view import View
-from search.config import ClusterConfig, StudyConfig, read_config, write_config
+from search.config import StudyConfig, read_config, write_config
 from search.evaluation.kept import Scratch
 from search.plan import Plan, make_plan
 from search.strategies.base import Setting
-from search.strategies.registry import WANT_SPECTRA, make_strategy
+from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
+from search.strategies.singles import screened
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
     Identity,
@@ -28,7 +30,8 @@ from search.study.identity import (
     digest_settings,
     digest_weights,
 )
-from search.study.lock import driver_lock
+from search.study.lock import Lease, driver_lock, hold
+from search.study.lock_table import TableLedger
 from search.study.questions import write_questions
 from search.study.record import CONFIG
 from search.study.storage import mend_journal, open_storage
@@ -39,30 +42,18 @@ from search.weights.remote import check_factors, open_factors
 from search.weights.spectra import Spectrum
 from tasks.errors import InputError
 
-SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-"""Tune's loggers, checkpoints and printing cost more than a trial and say nothing that the study
-does not. Set before Ray is imported."""
-
-LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""For a Ray of our own: all its servers listen on 127.0.0.1. The name speaks of the systems where
-this is Ray's default; elsewhere they would listen on every interface."""
-
-OBJECT_STORE_BYTES = 512 * 2**20
-
 
 @dataclass(frozen=True)
 class End:
-    """How a driver's run ended: the study's state, and its verdict if test was scored."""
+    """How a driver's run ended: the study's state, and its verdict if test was scored.
+
+    `stopped`: why it could not go on. `preempted`: SIGTERM ended it before its end.
+    """
 
     summary: Summary
     verdict: Verdict | None
     stopped: str | None
+    preempted: bool = False
 
 
 def launch(config: StudyConfig, folder: Path, view: View) -> End:
@@ -77,10 +68,10 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
     check_factors(config.factors)
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
-    with driver_lock(folder):
+    with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(config, folder / CONFIG)
-        return _drive(plan, folder, view)
+        return _drive(plan, folder, view, lease)
 
 
 def resume(folder: Path, view: View) -> End:
@@ -89,26 +80,30 @@ def resume(folder: Path, view: View) -> End:
     config = read_config(folder / CONFIG)
     check_factors(config.factors)
     plan = make_plan(config)
-    with driver_lock(folder):
+    with driver_lock(folder) as lease:
         mend_journal(folder)
-        return _drive(plan, folder, view)
+        return _drive(plan, folder, view, lease)
 
 
-def _drive(plan: Plan, folder: Path, view: View) -> End:
+def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
     for notice in plan.notices:
         view.note(f"note: {notice}")
-    with ray_session(plan.config.cluster), view:
+    cluster = plan.config.cluster
+    with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
         import ray
 
-        shares = divide(plan.config.cluster, ray.cluster_resources())
+        preemption.insist()
+        shares = divide(cluster, ray.cluster_resources())
         identity, keys = _identify(plan, folder, shares, view)
-        write_questions(folder, plan.split)
-        strategy = make_strategy(plan.config.search, _setting(plan, keys))
-        study = Study(
-            *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective, strategy)
-        )
+        leases = [lease]
+        if (url := plan.config.storage) is not None:
+            ledger = TableLedger(url, identity.study_id)
+            leases.append(held.enter_context(hold(ledger, f"study {identity.study_id}")))
+        study = _open(plan, folder, identity, keys, leases)
         study.on_change = lambda: view.study(lambda: _summary(study))
+        preemption.search(study)
         _search(plan, study, shares)
+        preemption.leave()
         view.study(lambda: _summary(study), force=True)
     for notice in _summary(study).shortfall(plan.config.search.trials):
         view.note(f"note: {notice}")
@@ -116,12 +111,31 @@ def _drive(plan: Plan, folder: Path, view: View) -> End:
     with suppress(OSError):
         Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
-    if not study.stopped:
+    if not (study.stopped or study.draining):
         verdict = conclude(
             *(folder, identity, study.winner(), plan.split, plan.objective),
             infeasible=_summary(study).infeasible,
         )
-    return End(_summary(study), verdict, study.stopped)
+    return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
+
+
+def _open(
+    plan: Plan,
+    folder: Path,
+    identity: Identity,
+    keys: Mapping[str, str],
+    leases: Sequence[Lease],
+) -> Study:
+    def guard() -> None:
+        for lease in leases:
+            lease.check()
+
+    write_questions(folder, plan.split)
+    return Study(
+        *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
+        setting=_setting(plan, keys),
+        guard=guard,
+    )
 
 
 def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
@@ -164,7 +178,7 @@ def _identify(
     world = World(
         digest_weights(keys),
         digest_checkpoint(plan.source.folder),
-        digest_examples(plan.split.validation, plan.split.test),
+        digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
         digest_settings(plan.config),
     )
     if (folder / IDENTITY_FILE).exists():
@@ -180,6 +194,7 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
     from ray import tune
 
     from cluster.tune_search import StudyScheduler, StudySearch
+    from cluster.watchdog import Watchdog
     from cluster.worker import Blueprint, StudyWorker
 
     blueprint = Blueprint(
@@ -193,8 +208,11 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         "cuda" if shares.gpus else "cpu",
         frozenset(plan.space.matrices),
         shares.workers,
+        tuple(plan.split.confirm),
+        screened(plan.space) if plan.config.search.strategy in WANT_SCREEN else (),
     )
-    search = StudySearch(study)
+    watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
+    search = StudySearch(study, watchdog)
     # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
     scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]
     worker = tune.with_resources(
@@ -202,25 +220,26 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         {"cpu": shares.cpus, "gpu": shares.gpus},
     )
     try:
-        tune.Tuner(
-            worker,
-            tune_config=tune.TuneConfig(
+        with watchdog:
+            tune.run(
+                worker,
+                name="tune",
                 search_alg=search,
                 scheduler=StudyScheduler(search, study),
+                callbacks=[watchdog],
                 num_samples=-1,
                 max_concurrent_trials=shares.workers,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
                 storage_path=str(scratch),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=0),
+                max_failures=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        ).fit()
+                raise_on_failed_trial=False,
+                # Else ray:// would run this function, and the study, on the cluster.
+                _remote=False,
+            )
     finally:
         shutil.rmtree(scratch.parent, ignore_errors=True)
 
@@ -233,39 +252,3 @@ def _summary(study: Study) -> Summary:
     return summarise(
         *(study.trials(), study.baseline, study.budget, study.objective), exhausted=study.exhausted
     )
-
-
-@contextmanager
-def ray_session(config: ClusterConfig) -> Iterator[None]:
-    """A local Ray of our own, or the cluster at the configured address."""
-    settings = SETTINGS if config.address else SETTINGS | LOCAL_SETTINGS
-    os.environ.update({k: v for k, v in settings.items() if k not in os.environ})
-    import ray
-
-    options: dict[str, object] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if config.address is None:
-        # Without an address Ray would attach to any cluster that happens to run on this machine.
-        ray.init(
-            "local",
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **options,
-        )
-    else:
-        import cluster
-        import search
-        import tasks
-
-        try:
-            ray.init(
-                config.address, runtime_env={"py_modules": [tasks, search, cluster]}, **options
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"cluster.address {config.address!r} does not answer: "
-                f"{str(error).splitlines()[0]}; start Ray there or use null for a local one"
-            ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -6,12 +6,16 @@ Tune's own restore is not used: a fresh Tuner is built at every start and its tr
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from cluster.watchdog import Watchdog
 from cluster.worker import METRIC
+from search.study.enduring import StorageLost
 from search.study.jobs import Job
 from search.study.study import Study
 
@@ -19,11 +23,13 @@ from search.study.study import Study
 class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
     """Hands a study's jobs to Tune and what became of them back to the study."""
 
-    def __init__(self, study: Study) -> None:
-        """The study is open and locked by this process."""
+    def __init__(self, study: Study, watchdog: Watchdog) -> None:
+        """The study is open and locked by this process; `watchdog` knows whom it killed."""
         super().__init__(METRIC, "max")
         self._study = study
+        self._watchdog = watchdog
         self.jobs: dict[str, Job] = {}
+        self.deaths: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles its searcher for a restore that is never used; a study cannot travel.
@@ -31,25 +37,47 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next job as a Tune configuration; None while the last ones are in flight."""
-        job = self._study.next_job()
-        if job is None:
-            return None if self._study.running() else str(Searcher.FINISHED)
-        self.jobs[trial_id] = job
-        return {"job": json.dumps(job.to_dict())}
+        with self.recording():
+            job = self._study.next_job()
+            if job is not None:
+                self.jobs[trial_id] = job
+                return {"job": json.dumps(job.to_dict())}
+        over = self._study.stopped or self._study.draining or not self._study.running()
+        return str(Searcher.FINISHED) if over else None
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Stop the study, in whose record the trials in flight stay, if nothing can be recorded."""
+        try:
+            yield
+        except StorageLost as error:
+            self._study.stopped = str(error)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the study: finished, stopped early, failed, or its worker died."""
         job = self.jobs.pop(trial_id)
-        if error or not result or METRIC not in result:
-            self._study.died(job, "the worker process ended")
-        elif "died" in result:
-            self._study.died(job, result["died"])
+        with self.recording():
+            if error or not result or METRIC not in result:
+                self._lost(trial_id, job)
+            else:
+                self._tell(job, result)
+
+    def _lost(self, trial_id: str, job: Job) -> None:
+        reason = self.deaths.pop(trial_id, "")
+        if overdue := self._watchdog.overdue(trial_id):
+            self._study.fail(job, overdue, "timeout")
+        else:
+            self._study.died(job, reason or "the worker process ended")
+
+    def _tell(self, job: Job, result: dict[str, Any]) -> None:
+        if "died" in result:
+            self._study.died(job, result["died"], result.get("kind", "worker died"))
         elif "broken" in result:
             self._study.abandon(job, result["broken"])
         elif "error" in result:
-            self._study.fail(job, result["error"])
+            self._study.fail(job, result["error"], result.get("kind", "error"))
         elif result.get("finished"):
             self._finish(job, result)
         else:
@@ -95,5 +123,14 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         if job is None or result.get("done"):
             return str(TrialScheduler.CONTINUE)
         scores = json.loads(result.pop("chunk", "{}"))
-        stop = self._study.report(job, int(result["step"]), float(result[METRIC]), scores)
+        stop = False
+        with self._search.recording():
+            stop = self._study.report(job, int(result["step"]), float(result[METRIC]), scores)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Keep what Ray says of a worker's death; the searcher hears of it next."""
+        error = trial.get_error()
+        if error is not None:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            self._search.deaths[trial.trial_id] = " ".join([type(error).__name__, *lines])[:300]

@@ -16,16 +16,19 @@ from typing import Any
 import torch
 from ray import tune
 
+from search.composition import Intervention
 from search.config import StudyConfig
 from search.evaluation.bench import Bench, Progress
 from search.evaluation.kept import GIB, Room, Scratch
+from search.evaluation.passes import is_out_of_memory
+from search.evaluation.predictor import NonFiniteLogits
 from search.evaluation.setup import open_bench
 from search.plan import open_asked
 from search.study.goals import Objective
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity
 from search.study.jobs import Job
-from search.study.outcomes import outcome_bytes, read_outcomes, write_outcomes
+from search.study.outcomes import Evaluation, outcome_bytes, read_outcomes, write_outcomes
 from search.weights.refs import MatrixRef
 from tasks.base import Example
 
@@ -46,6 +49,8 @@ class Blueprint:
     device: str
     searched: frozenset[MatrixRef] = frozenset()
     workers: int = 1
+    confirm: tuple[Example, ...] = ()
+    screened: tuple[Intervention, ...] = ()
 
     def build(self) -> Bench:
         """Load the model and the factors on this worker's device."""
@@ -54,7 +59,7 @@ class Blueprint:
         return open_bench(
             source,
             open_asked(self.config, source.head),
-            {"validation": self.validation, "test": self.test},
+            {"validation": self.validation, "confirm": self.confirm, "test": self.test},
             self.config.factors,
             study_id=self.study_id,
             chunks=self.config.search.chunks,
@@ -64,6 +69,7 @@ class Blueprint:
             searched=self.searched,
             room=self.room(),
             factored=self.config.products == "factored",
+            screened=self.screened,
         )
 
     def room(self) -> Room:
@@ -118,13 +124,18 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             return {METRIC: float("nan"), "broken": self._broken, "done": True}
         try:
             return self._advance()
-        except (OSError, MemoryError, torch.OutOfMemoryError) as error:
-            # The machine's failure, not the composition's: the study tries again elsewhere.
-            self._close()
-            return {METRIC: float("nan"), "died": _sentence(error), "done": True}
         except Exception as error:
             self._log("failed", job=self._job.name, error=_sentence(error))
-            return {METRIC: float("nan"), "error": _sentence(error), "done": True}
+            result: dict[str, Any] = {METRIC: float("nan"), "done": True}
+            if isinstance(error, NonFiniteLogits):
+                return {**result, "error": _sentence(error), "kind": "not finite"}
+            if is_out_of_memory(error):
+                result["kind"] = "out of memory"
+            elif not isinstance(error, OSError):
+                return {**result, "error": _sentence(error)}
+            # The machine's failure, not the composition's: the study tries again elsewhere.
+            self._close()
+            return {**result, "died": _sentence(error)}
 
     def _advance(self) -> dict[str, Any]:
         if self._run is None:
@@ -138,12 +149,18 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             result["chunk"] = json.dumps(dict(progress.chunk))  # flat, as Tune wants results
         if progress.evaluation is not None:
             result |= {"done": True, "finished": True}
-            if self._shares_folder:
-                write_outcomes(self._folder, progress.evaluation)
-            else:
+            if not (self._shares_folder and self._wrote(progress.evaluation)):
                 result["outcomes"] = outcome_bytes(progress.evaluation)
             self._log("done", job=self._job.name, effect=self._job.effect)
         return result
+
+    def _wrote(self, evaluation: Evaluation) -> bool:
+        """Whether the outcomes are in the folder; if not, the driver tries, and says why not."""
+        try:
+            write_outcomes(self._folder, evaluation)
+        except OSError:
+            return False
+        return True
 
     def _known(self) -> bool:
         """Whether an earlier driver's worker finished this very job before it could be told."""

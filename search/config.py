@@ -160,6 +160,25 @@ class SpaceConfig(Strict):
         return self
 
 
+class StopConfig(Strict):
+    """When a search ends before its number of trials; the first rule that holds ends it.
+
+    `wall_s`: seconds of driving it, over all runs. `no_gain_trials`: finished trials without a
+    better score. `target`: the objective, in the metric as it is reported.
+    """
+
+    wall_s: Annotated[float, BeforeValidator(_no_bool), Field(gt=0)] | None = None
+    no_gain_trials: Count | None = None
+    target: Annotated[float, BeforeValidator(_no_bool)] | None = None
+
+
+class ConfirmConfig(Strict):
+    """A `share` of validation that no trial sees, where the best `finalists` are asked again."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    finalists: Count = 8
+
+
 class SearchConfig(Strict):
     """How the space is searched. `trials` counts finished evaluations.
 
@@ -178,6 +197,8 @@ class SearchConfig(Strict):
     race_error: Annotated[float, Field(gt=0, lt=1)] = 0.05
     chunks: Count = 1
     max_attempts: Count = 3
+    stop: StopConfig = StopConfig()
+    confirm: ConfirmConfig | None = None
 
     @field_validator("refine")
     @classmethod
@@ -218,14 +239,25 @@ class ReuseConfig(Strict):
     folder: str | None = None
 
 
+Seconds = Annotated[float, BeforeValidator(_no_bool), Field(ge=0)]
+
+
 class ClusterConfig(Strict):
-    """Where it runs. `address` null starts a local Ray, anything else joins that cluster."""
+    """Where it runs. `address` null starts a local Ray, anything else joins that cluster.
+
+    `trial_timeout_s`: what one evaluation may take in a worker that has loaded the model; then the
+    worker is killed and the trial fails. `grace_s`: what evaluations in flight may still take after
+    SIGTERM. `storage_wait_s`: for how long a database that does not answer is asked again.
+    """
 
     address: str | None = None
     gpus_per_trial: Literal["auto"] | Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = (
         "auto"
     )
     max_concurrent: Literal["auto"] | Count = "auto"
+    trial_timeout_s: Annotated[float, BeforeValidator(_no_bool), Field(gt=0)] | None = None
+    grace_s: Seconds = 20.0
+    storage_wait_s: Seconds = 600.0
 
 
 class StudyConfig(Strict):
@@ -290,7 +322,7 @@ class StudyConfig(Strict):
     @model_validator(mode="after")
     def _known_storage(self) -> StudyConfig:
         if self.storage is not None and "://" not in self.storage:
-            from search.study.storage import hide_password
+            from search.study.enduring import hide_password
 
             raise ValueError(
                 f"storage {hide_password(self.storage)!r} is no URL; use null for a file in the "

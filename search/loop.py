@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from search.evaluation.bench import Bench
+from search.study.enduring import StorageLost
 from search.study.jobs import Job
 from search.study.study import Study
 
@@ -17,7 +18,7 @@ def run_study(study: Study, bench: Bench) -> None:
 
 
 def run_job(study: Study, bench: Bench, job: Job) -> None:
-    """Evaluate one job and tell the study what became of it."""
+    """Evaluate one job and tell the study what became of it. Raises StorageLost."""
     try:
         with closing(bench.run(job)) as run:
             for progress in run:
@@ -26,5 +27,7 @@ def run_job(study: Study, bench: Bench, job: Job) -> None:
                 elif study.report(job, progress.step, progress.score, progress.chunk):
                     study.prune(job)
                     return
+    except StorageLost:
+        raise
     except Exception as error:  # one composition's failure is a result, not the end of a search
         study.fail(job, f"{type(error).__name__}: {error}")

@@ -18,7 +18,7 @@ from tasks.identity import count_duplicates
 from tasks.paper import PaperScoring
 from tasks.registry import check_head, get_task
 from tasks.several import Asked, Several
-from tasks.splits import split_tasks
+from tasks.splits import carve, split_tasks
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Plan:
     @property
     def notices(self) -> list[str]:
         """What people should know about the data before they trust a score."""
-        return data_notices([*self.split.validation, *self.split.test])
+        return data_notices(self.split.examples)
 
 
 def open_task(config: TaskConfig, head: Head) -> Task:
@@ -96,6 +96,8 @@ def make_plan(config: StudyConfig) -> Plan:
         task.request(example, source.head)  # a question that this head cannot be asked raises here
     chosen = config.split
     split = split_tasks(examples, chosen.validation, chosen.seed, chosen.protocol)
+    if (confirm := config.search.confirm) is not None:
+        split = carve(split, confirm.share, chosen.seed)
     objective = Objective.of(config, getattr(task, "metrics", {"": task.metric}))
     matrices = tuple(find_matrices(source.skeleton()))
     space = Space.build(config.space, matrices)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -142,10 +142,19 @@ def _one_file(config: str | None, split: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The search sees `validation`; `test` is scored once. No group is in both."""
+    """The search sees `validation`; `test` is scored once. No group is in two parts.
+
+    `confirm` is what `tasks.splits.carve` took out of validation, which no trial sees.
+    """
 
     validation: list[Example]
     test: list[Example]
+    confirm: list[Example] = field(default_factory=list)
+
+    @property
+    def examples(self) -> list[Example]:
+        """All of them."""
+        return [*self.validation, *self.confirm, *self.test]
 
 
 def split_by_group(examples: Sequence[Example], validation: float = 0.2, seed: int = 0) -> Split:

@@ -77,6 +77,23 @@ def split_tasks(
     return Split(kept, test)
 
 
+def carve(split: Split, share: float, seed: int = 0) -> Split:
+    """Move about a `share` of validation, whole groups of every task, into `confirm`.
+
+    Seeded and independent of the order of the file. Raises InputError where a side would be empty.
+    """
+    try:
+        parts = split_tasks(split.validation, 1 - share, seed, "groups")
+    except InputError:
+        groups = len({example.group for example in split.validation})
+        raise InputError(
+            f"search.confirm.share {share:g} leaves no example on one side of the "
+            f"{len(split.validation)} of validation, in {groups} groups; use a larger "
+            "split.validation, another share, or confirm: null"
+        ) from None
+    return Split(parts.validation, split.test, parts.test)
+
+
 def _first(examples: Sequence[Example], validation: float) -> Split:
     """The first examples validate, rounded down, in the order of the file."""
     count = int(validation * len(examples))

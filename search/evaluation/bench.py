@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from search.composition import Composition, Intervention
 from search.evaluation.passes import Passes
 from search.evaluation.predictor import RecordingPredictor
+from search.evaluation.screen import predict_changes
 from search.study.goals import Goal, Objective
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
@@ -18,6 +20,9 @@ from search.study.race import seeded_order
 from search.weights.edit import Editor
 from tasks.base import Example, Outcome, Task
 from tasks.scoring import by_task, mean_log_loss, mean_score
+
+SCREENED_EXAMPLES = 100
+"""Questions of validation that a screen reads."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,14 @@ class Bench:
         chunks: int = 1,
         objective: Objective | None = None,
         passes: Passes | None = None,
+        screened: Sequence[Intervention] = (),
     ) -> None:
         """Nothing is tokenised yet. Without an `objective` it is the mean score of one task.
 
-        `passes`: those of the `predictor`, where its activations are to be reused.
+        `passes`: those of the `predictor`, where its activations are to be reused. `screened`: what
+        a screen predicts.
         """
+        self._screened = tuple(screened)
         self.passes = passes or Passes()
         self.editor = editor
         self._study_id = study_id
@@ -74,6 +82,9 @@ class Bench:
 
     def run(self, job: Job) -> Generator[Progress, None, None]:
         """Evaluate a job chunk by chunk; closing the iterator early restores the model too."""
+        if job.part == "screen":
+            yield Progress(1, 0.0, self._screen(job))
+            return
         started = time.perf_counter()
         chunks = self._prepare(job.part)
         outcomes: dict[str, Outcome] = {}
@@ -114,6 +125,28 @@ class Bench:
         if last.evaluation is None:
             raise AssertionError("the last progress carries the evaluation")
         return last.evaluation
+
+    def _screen(self, job: Job) -> Evaluation:
+        """An outcome for every candidate, whose score is the predicted gain in nats."""
+        started = time.perf_counter()
+        order = sorted(self._parts["validation"], key=lambda example: seeded_order(example.id))
+        changes = predict_changes(
+            self.editor,
+            self._predictor,
+            self._task,
+            order[:SCREENED_EXAMPLES],
+            self._screened,
+            self._objective,
+            self.passes,
+        )
+        outcomes = tuple(
+            Outcome(str(Composition((cut,))), str(cut.matrix), -change, 0.0, None)
+            for cut, change in changes.items()
+        )
+        seconds = {"total": round(time.perf_counter() - started, 6)}
+        return Evaluation(
+            job.name, self._study_id, "", job.effect, job.part, 0.0, 0.0, seconds, outcomes
+        )
 
     def _whole(
         self, job: Job, outcomes: Mapping[str, Outcome], score: float, seconds: dict[str, float]

@@ -219,7 +219,7 @@ def training_examples(plan: StudyPlan, train: str, task: str = "") -> tuple[list
             f"task {task!r} is not one that the study asks; say with --task which of "
             f"{', '.join(goals)} the training data is for"
         )
-    known = {(x.prompt, x.text_pair) for x in [*plan.split.validation, *plan.split.test]}
+    known = {(x.prompt, x.text_pair) for x in plan.split.examples}
     found = open_task(goals[task], plan.source.head).load(train, None)
     kept = [replace(x, task=task) for x in found if (x.prompt, x.text_pair) not in known]
     if not kept:

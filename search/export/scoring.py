@@ -53,7 +53,7 @@ class Scorer:
                 Editor(model, [], FactorCache(scratch)),
                 predictor,
                 self.plan.task,
-                {"validation": split.validation, "test": split.test},
+                {"validation": split.validation, "confirm": split.confirm, "test": split.test},
                 study_id=self._record.identity.study_id,
                 chunks=config.search.chunks,
                 objective=self.plan.objective,

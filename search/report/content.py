@@ -13,10 +13,10 @@ from search.report.changes import Changes, find_changes
 from search.report.cost import Cost, find_cost
 from search.report.frames import interventions_frame, read_composition, trials_frame
 from search.report.text import sentence, truncation_notices, warning
+from search.study.enduring import hide_password
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.record import StudyRecord
-from search.study.storage import hide_password
 from search.study.verdict import Verdict
 from tasks.comparison import Comparison
 from tasks.errors import InputError
@@ -190,7 +190,7 @@ def _score_table(verdict: Verdict, metric: str) -> list[list[str]]:
     """Header and rows of every score by part and model; columns that nobody fills are left out."""
     rows = [
         (part, side, parts[part])
-        for part in ("validation", "test")
+        for part in ("validation", "confirm", "test")
         for side, parts in verdict.scores.items()
         if part in parts
     ]

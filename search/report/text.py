@@ -46,8 +46,9 @@ def print_verdict(console: Console, verdict: Verdict, objective: Objective) -> N
 def _rows(scores: dict[str, dict[str, Scores]]) -> list[tuple[str, str, Scores]]:
     return [
         (part, side, parts[part])
-        for part in ("validation", "test")
+        for part in ("validation", "confirm", "test")
         for side, parts in scores.items()
+        if part in parts
     ]
 
 
@@ -126,6 +127,11 @@ def sentence(verdict: Verdict, metric: str) -> str:
     if verdict.trial is None:
         kept = " that keeps every floor" if verdict.infeasible else ""
         none = f"No composition{kept} beat the unedited model on validation"
+        if verdict.finalists:
+            none = (
+                f"Nothing helps: of {verdict.finalists} compositions that beat the unedited model "
+                "on validation none did on the confirmation part, which no trial had seen"
+            )
         if metric == GAIN:
             return f"{none}."
         score = shown(metric, verdict.scores["baseline"]["test"].score)

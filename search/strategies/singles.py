@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from search.composition import Intervention
 from search.space import Choice, Site, Space
+from search.weights.ranks import RankRule
 from search.weights.refs import MatrixRef
 
 
@@ -24,6 +26,13 @@ def coarse_to_fine(space: Space) -> list[Choice]:
 
     # Sorting is stable: sites of one layer stay in their order.
     return sorted(((site, rho) for site in space.sites for rho in space.levels), key=order)
+
+
+def screened(space: Space) -> tuple[Intervention, ...]:
+    """What a screen has to predict: every matrix of the space at every level of rho."""
+    return tuple(
+        Intervention(ref, RankRule("rho", rho)) for ref in space.matrices for rho in space.levels
+    )
 
 
 def by_screen(space: Space, screen: Mapping[tuple[MatrixRef, float], float]) -> list[Choice]:

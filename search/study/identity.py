@@ -91,10 +91,12 @@ def digest_weights(keys: Mapping[str, str]) -> str:
     return _sha256(f"{name}={key}" for name, key in sorted(keys.items()))
 
 
-def digest_examples(validation: Iterable[Example], test: Iterable[Example]) -> str:
-    """One digest over the questions of both parts, whatever their order in the file."""
+def digest_examples(
+    validation: Iterable[Example], test: Iterable[Example], confirm: Iterable[Example] = ()
+) -> str:
+    """One digest over the questions of all parts, whatever their order in the file."""
     lines = []
-    for part, examples in (("validation", validation), ("test", test)):
+    for part, examples in (("validation", validation), ("test", test), ("confirm", confirm)):
         for x in examples:
             facts = asdict(x)
             if not x.task:  # of the only task; nothing that the question is
@@ -114,10 +116,17 @@ def digest_checkpoint(folder: Path) -> str:
 
 
 def digest_settings(config: StudyConfig) -> str:
-    """One digest over the configuration, without where things are and how many trials are asked."""
+    """One digest over the configuration, without where things are and when it ends."""
     settings = config.model_dump(mode="json", exclude={"factors", "storage", "cluster", "reuse"})
-    for part, key in (("search", "trials"), ("search", "max_attempts"), ("model", "path")):
+    for part, key in (
+        ("search", "trials"),
+        ("search", "stop"),
+        ("search", "max_attempts"),
+        ("model", "path"),
+    ):
         del settings[part][key]
+    if config.search.confirm is None:
+        del settings["search"]["confirm"]
     if config.tasks is None:
         del settings["tasks"], settings["objective"]
     else:

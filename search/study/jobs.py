@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from search.composition import Composition
 
-Part = Literal["validation", "test"]
+Part = Literal["validation", "confirm", "test", "screen"]
+"""What of the data is asked. ``screen``: a backward pass over some of validation, no trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class Job:
     """What to evaluate.
 
     `name` is unique in a study and names the outcome file. `number` is the Optuna trial's, None for
-    the baseline and for scoring on test. `baseline`: the unedited model's score by task on that
+    the baseline and for scoring on confirm and test. `baseline`: the unedited model's score by task
+    on that
     part, where a composition's value is relative to it.
     """
 
@@ -39,6 +41,8 @@ class Job:
 
 BASELINE = "baseline-validation"
 TEST_BASELINE = "baseline-test"
+CONFIRM_BASELINE = "baseline-confirm"
+SCREEN = "screen"
 
 
 def trial_name(number: int) -> str:
@@ -49,3 +53,8 @@ def trial_name(number: int) -> str:
 def test_name(number: int) -> str:
     """The evaluation name of a trial on test."""
     return f"trial-{number:05d}-test"
+
+
+def confirm_name(number: int) -> str:
+    """The evaluation name of a finalist on the confirmation part."""
+    return f"trial-{number:05d}-confirm"

@@ -22,7 +22,7 @@ OWN = ("example_id", "group", "part", "prompt", "text_pair", "answer", "choices"
 
 
 def write_questions(folder: Path, split: Split) -> None:
-    """Durably write both parts' questions; a file that is there already is left alone.
+    """Durably write every part's questions; a file that is there already is left alone.
 
     Every further column of the data is a column too, of text where its values differ in type;
     a name that is taken gets the prefix ``data_``. Where there are several tasks, `task` is a
@@ -31,7 +31,8 @@ def write_questions(folder: Path, split: Split) -> None:
     path = folder / FILE
     if path.exists():
         return
-    asked = [("validation", x) for x in split.validation] + [("test", x) for x in split.test]
+    parts = {"validation": split.validation, "confirm": split.confirm, "test": split.test}
+    asked = [(part, x) for part, examples in parts.items() for x in examples]
     columns: dict[str, list[Any]] = {
         "example_id": [x.id for _, x in asked],
         "group": [x.group for _, x in asked],

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from pathlib import Path
 
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, JournalStorage
 
+from search.study.enduring import EnduringDatabase, EnduringJournal, Guard, hide_password
 from tasks.errors import InputError
 
 JOURNAL = "study.journal"
 
 
-def open_storage(folder: Path, url: str | None) -> BaseStorage:
+def open_storage(
+    folder: Path, url: str | None, wait_s: float = 0.0, guard: Guard = lambda: None
+) -> BaseStorage:
     """Open the storage for reading and writing; a file is created where there is none.
 
-    Raises InputError if a database does not answer. The URL's password is never shown.
+    Once open, a database that does not answer is asked again for `wait_s` seconds. `guard` is
+    called before every write. Raises InputError if a database does not answer at once. The URL's
+    password is never shown.
     """
     if url is None:
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-    # Plain postgresql:// means psycopg2 to older versions of SQLAlchemy; the extra brings psycopg.
-    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+        return JournalStorage(EnduringJournal(folder / JOURNAL, guard))
     try:
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        return EnduringDatabase(database_url(url), wait_s, guard)
     except ImportError as error:
         raise InputError(
             f"storage {hide_password(url)} needs a driver that is not installed ({error}); "
@@ -36,6 +37,11 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
         raise InputError(
             f"storage {hide_password(url)} cannot be opened: {hide_password(reason)}"
         ) from None
+
+
+def database_url(url: str) -> str:
+    """`url` with the driver that the extra brings: plain postgresql:// may mean another one."""
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 def mend_journal(folder: Path) -> None:
@@ -64,8 +70,3 @@ def mend_journal(folder: Path) -> None:
             stream.truncate(position)
             stream.flush()
             os.fsync(stream.fileno())
-
-
-def hide_password(text: str) -> str:
-    """Replace the password of any URL in `text`."""
-    return re.sub(r"(:[^:@\s]*):[^@\s]*@", r"\1:***@", text)

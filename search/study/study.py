@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
@@ -22,12 +23,19 @@ from search.config import StudyConfig
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
 from search.strategies.parameters import Parameters
-from search.strategies.registry import make_strategy
+from search.strategies.registry import WANT_SCREEN, make_strategy
 from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
+from search.study.enduring import Guard, StorageLost, refusal
 from search.study.goals import Objective
 from search.study.identity import Identity
-from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_name
-from search.study.outcomes import Evaluation, parse_outcomes, read_outcomes, write_outcomes
+from search.study.jobs import BASELINE, SCREEN, TEST_BASELINE, Job, test_name, trial_name
+from search.study.outcomes import (
+    Evaluation,
+    parse_outcomes,
+    read_outcomes,
+    read_screen,
+    write_outcomes,
+)
 from search.study.race import Incumbent, Race
 from search.study.storage import open_storage
 from search.weights.refs import MatrixRef
@@ -46,6 +54,9 @@ EXHAUSTED = "exhausted"
 
 MAX_DEATHS_IN_A_ROW = 12
 """Worker deaths with nothing finished in between after which the study stops: nothing works."""
+
+FailureKind = Literal["error", "not finite", "out of memory", "timeout", "worker died"]
+"""Trial attribute ``failure``: what kind of reason the attribute ``reason`` is."""
 
 
 @dataclass
@@ -69,29 +80,32 @@ class Study:
         space: Space,
         max_ranks: dict[MatrixRef, int],
         objective: Objective | None = None,
-        strategy: Strategy | None = None,
+        setting: Setting | None = None,
+        guard: Guard = lambda: None,
     ) -> None:
         """Open the Optuna study, create it if need be, and adopt trials that were in flight.
 
-        `objective` knows the tasks' metrics; without it they are called ``score``. `strategy` says
-        what to try next, by default the configuration's over `space`.
+        `objective` knows the tasks' metrics; without it they are called ``score``. `setting` is
+        what the strategy is to know, by default the space. `guard` is called before
+        every write; it raises StorageLost where this driver may not write any more.
         """
         self.folder = folder
         self.identity = identity
         self.config = config
         self.stopped: str | None = None
+        self.draining = False
         self.on_change: Callable[[], None] = lambda: None
         self.objective = objective or Objective.of(config, {})
         self.budget = int(min(config.search.trials, space.size(max_ranks)))
         self.history = History(max_ranks, self.budget)
-        setting = Setting(space, max_ranks, config.search.seed)
-        self._strategy = strategy or make_strategy(config.search, setting)
+        self._setting = setting or Setting(space, max_ranks, config.search.seed)
+        self._strategy: Strategy | None = None
         self._parameters = Parameters(space)
         # Not a line per trial, nor a warning per conditional slot, which TPE draws by itself.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna.create_study(
             study_name=identity.study_id,
-            storage=open_storage(folder, config.storage),
+            storage=open_storage(folder, config.storage, config.cluster.storage_wait_s, guard),
             load_if_exists=True,
             direction="maximize",
             sampler=optuna.samplers.RandomSampler(seed=0),  # draws nothing: strategies propose
@@ -101,6 +115,7 @@ class Study:
         self._retries: list[_Live] = []
         self._orphans: list[int] = []
         self._deaths_in_a_row = 0
+        self._most_at_once = 0
         self._incumbent: Incumbent | None = None
         self._baseline: Evaluation | None = None
         self._optuna.set_user_attr(BUDGET, self.budget)
@@ -147,25 +162,47 @@ class Study:
 
     def next_job(self) -> Job | None:
         """The next piece of work, or None: nothing now if `running` is not empty, else the end."""
-        if self.stopped:
+        if self.stopped or self.draining:
             return None
         if self._retries:
             live = self._retries.pop(0)
             self._live[live.job.name] = live
             return live.job
-        if self.history.baseline is None and BASELINE not in self._live:
-            return self._start(Job(BASELINE, Composition(), "", "validation"), None)
-        if self.objective.needs_baseline and self.baseline is None:
-            return None  # no trial could be judged yet
+        if (first := self._before_trials()) is not None:
+            return self._start(first, None)
+        if self._must_wait():
+            return None
         while (trial := self._next_trial()) is not None:
             job = self._job_of(trial)
             if job is not None:
                 return self._start(job, trial)
         return None if self._live else self._next_test()
 
+    def _before_trials(self) -> Job | None:
+        """What is asked of the unedited model and not yet begun."""
+        if self.history.baseline is None and BASELINE not in self._live:
+            return Job(BASELINE, Composition(), "", "validation")
+        if SCREEN not in self._live and self._screen_is_missing():
+            return Job(SCREEN, Composition(), "", "screen")
+        return None
+
+    def _must_wait(self) -> bool:
+        """Whether no trial can be chosen, or none judged, yet."""
+        unjudged = self.objective.needs_baseline and self.baseline is None
+        return unjudged or self._screen_is_missing()
+
+    def _screen_is_missing(self) -> bool:
+        """Whether the strategy wants a screen that no worker has made yet."""
+        wanted = self.config.search.strategy in WANT_SCREEN and self._setting.screen is None
+        if wanted and (known := self._read(SCREEN, "")) is not None:
+            self._setting = replace(self._setting, screen=read_screen(known))
+            wanted = False
+        return wanted
+
     def _start(self, job: Job, trial: Trial | None) -> Job:
         deaths = 0 if trial is None else int(trial.user_attrs.get("deaths", 0))
         self._live[job.name] = _Live(job, trial, deaths)
+        self._most_at_once = max(self._most_at_once, len(self._live))
         return job
 
     def _next_trial(self) -> Trial | None:
@@ -174,6 +211,8 @@ class Study:
             return Trial(self._optuna, self._orphans.pop(0))
         if self.spent + len(self.history.in_flight) >= self.budget:
             return None
+        if self._strategy is None:
+            self._strategy = make_strategy(self.config.search, self._setting)
         proposed = self._strategy.suggest(self.history)
         if proposed is not None:
             return self._begin(proposed)
@@ -269,15 +308,15 @@ class Study:
         return self._incumbent
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
-        """Record a complete evaluation: outcomes first, then the trial."""
+        """Record a complete evaluation: outcomes first, then the trial. Raises StorageLost."""
         if fault := not_finite(evaluation):
-            self.fail(job, fault)
+            self.fail(job, fault, "not finite")
             return
         live = self._live.pop(job.name)
         self._deaths_in_a_row = 0
         self._incumbent = None
         if self._read(job.name, job.effect) is None:
-            write_outcomes(self.folder, evaluation)
+            self._write(evaluation)
         if live.trial is not None:
             live.trial.set_user_attr("log_loss", evaluation.log_loss)
             live.trial.set_user_attr("seconds", evaluation.seconds)
@@ -292,13 +331,14 @@ class Study:
         self._deaths_in_a_row = 0
         self.on_change()
 
-    def fail(self, job: Job, reason: str) -> None:
-        """Record that an evaluation raised. Without a baseline or a test score, the study stops."""
+    def fail(self, job: Job, reason: str, kind: FailureKind = "error") -> None:
+        """Record that a job has no result. Without a baseline or a test score, the study stops."""
         live = self._live.pop(job.name)
         if live.trial is None:
             self.stopped = f"{job.name} failed: {reason}"
         else:
             live.trial.set_user_attr("reason", reason)
+            live.trial.set_user_attr("failure", kind)
             self._close(live, TrialState.FAIL)
         self.on_change()
 
@@ -311,18 +351,22 @@ class Study:
         self.stopped = reason
         self.on_change()
 
-    def died(self, job: Job, reason: str) -> None:
-        """A worker died: the same job again, up to `max_attempts` times, then it fails."""
+    def died(self, job: Job, reason: str, kind: FailureKind = "worker died") -> None:
+        """A worker died: the same job again, up to `max_attempts` times, then it fails.
+
+        The study stops if nothing works. That a node took all of its workers along is no such
+        case, so as many deaths as there were jobs at once are borne, twice.
+        """
         live = self._live[job.name]
         live.deaths += 1
         self._deaths_in_a_row += 1
         if live.trial is not None:
             live.trial.set_user_attr("deaths", live.deaths)
-        if self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
+        if self._deaths_in_a_row >= max(MAX_DEATHS_IN_A_ROW, 2 * self._most_at_once):
             self._live.pop(job.name)  # in flight in the storage, so that a resume takes it up
             self.stopped = f"workers died {self._deaths_in_a_row} times in a row: {reason}"
         elif live.deaths >= self.config.search.max_attempts:
-            self.fail(job, f"worker died {live.deaths} times: {reason}")
+            self.fail(job, f"given up after {live.deaths} attempts: {reason}", kind)
         else:
             self._retries.append(self._live.pop(job.name))
         self.on_change()
@@ -372,6 +416,12 @@ class Study:
         if data is None:
             return self._read(job.name, job.effect)
         return parse_outcomes(data, self.identity.study_id, job.effect)
+
+    def _write(self, evaluation: Evaluation) -> None:
+        try:
+            write_outcomes(self.folder, evaluation)
+        except OSError as error:
+            raise StorageLost(refusal(self.folder, error)) from None
 
     def _read(self, name: str, effect: str) -> Evaluation | None:
         return read_outcomes(self.folder, name, self.identity.study_id, effect)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -23,7 +23,9 @@ class Summary:
     `winner` is the best trial if it beats the baseline, `best` the best trial in any case, both
     among those that keep every floor; `infeasible` counts the complete ones that do not.
     `exhausted`: the strategy had nothing left to try, so no trial begins although more are asked
-    for. `recent` are the last finished trials, the latest first.
+    for. `failures` counts the failed by reason, `failure_kinds` by kind of reason (timeout, out of
+    memory, not finite, worker died, error), the commonest first. `recent` are the last finished
+    trials, the latest first.
     """
 
     asked: int
@@ -32,6 +34,7 @@ class Summary:
     failed: int
     running: int
     failures: dict[str, int]
+    failure_kinds: dict[str, int]
     rate_per_s: float
     best: FrozenTrial | None
     winner: FrozenTrial | None
@@ -91,7 +94,7 @@ def summarise(
 ) -> Summary:
     """Count trials. The rate is that of the last `window` finished ones."""
     states = Counter(trial.state for trial in trials)
-    failed = [t.user_attrs.get("reason", "?") for t in trials if t.state == TrialState.FAIL]
+    failed = [t.user_attrs for t in trials if t.state == TrialState.FAIL]
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
     feasible = [t for t in complete if is_feasible(t)]
     best = max(feasible, key=merit, default=None)
@@ -101,7 +104,8 @@ def summarise(
         pruned=states[TrialState.PRUNED],
         failed=states[TrialState.FAIL],
         running=states[TrialState.RUNNING],
-        failures=dict(Counter(failed).most_common()),
+        failures=_count(known.get("reason", "?") for known in failed),
+        failure_kinds=_count(known.get("failure", "error") for known in failed),
         rate_per_s=_rate(trials[-window:]),
         best=best,
         winner=choose_winner([best] if best else [], baseline),
@@ -111,6 +115,10 @@ def summarise(
         infeasible=len(complete) - len(feasible),
         exhausted=exhausted,
     )
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(names).most_common())
 
 
 def _recent(trials: Sequence[FrozenTrial], most: int = 6) -> tuple[FrozenTrial, ...]:

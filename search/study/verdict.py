@@ -14,7 +14,14 @@ from optuna.trial import FrozenTrial
 from search.durable import write_json
 from search.study.goals import FloorCheck, Objective
 from search.study.identity import Identity
-from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
+from search.study.jobs import (
+    BASELINE,
+    CONFIRM_BASELINE,
+    TEST_BASELINE,
+    confirm_name,
+    test_name,
+    trial_name,
+)
 from search.study.outcomes import Evaluation, read_outcomes
 from tasks.base import Example, Outcome
 from tasks.comparison import Comparison, compare
@@ -48,7 +55,8 @@ class Verdict:
     `truncated`: by part, how many questions had their prompt cut to the model's length. `metric`:
     what the scores are. Of several tasks scores and comparisons are of the objective, and `tasks`
     has each task by its label. `floors`: by part, each floor and whether the winner (without one
-    the baseline) keeps it. `infeasible`: how many trials broke one on validation.
+    the baseline) keeps it. `infeasible`: how many trials broke one on validation. `finalists`: how
+    many trials were asked again on the confirmation part, which none had seen; 0: there is none.
     """
 
     trial: int | None
@@ -61,6 +69,7 @@ class Verdict:
     tasks: dict[str, TaskVerdict] = field(default_factory=dict)
     floors: dict[str, list[FloorCheck]] = field(default_factory=dict)
     infeasible: int = 0
+    finalists: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for result.json."""
@@ -74,6 +83,7 @@ def conclude(
     split: Split,
     objective: Objective,
     infeasible: int = 0,
+    finalists: int = 0,
 ) -> Verdict | None:
     """Compare and durably write result.json; None while test is not scored."""
 
@@ -87,14 +97,21 @@ def conclude(
             "validation": read(trial_name(winner.number), effect),
             "test": read(test_name(winner.number), effect),
         }
+    parts = {"validation": split.validation, "test": split.test}
+    if finalists:
+        parts = {"validation": split.validation, "confirm": split.confirm, "test": split.test}
+        sides["baseline"]["confirm"] = read(CONFIRM_BASELINE, "")
+        if winner is not None:
+            sides["winner"]["confirm"] = read(confirm_name(winner.number), effect)
     known = {
         side: {part: evaluation for part, evaluation in found.items() if evaluation is not None}
         for side, found in sides.items()
     }
-    if any(len(found) < 2 for found in known.values()):
+    if any(len(found) < len(parts) for found in known.values()):
         return None
-    parts = {"validation": split.validation, "test": split.test}
-    verdict = replace(_verdict(winner, known, parts, objective), infeasible=infeasible)
+    verdict = replace(
+        _verdict(winner, known, parts, objective), infeasible=infeasible, finalists=finalists
+    )
     write_json(folder / FILE, verdict.to_json())
     return verdict
 

@@ -168,7 +168,7 @@ def test_a_dead_worker_costs_a_retry_then_a_failure(tmp_path: Path, open_study, 
     assert study.next_job() == job
     study.died(job, "killed")
     assert study.trials()[job.number].state == TrialState.FAIL
-    assert "3 times" in study.trials()[job.number].user_attrs["reason"]
+    assert "after 3 attempts" in study.trials()[job.number].user_attrs["reason"]
 
 
 def test_a_machine_on_which_nothing_works_stops_the_study(

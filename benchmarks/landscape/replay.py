@@ -1,0 +1,120 @@
+"""Replay strategies against a table of truth: many seeds in the time of a few evaluations.
+
+    python benchmarks/landscape/replay.py --table ./landscape/demo --strategies tpe random --seeds 30
+    python benchmarks/landscape/summary.py --tables ./landscape/demo ./landscape/sst2
+
+Every replay is a real study (`search.study.study.Study`) in one process; only the bench reads from
+the table. What the table does not hold is evaluated and added. Each replay is kept as one file below
+TABLE/replays, so that a run that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from table import Landscape, TableBench, note
+
+from search.config import StudyConfig, parse_config
+from search.study.identity import Identity
+from search.study.study import Study, merit
+
+IDENTITY = Identity("replay", "", {}, "", "", "", "")
+REPLAYS = "replays"
+
+
+def configured(
+    config: StudyConfig, strategy: str, trials: int, seed: int, **more: Any
+) -> StudyConfig:
+    """The table's study with another search."""
+    settings = config.model_dump(mode="json")
+    settings["search"] |= {"strategy": strategy, "trials": trials, "seed": seed, **more}
+    return parse_config(settings, "replay")
+
+
+def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
+    """One study: after every evaluation the passes spent, its score, and the best one so far."""
+    plan = replace(landscape.plan, config=config)
+    bench = TableBench(landscape, config.search.chunks)
+    curve: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        study = Study(Path(folder), IDENTITY, config, plan.space, plan.max_ranks, plan.objective)
+        started = time.perf_counter()
+        while (job := study.next_job()) is not None and job.part == "validation":
+            for progress in bench.run(job):
+                if progress.evaluation is not None:
+                    study.finish(job, replace(progress.evaluation, study=IDENTITY.study_id))
+                elif study.report(job, progress.step, progress.score, progress.chunk):
+                    study.prune(job)
+                    break
+            if job.number is not None:
+                whole = progress.evaluation
+                curve.append(
+                    {
+                        "passes": round(bench.passes - 1, 4),  # the baseline is everyone's
+                        "effect": job.effect,
+                        "score": None if whole is None else whole.score,
+                    }
+                )
+        winner = study.winner()
+        baseline = study.baseline
+        duplicates = len(study.trials()) - len(curve)
+    return {
+        "strategy": config.search.strategy,
+        "seed": config.search.seed,
+        "trials": config.search.trials,
+        "baseline": None if baseline is None else baseline.score,
+        "winner": "" if winner is None else winner.user_attrs["effect"],
+        "merit": None if winner is None else merit(winner)[:2],
+        "duplicates": duplicates,
+        "seconds": round(time.perf_counter() - started, 2),
+        "curve": curve,
+    }
+
+
+def run(
+    landscape: Landscape, strategy: str, seed: int, trials: int, label: str = "", **more: Any
+) -> None:
+    """Replay one seed and keep it, unless it is kept already."""
+    path = landscape.folder / REPLAYS / f"{label or strategy}-{trials}-{seed:03d}.json"
+    if path.exists():
+        return
+    path.parent.mkdir(exist_ok=True)
+    found = replay(landscape, configured(landscape.config, strategy, trials, seed, **more))
+    found["strategy"] = label or strategy
+    landscape.save()
+    note(path, json.dumps(found))
+    best = found["merit"][0] if found["merit"] else found["baseline"]
+    print(
+        f"{path.stem}: {len(found['curve'])} evaluated, best {best:.4f} [{found['winner']}], "
+        f"{found['seconds']} s, {landscape.added} new in the table",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Replay."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--strategies", nargs="+", default=["tpe", "random"])
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--trials", type=int, help="by default as many as there are single cuts")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    landscape = Landscape(asked.table)
+    grid = sum(len(effect.split()) == 1 for effect in landscape.effects())
+    for seed in range(asked.seeds):
+        for strategy in asked.strategies:
+            run(landscape, strategy, seed, asked.trials or grid)
+
+
+if __name__ == "__main__":
+    main()

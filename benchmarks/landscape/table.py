@@ -1,0 +1,288 @@
+"""A table of complete truth: what a model answers under every composition that was ever asked.
+
+A folder holds ``study.yaml`` (model, questions, space) and ``truth-*.parquet``: one row for each
+composition and part of the data, with the score and the log-probability of every question. What is
+asked and not in the table is evaluated and added, so a replay is exact and never an estimate.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from search.composition import Composition
+from search.config import StudyConfig, read_config, write_config
+from search.durable import write_file, write_text
+from search.evaluation.bench import Bench, Progress
+from search.evaluation.setup import open_bench
+from search.plan import Plan, make_plan
+from search.study.jobs import Job
+from search.study.outcomes import Evaluation
+from search.study.race import seeded_order
+from tasks.base import Example, Outcome
+
+CONFIG, WORDS = "study.yaml", "words.json"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One composition on one part: by question, in the order of the part.
+
+    `scores` and `log_probabilities` [questions] float64, `said` [questions]: places in the table's
+    words. `forward_s`: what its evaluation took.
+    """
+
+    composition: str
+    scores: NDArray[np.float64]
+    log_probabilities: NDArray[np.float64]
+    said: NDArray[np.int32]
+    forward_s: float
+
+    @property
+    def score(self) -> float:
+        """Mean score."""
+        return float(self.scores.mean())
+
+    @property
+    def log_loss(self) -> float:
+        """Mean negative log-probability of the right answers, in nats."""
+        return -float(self.log_probabilities.mean())
+
+
+class Landscape:
+    """The table of one model, open for questions; `save` keeps what was added."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the table in `folder`, which `create` made."""
+        self.folder = folder
+        self.config: StudyConfig = read_config(folder / CONFIG)
+        self.plan: Plan = make_plan(self.config)
+        self.added = 0
+        self._truth: dict[tuple[str, str], Truth] = {}
+        self._unsaved: list[tuple[str, str]] = []
+        self._words: dict[str, int] = {}
+        self._benches: dict[str, Bench] = {}
+        self._load()
+
+    @staticmethod
+    def create(config: StudyConfig, folder: Path) -> Landscape:
+        """Begin a table in `folder`, or open the one that is there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / CONFIG).exists():
+            write_config(config, folder / CONFIG)
+        return Landscape(folder)
+
+    @cached_property
+    def layers(self) -> int:
+        """Blocks of the model."""
+        return len({matrix.ref.layer for matrix in self.plan.matrices})
+
+    def examples(self, part: str) -> Sequence[Example]:
+        """The questions of a part."""
+        return getattr(self.plan.split, part)
+
+    def effect(self, composition: Composition) -> str:
+        """What a composition does to this model; the key of the table."""
+        return composition.effect(self.plan.max_ranks)
+
+    def passes(self, effect: str) -> float:
+        """What a trial costs in forward passes: those blocks that it cannot take over."""
+        if not effect:
+            return 1.0
+        first = min(int(part.split(".")[0]) for part in effect.split())
+        return (self.layers - first) / self.layers
+
+    def effects(self, part: str = "validation") -> dict[str, Truth]:
+        """Everything that is known of a part, by effect."""
+        return {effect: truth for (own, effect), truth in self._truth.items() if own == part}
+
+    def knows(self, effect: str, part: str = "validation") -> bool:
+        """Whether the table has it."""
+        return (part, effect) in self._truth
+
+    def truth(self, composition: Composition, part: str = "validation") -> Truth:
+        """What the model answers; evaluated if the table does not say."""
+        effect = self.effect(composition)
+        key = (part, effect)
+        if key not in self._truth:
+            self._truth[key] = self._evaluate(composition, effect, part)
+            self._unsaved.append(key)
+            self.added += 1
+        return self._truth[key]
+
+    def save(self) -> None:
+        """Keep what was added since the last time, in a file of its own."""
+        if not self._unsaved:
+            return
+        words = [word for word, _ in sorted(self._words.items(), key=lambda item: item[1])]
+        rows = [(part, effect, self._truth[part, effect]) for part, effect in self._unsaved]
+        table = pa.table(
+            {
+                "part": [part for part, _, _ in rows],
+                "effect": [effect for _, effect, _ in rows],
+                "composition": [truth.composition for _, _, truth in rows],
+                "score": [truth.score for _, _, truth in rows],
+                "log_loss": [truth.log_loss for _, _, truth in rows],
+                "forward_s": [truth.forward_s for _, _, truth in rows],
+                "scores": [truth.scores for _, _, truth in rows],
+                "log_probabilities": [truth.log_probabilities for _, _, truth in rows],
+                "said": [truth.said for _, _, truth in rows],
+            },
+            metadata={WORDS: json.dumps(words)},
+        )
+        path = self.folder / f"truth-{time.time_ns()}-{uuid.uuid4().hex[:6]}.parquet"
+        write_file(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+        self._unsaved.clear()
+
+    def word(self, place: int) -> str:
+        """What a place in `Truth.said` stands for."""
+        return list(self._words)[place]
+
+    def evaluation(self, job: Job, examples: Sequence[Example] | None = None) -> Evaluation:
+        """The evaluation that a bench would make of a job, on `examples` of its part."""
+        part = job.part if job.part == "test" else "validation"
+        truth = self.truth(job.composition, part)
+        outcomes = self._outcomes(truth, part)
+        if examples is not None:
+            outcomes = [outcomes[x.id] for x in examples]
+        chosen = tuple(outcomes.values()) if isinstance(outcomes, dict) else tuple(outcomes)
+        return Evaluation(
+            name=job.name,
+            study="",
+            composition=str(job.composition),
+            effect=job.effect,
+            part=job.part,
+            score=sum(o.score for o in chosen) / len(chosen),
+            log_loss=-sum(o.log_probability for o in chosen) / len(chosen),
+            seconds={"forward": truth.forward_s},
+            outcomes=chosen,
+        )
+
+    def _outcomes(self, truth: Truth, part: str) -> dict[str, Outcome]:
+        words = list(self._words)
+        return {
+            example.id: Outcome(example.id, example.group, score, log_probability, words[said])
+            for example, score, log_probability, said in zip(
+                self.examples(part),
+                truth.scores.tolist(),
+                truth.log_probabilities.tolist(),
+                truth.said.tolist(),
+                strict=True,
+            )
+        }
+
+    def _evaluate(self, composition: Composition, effect: str, part: str) -> Truth:
+        if part not in self._benches:
+            # Both parts are `validation` to a bench of their own: it records that part's activations.
+            self._benches[part] = open_bench(
+                self.plan.source,
+                self.plan.task,
+                {"validation": self.examples(part)},
+                self.config.factors,
+                tokens_per_batch=self.config.tokens_per_batch,
+                searched=set(self.plan.space.matrices),
+            )
+        job = Job(effect or "baseline", composition, effect, "validation")
+        found = self._benches[part].evaluate(job)
+        return Truth(
+            str(composition),
+            np.array([o.score for o in found.outcomes]),
+            np.array([o.log_probability for o in found.outcomes]),
+            np.array([self._place(o.prediction or "") for o in found.outcomes], np.int32),
+            found.seconds["forward"],
+        )
+
+    def _place(self, word: str) -> int:
+        return self._words.setdefault(word, len(self._words))
+
+    def _load(self) -> None:
+        for path in sorted(self.folder.glob("truth-*.parquet")):
+            table = pq.ParquetFile(path).read()
+            words = json.loads(table.schema.metadata[WORDS.encode()])
+            places = np.array([self._place(word) for word in words], np.int32)
+            columns = {name: _rows(table[name]) for name in ("scores", "log_probabilities", "said")}
+            names = zip(
+                *(table[n].to_pylist() for n in ("part", "effect", "composition", "forward_s")),
+                strict=True,
+            )
+            for row, (part, effect, composition, forward_s) in enumerate(names):
+                self._truth[part, effect] = Truth(
+                    composition,
+                    columns["scores"][row],
+                    columns["log_probabilities"][row],
+                    places[columns["said"][row]],
+                    forward_s,
+                )
+
+
+def _rows(column: pa.ChunkedArray) -> list[NDArray[np.generic]]:
+    """The lists of a column as arrays."""
+    found = []
+    for chunk in column.chunks:
+        values, bounds = chunk.values.to_numpy(), chunk.offsets.to_numpy()
+        found += [values[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return found
+
+
+class TableBench:
+    """A bench that reads from a table, and counts what a real one would have computed.
+
+    `examples`: the questions of each part, where a part is not the table's own. `passes` counts
+    forward passes of validation, of which a trial that begins at block l of L takes (L - l) / L,
+    and one that is stopped early its share.
+    """
+
+    def __init__(
+        self,
+        landscape: Landscape,
+        chunks: int = 1,
+        examples: dict[str, Sequence[Example]] | None = None,
+    ) -> None:
+        self.landscape = landscape
+        self.passes = 0.0
+        self._chunks = chunks
+        self._examples = examples or {}
+
+    def run(self, job: Job) -> Iterator[Progress]:
+        """The chunks that a bench would give."""
+        whole = self.evaluate(job)
+        cost = self.landscape.passes(job.effect) if job.part != "test" else 0.0
+        chunks = self._chunks if job.part == "validation" else 1
+        order = whole.outcomes
+        if chunks > 1:
+            order = sorted(order, key=lambda outcome: seeded_order(outcome.example_id))
+        done = 0
+        for step in range(1, chunks + 1):
+            stop = -(-len(order) * step // chunks)
+            piece = {o.example_id: o.score for o in order[done:stop]} if step < chunks else {}
+            self.passes += cost * (stop - done) / len(order)
+            done = stop
+            score = sum(o.score for o in order[:done]) / done if chunks > 1 else whole.score
+            yield Progress(step, score, whole if step == chunks else None, piece)
+
+    def evaluate(self, job: Job) -> Evaluation:
+        """Evaluate a job to its end."""
+        return self.landscape.evaluation(job, self._examples.get(job.part))
+
+    def close(self) -> None:
+        """Nothing is edited."""
+
+
+def parse_effect_key(effect: str) -> int:
+    """How many matrices an effect cuts."""
+    return len(effect.split())
+
+
+def note(path: Path, text: str) -> None:
+    """Durably write what a script found."""
+    write_text(path, text)

@@ -1,0 +1,178 @@
+"""Storages that lose nothing when a disk is full or a database is gone for a while.
+
+A write that fails is the end of writing for a file, whose torn line is taken back; a database is
+asked again until it answers. What cannot be mended raises StorageLost, and every write after it, so
+that nothing is recorded behind a gap.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Guard = Callable[[], None]
+
+LONGEST_PAUSE_S = 5.0
+
+
+class StorageLost(Exception):  # noqa: N818 - says what happened
+    """Nothing can be recorded any more; the message is a sentence for people."""
+
+
+def refusal(path: Path, error: OSError) -> str:
+    """Why `path` cannot be written, and what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space" if full else "make it writable"
+    return f"{path} cannot be written ({error.strerror or error}); {remedy}"
+
+
+class EnduringJournal(JournalFileBackend):
+    """A journal file without torn lines, written while `guard` allows it."""
+
+    def __init__(self, path: Path, guard: Guard) -> None:
+        """`guard` raises StorageLost when another driver has taken the study over."""
+        super().__init__(str(path))
+        self._path = path
+        self._guard = guard
+        self._lost: str | None = None
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append whole lines or nothing. Raises StorageLost."""
+        if self._lost is not None:
+            raise StorageLost(self._lost)
+        self._guard()
+        size = self._path.stat().st_size
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            self._lost = refusal(self._path, error)
+            with suppress(OSError):  # a resume cuts it too
+                os.truncate(self._path, size)
+            raise StorageLost(self._lost) from None
+
+
+def hide_password(text: str) -> str:
+    """Replace the password of any URL in `text`."""
+    return re.sub(r"(:[^:@\s]*):[^@\s]*@", r"\1:***@", text)
+
+
+def _is_down(error: Exception) -> bool:
+    """Whether a database may answer later."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return isinstance(cause, OperationalError | InterfaceError)
+
+
+def _asked_again(method: Callable[..., T], *, writes: bool) -> Callable[..., T]:
+    @wraps(method)
+    def call(self: EnduringDatabase, *arguments: Any, **options: Any) -> T:
+        return self.insist(lambda: method(self, *arguments, **options), writes)
+
+    return call
+
+
+class EnduringDatabase(RDBStorage):
+    """A database that is asked again for up to `wait_s` seconds while it does not answer.
+
+    A write whose acknowledgement was lost is not made twice: attributes, parameters and reports are
+    set to the same value again, a state that is there already counts as told, and a trial that was
+    created is found by its number. For one driver at a time.
+    """
+
+    def __init__(self, url: str, wait_s: float, guard: Guard) -> None:
+        """Open it once. Raises what SQLAlchemy raises, without waiting."""
+        super().__init__(url, engine_kwargs={"pool_pre_ping": True})
+        self._wait_s = wait_s
+        self._guard = guard
+        self._lost: str | None = None
+        self._created: dict[int, int] = {}
+        self._attempts = 0
+
+    def insist(self, ask: Callable[[], T], writes: bool) -> T:
+        """What `ask` returns once the database answers. Raises StorageLost after `wait_s`."""
+        if self._lost is not None:
+            raise StorageLost(self._lost)
+        if writes:
+            self._guard()
+        deadline, pause_s = time.monotonic() + self._wait_s, 0.1
+        while True:
+            try:
+                return ask()
+            except (StorageInternalError, OperationalError, InterfaceError) as error:
+                if not _is_down(error):
+                    raise
+                reason = hide_password(str(error.__cause__ or error).strip().splitlines()[0])
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    self._lost = f"the storage has not answered for {self._wait_s:g} s: {reason}"
+                    raise StorageLost(self._lost) from None
+                if pause_s == 0.1:
+                    log.warning("the storage does not answer: %s; asking again", reason)
+                time.sleep(min(pause_s, left_s))
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _create_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None = None
+    ) -> FrozenTrial:
+        if study_id not in self._created:
+            self._created[study_id] = self.get_n_trials(study_id) - 1
+        self._attempts = 0
+        trial = self.insist(
+            lambda: super(EnduringDatabase, self)._create_new_trial(study_id, template_trial), True
+        )
+        self._created[study_id] = trial.number
+        return trial
+
+    def _get_prepared_new_trial(
+        self, study_id: int, template_trial: FrozenTrial | None, session: Any
+    ) -> models.TrialModel:
+        self._attempts += 1
+        if self._attempts > 1:  # the attempt before may have been recorded, though nobody said so
+            number = self._created[study_id] + 1
+            found = session.query(models.TrialModel).filter_by(study_id=study_id, number=number)
+            trial: models.TrialModel | None = found.one_or_none()
+            if trial is not None:
+                return trial
+        return super()._get_prepared_new_trial(study_id, template_trial, session)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        """Set the state; once more if the acknowledgement was lost. Raises StorageLost."""
+        attempts = 0
+
+        def tell() -> bool:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1 and self.get_trial(trial_id).state == state:
+                return True
+            return super(EnduringDatabase, self).set_trial_state_values(trial_id, state, values)
+
+        return self.insist(tell, True)
+
+    set_study_user_attr = _asked_again(RDBStorage.set_study_user_attr, writes=True)
+    set_study_system_attr = _asked_again(RDBStorage.set_study_system_attr, writes=True)
+    _set_trial_param = _asked_again(RDBStorage._set_trial_param, writes=True)
+    set_trial_intermediate_value = _asked_again(
+        RDBStorage.set_trial_intermediate_value, writes=True
+    )
+    set_trial_user_attr = _asked_again(RDBStorage.set_trial_user_attr, writes=True)
+    set_trial_system_attr = _asked_again(RDBStorage.set_trial_system_attr, writes=True)
+    get_study_user_attrs = _asked_again(RDBStorage.get_study_user_attrs, writes=False)
+    get_study_system_attrs = _asked_again(RDBStorage.get_study_system_attrs, writes=False)
+    get_trial = _asked_again(RDBStorage.get_trial, writes=False)
+    _get_trials = _asked_again(RDBStorage._get_trials, writes=False)
