@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from search.composition import Composition
 from search.config import SearchConfig
@@ -50,16 +50,16 @@ def check_strategy(name: str) -> None:
         SAMPLERS[name].check(name)
 
 
-def make_strategy(
-    config: SearchConfig, setting: Setting, first: Sequence[Composition] = ()
-) -> Strategy:
-    """The strategy of a configuration, after the compositions that are tried `first`.
+def make_strategy(config: SearchConfig, setting: Setting) -> Strategy:
+    """The strategy of a configuration, with what comes first and last.
 
-    Raises InputError if there is none of that name.
+    Its `warm_start` holds compositions alone, as a plan leaves it. Raises InputError if there is no
+    strategy of that name.
     """
     strategy = _named(config, setting)
-    if not first and not config.refine:
+    if not config.warm_start and not config.refine:
         return strategy
+    first = [Composition.parse(text.split()) for text in config.warm_start]
     last = Refine(setting) if config.refine else None
     return Stages(first, strategy, last, config.refine)
 
