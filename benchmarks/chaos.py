@@ -5,8 +5,9 @@
 Every run draws one to three faults and the moments at which they strike: SIGKILL of the driver, of
 the worker, of the raylet; a journal torn in the middle of a line; a full disk (as root, on a small
 tmpfs of its own); a worker that hangs; SIGTERM of the driver and of the worker; a second driver.
-Each run must end with exactly the trials asked for, none running; no finished trial lost, changed or
-evaluated twice; the same trials as the fault-free study of the same seed; no process left behind.
+Each run must end with exactly the trials asked for and none running; with no finished trial lost,
+changed or evaluated twice; with the same trials as the fault-free study of the same seed; and with
+no process left behind.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +57,11 @@ class Run:
 
     @property
     def study(self) -> Path:
+        """The study folder."""
         return self.folder / "study"
 
     def law(self, holds: bool, text: str) -> None:
+        """Note a law that does not hold."""
         if not holds:
             self.broken.append(text)
 
@@ -363,16 +367,27 @@ def write_study(folder: Path, where: Path, seed: int, strategy: str, trials: int
     write_config(config.model_copy(update=changed), folder / "study.yaml")
 
 
-def references(where: Path, seeds: Sequence[int], trials: int) -> None:
-    """The fault-free study of every seed and strategy that the runs need."""
-    wanted = sorted({(draw(seed, trials)[0], seed % STUDIES) for seed in seeds})
-    for strategy, seed in wanted:
-        run = Run(where / f"{strategy}-{seed}", f"{os.getpid()}-{strategy}-{seed}", [])
-        run.folder.mkdir(parents=True)
-        write_study(run.folder, where, seed, strategy, trials)
-        if (code := wait(drive(run))) != 0:
-            print((run.folder / "driver.log").read_text(errors="replace")[-3000:])
-            raise SystemExit(f"the reference {strategy} {seed} ended with {code}")
+def reference(where: Path, strategy: str, seed: int, trials: int) -> bool:
+    """The fault-free study of one seed and strategy."""
+    run = Run(where / f"{strategy}-{seed}", f"{os.getpid()}-{strategy}-{seed}", [])
+    run.folder.mkdir(parents=True)
+    write_study(run.folder, where, seed, strategy, trials)
+    if (code := wait(drive(run))) != 0:
+        said = (run.folder / "driver.log").read_text(errors="replace")[-3000:]
+        print(f"the reference {strategy} {seed} ended with {code}: {said}", flush=True)
+    return code == 0
+
+
+def held(works: Iterable[Callable[[], bool]], parallel: int) -> int:
+    """Do works in children, `parallel` at a time; how many of them hold."""
+    count, running = 0, 0
+    for work in works:
+        if running == parallel:
+            count += os.waitstatus_to_exitcode(os.wait()[1]) == 0
+            running -= 1
+        fork(lambda work=work: not work())
+        running += 1
+    return count + sum(os.waitstatus_to_exitcode(os.wait()[1]) == 0 for _ in range(running))
 
 
 def preload() -> None:
@@ -380,7 +395,7 @@ def preload() -> None:
     import torch
 
     import cluster.tune_search
-    import cluster.worker
+    import cluster.worker  # noqa: F401
     import search.report.text  # noqa: F401
 
     torch.set_num_threads(1)
@@ -395,23 +410,20 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ["RAY_prestart_worker_first_driver"] = "0"  # a study uses one worker, not one a CPU
+    # One worker, not one for every CPU. (The name is Ray's.)
+    os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
     preload()
     seeds = range(options.first, options.first + options.runs)
-    held, running = 0, 0
+    wanted = sorted({(draw(seed, options.trials)[0], seed % STUDIES) for seed in seeds})
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
         where = Path(scratch)
-        references(where, seeds, options.trials)
-        for seed in seeds:
-            if running == options.parallel:
-                held += os.waitstatus_to_exitcode(os.wait()[1]) == 0
-                running -= 1
-            fork(lambda seed=seed: not one_run(seed, where, options.trials))
-            running += 1
-        for _ in range(running):
-            held += os.waitstatus_to_exitcode(os.wait()[1]) == 0
-    print(f"{held} of {options.runs} runs hold")
-    return 0 if held == options.runs else 1
+        known = [partial(reference, where, *which, options.trials) for which in wanted]
+        if held(known, options.parallel) < len(wanted):
+            return 1
+        runs = [partial(one_run, seed, where, options.trials) for seed in seeds]
+        count = held(runs, options.parallel)
+    print(f"{count} of {options.runs} runs hold")
+    return 0 if count == options.runs else 1
 
 
 if __name__ == "__main__":

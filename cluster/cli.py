@@ -18,7 +18,9 @@ from tasks.errors import InputError
 
 if TYPE_CHECKING:  # they bring torch and transformers, which --help can do without
     from cluster.driver import End
+    from cluster.launch.request import Request
     from cluster.view import View
+    from search.config import StudyConfig
 
 app = typer.Typer(
     name="laser-search",
@@ -28,6 +30,10 @@ app = typer.Typer(
     add_completion=True,
 )
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
+Address = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Ray's address, instead of cluster.address; `local`: this machine alone."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict alone.")]
 
 
@@ -53,24 +59,98 @@ def launch(
         Optional[Path],  # noqa: UP045
         typer.Option(help="The study folder; by default named after the file, beside it."),
     ] = None,
+    address: Address = None,
+    again: Annotated[
+        bool, typer.Option("--resume", help="Continue the study if the folder holds it already.")
+    ] = False,
+    on: Annotated[
+        Optional[Literal["slurm", "kuberay", "ray-up"]],  # noqa: UP045
+        typer.Option(help="Write what starts it there instead of starting it here."),
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="With --on: machines.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="With --on.")] = 0,
+    cpus_per_node: Annotated[int, typer.Option(min=0, help="With --on; 0: as it comes.")] = 0,
+    option: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="With --on: NAME=VALUE, such as partition=gpu; may be repeated."),
+    ] = None,
+    setup: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="With --on slurm: a line of shell before all else; may be repeated."),
+    ] = None,
+    to: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="With --on: the file to write; by default beside STUDY.yaml."),
+    ] = None,
+    submit: Annotated[
+        bool, typer.Option("--submit", help="With --on slurm: hand it to sbatch.")
+    ] = False,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Start a study: factors, search, and the verdict on test.
+    """Start a study: factors, search, and the verdict on test. Here, or with --on elsewhere.
 
     Example: laser-search launch study.yaml --out my-study
     """
-    from cluster.driver import launch as start
     from search.config import read_config
 
     config = read_config(study)
     folder = out or study.with_suffix("")
-    _run(lambda view: start(config, folder, view), folder, quiet, as_json)
+    if on is not None:
+        from cluster.launch.request import SPARE_S, Request, read_options
+
+        request = Request(
+            study,
+            str(folder),
+            *(nodes, gpus_per_node, cpus_per_node, round(config.cluster.grace_s) + SPARE_S),
+            read_options(on, option or []),
+            tuple(setup or ()),
+        )
+        _write_launcher(on, request, config, to, submit)
+        return
+    from cluster.driver import launch as start
+    from cluster.driver import resume as proceed
+
+    if again and (folder / "study.json").exists():
+        _run(lambda view: proceed(folder, view, address), folder, quiet, as_json)
+    else:
+        _run(lambda view: start(config, folder, view, address), folder, quiet, as_json)
+
+
+def _write_launcher(
+    on: Literal["slurm", "kuberay", "ray-up"],
+    request: Request,
+    config: StudyConfig,
+    to: Path | None,
+    submit: bool,
+) -> None:
+    from cluster.launch import render
+    from cluster.launch.request import local_paths
+
+    if submit and on != "slurm":
+        raise InputError(f"--submit hands a script to sbatch; run what {on} needs by hand")
+    path = to or render.default_file(on, request.study)
+    lines = render.write(on, request, path)
+    typer.echo(f"written: {path}")
+    if on != "slurm" and (local := local_paths(config)):
+        typer.echo(f"note: the nodes have to find {', '.join(local)} at the same place")
+    if submit:
+        typer.echo(render.submit(path))
+        return
+    for line in lines:
+        typer.echo(f"run: {line}")
 
 
 @app.command()
 def resume(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
+    address: Address = None,
+    accept_change: Annotated[
+        bool,
+        typer.Option(
+            "--accept-change", help="Other versions or settings, where its trials stay true."
+        ),
+    ] = False,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -80,7 +160,10 @@ def resume(
     """
     from cluster.driver import resume as proceed
 
-    _run(lambda view: proceed(folder, view), folder, quiet, as_json)
+    _run(
+        lambda view: proceed(folder, view, address, accept_change=accept_change),
+        *(folder, quiet, as_json),
+    )
 
 
 @app.command()
@@ -120,6 +203,7 @@ def _unused(folder: Path) -> Path:
 def _begin(start: Callable[[], End], folder: Path) -> End:
     """The end of a study that came to its end; else say why not, and exit with a code."""
     from cluster.preemption import RESUME_CODE, Preempted
+    from cluster.stop import was_asked
     from search.study.enduring import StorageLost, refusal
 
     end: End | None = None
@@ -144,6 +228,9 @@ def _begin(start: Callable[[], End], folder: Path) -> End:
         typer.echo(f"stopped: {stopped}", err=True)
         typer.echo(f"after mending it, continue with: {how}", err=True)
         raise typer.Exit(1)
+    if code == RESUME_CODE and was_asked(folder):
+        typer.echo(f"stopped as asked; continue with: {how}")
+        raise typer.Exit
     if end is None or not end.verdict:  # Tune ends quietly on the first Ctrl-C
         typer.echo(f"interrupted; continue with: {how}", err=True)
         raise typer.Exit(code)
@@ -172,6 +259,20 @@ def _run(start: Callable[[View], End], folder: Path, quiet: bool, as_json: bool)
         console.print(
             f"export: laser-search export {folder} --out MODEL_DIR", highlight=False, soft_wrap=True
         )
+
+
+@app.command()
+def stop(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 120.0,
+) -> None:
+    """Let a study's driver end, wherever it runs; trials in flight may finish first.
+
+    Example: laser-search stop my-study
+    """
+    from cluster.stop import stop as ask
+
+    typer.echo(ask(folder, wait))
 
 
 @app.command()

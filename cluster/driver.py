@@ -6,7 +6,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from cluster.preemption import Preemption
 from cluster.resources import Resources, divide
 from cluster.session import ray_session
+from cluster.stop import StopRequest
 from cluster.view import View
 from search.config import StudyConfig, read_config, write_config
 from search.evaluation.kept import Scratch
@@ -29,6 +30,7 @@ from search.study.identity import (
     digest_examples,
     digest_settings,
     digest_weights,
+    flat_settings,
 )
 from search.study.lock import Lease, driver_lock, hold
 from search.study.lock_table import TableLedger
@@ -56,8 +58,11 @@ class End:
     preempted: bool = False
 
 
-def launch(config: StudyConfig, folder: Path, view: View) -> End:
-    """Start a study in `folder`. Raises InputError, before Ray starts where that is possible."""
+def launch(config: StudyConfig, folder: Path, view: View, address: str | None = None) -> End:
+    """Start a study in `folder`, on the Ray at `address` if given, else where `config` says.
+
+    Raises InputError, before Ray starts where that is possible.
+    """
     if (folder / IDENTITY_FILE).exists():
         raise InputError(
             f"{folder} already holds a study; continue it with laser-search resume {folder} "
@@ -71,30 +76,47 @@ def launch(config: StudyConfig, folder: Path, view: View) -> End:
     with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(plan.config, folder / CONFIG)
-        return _drive(plan, folder, view, lease)
+        return _drive(_at(plan, address), folder, view, lease)
 
 
-def resume(folder: Path, view: View) -> End:
-    """Continue a study to the number of trials that it asks for. Raises InputError."""
+def resume(
+    folder: Path, view: View, address: str | None = None, *, accept_change: bool = False
+) -> End:
+    """Continue a study to the number of trials that it asks for. Raises InputError.
+
+    `address`: of another Ray than the study's own. `accept_change`: also where settings or versions
+    differ in a way that leaves its trials true.
+    """
     Identity.read(folder)
     config = read_config(folder / CONFIG)
     check_factors(config.factors)
     plan = make_plan(config)
     with driver_lock(folder) as lease:
         mend_journal(folder)
-        return _drive(plan, folder, view, lease)
+        return _drive(_at(plan, address), folder, view, lease, accept_change)
 
 
-def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
+def _at(plan: Plan, address: str | None) -> Plan:
+    """The plan on another Ray: ``local`` is one of our own. The frozen study.yaml keeps its own."""
+    if address is None:
+        return plan
+    cluster = plan.config.cluster.model_copy(
+        update={"address": None if address == "local" else address}
+    )
+    return replace(plan, config=plan.config.model_copy(update={"cluster": cluster}))
+
+
+def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = False) -> End:
     for notice in plan.notices:
         view.note(f"note: {notice}")
     cluster = plan.config.cluster
     with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
         import ray
 
+        held.enter_context(StopRequest(folder))
         preemption.insist()
         shares = divide(cluster, ray.cluster_resources())
-        identity, keys = _identify(plan, folder, shares, view)
+        identity, keys = _identify(plan, folder, shares, view, accept)
         leases = [lease]
         if (url := plan.config.storage) is not None:
             ledger = TableLedger(url, identity.study_id)
@@ -157,7 +179,7 @@ def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
 
 
 def _identify(
-    plan: Plan, folder: Path, shares: Resources, view: View
+    plan: Plan, folder: Path, shares: Resources, view: View, accept: bool
 ) -> tuple[Identity, Mapping[str, str]]:
     """Compute missing factors; then begin the study, or check that its world is unchanged.
 
@@ -181,10 +203,13 @@ def _identify(
         digest_checkpoint(plan.source.folder),
         digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
         digest_settings(plan.config),
+        flat_settings(plan.config),
     )
     if (folder / IDENTITY_FILE).exists():
-        identity = Identity.read(folder)
-        identity.check(world)
+        known = Identity.read(folder)
+        identity = known.check(world, accept=accept)
+        if identity is not known:
+            identity.write(folder)
         return identity, keys
     identity = Identity.new(world)
     identity.write(folder)

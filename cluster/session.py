@@ -59,6 +59,8 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
             )
         else:
             _join(config.address, runtime_env=cluster_environment(scratch), **quiet)
+            if config.address.startswith("ray://"):
+                _stage_here(scratch)
         try:
             yield
         finally:
@@ -71,6 +73,17 @@ def _authentication() -> dict[str, str]:
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", default))
     known = "RAY_AUTH_TOKEN" in os.environ or path.is_file()
     return {"RAY_AUTH_MODE": "token"} if known else {}
+
+
+def _stage_here(folder: Path) -> None:
+    """Let Tune's controller run in a client of ``ray://``, which is no node of the cluster.
+
+    It asks its own node where to stage files, and has none. The study must stay in this process,
+    so it is given a folder instead of being sent to the cluster.
+    """
+    from ray.train._internal import storage
+
+    storage._get_ray_train_session_dir = folder.as_posix
 
 
 def _host(address: str) -> tuple[str, int | None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,12 @@ def root() -> Path:
     return Path(__file__).resolve().parents[1]
 
 
-def pack_wheel(folder: Path) -> Path:
+def pack_wheel(folder: Path, requires: Iterable[str] = ()) -> Path:
     """Write the running program's packages as a wheel in `folder`, byte for byte reproducible.
 
-    It names no dependencies: a node that runs Ray and torch has its own, and must not download
-    others. Its version ends in a digest of the content, for Ray takes a wheel that it has under the
-    same name for the same. Raises OSError as the file system does.
+    By default it requires nothing: a node that runs Ray and torch has its own, and must not
+    download others. Its version ends in a digest of the content, for Ray takes a wheel that it has
+    under the same name for the same. Raises OSError as the file system does.
     """
     files = {name: path.read_bytes() for name, path in _files()}
     digest = hashlib.sha256()
@@ -51,8 +51,10 @@ def pack_wheel(folder: Path) -> Path:
     release = f"{version('laser-search').partition('+')[0]}+{digest.hexdigest()[:16]}"
     info = f"laser_search-{release}.dist-info"
     files[f"{info}/METADATA"] = (
-        f"Metadata-Version: 2.1\nName: laser-search\nVersion: {release}\n".encode()
-    )
+        f"Metadata-Version: 2.1\nName: laser-search\nVersion: {release}\n"
+        + "".join(f"Requires-Dist: {line}\n" for line in requires)
+    ).encode()
+    files[f"{info}/entry_points.txt"] = b"[console_scripts]\nlaser-search = cluster.cli:main\n"
     files[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: laser-search\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )

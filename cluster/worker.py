@@ -151,7 +151,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             result |= {"done": True, "finished": True}
             if not (self._shares_folder and self._wrote(progress.evaluation)):
                 result["outcomes"] = outcome_bytes(progress.evaluation)
-            self._log("done", job=self._job.name, effect=self._job.effect)
+            self._log("done", job=self._job.name, effect=self._job.effect, **_gpu_memory())
         return result
 
     def _wrote(self, evaluation: Evaluation) -> bool:
@@ -183,6 +183,12 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             name = f"worker-{socket.gethostname()}-{os.getpid()}.jsonl"
             with (folder / name).open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
+
+
+def _gpu_memory() -> dict[str, float]:
+    """The most memory of its GPUs that this process has used, in GiB; nothing where it has none."""
+    used = sum(torch.cuda.max_memory_allocated(n) for n in range(torch.cuda.device_count()))
+    return {"gpu_gib": round(used / GIB, 2)} if used else {}
 
 
 def _shares(folder: Path, study_id: str) -> bool:

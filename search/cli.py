@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
@@ -13,6 +13,9 @@ from search.report import commands as report_commands
 from search.weights import commands
 from tasks.errors import InputError
 from tasks.metrics import shown
+
+if TYPE_CHECKING:
+    from search.study.record import StudyRecord
 
 
 def mount(app: typer.Typer) -> None:
@@ -156,13 +159,22 @@ def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
 
     Example: laser-search status ./my-study --json
     """
-    from search.report.text import result_lines
+    from search.report.standing import standing_facts
     from search.study.record import StudyRecord
 
     record = StudyRecord.read(folder)
     if as_json:
-        typer.echo(json.dumps(_status(record), indent=2))
-        return
+        facts = {**_status(record), **standing_facts(folder, record.summary)}
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        _say(record)
+
+
+def _say(record: StudyRecord) -> None:
+    """Where a study stands, in plain lines."""
+    from search.report.standing import standing
+    from search.report.text import result_lines
+
     summary = record.summary
     typer.echo(f"study {record.identity.study_id} begun {record.identity.created}")
     typer.echo(f"trials: {summary.finished} of {summary.asked} finished")
@@ -174,6 +186,8 @@ def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
         typer.echo(f"  complete, but below a floor: {summary.infeasible}")
     for reason, count in summary.failures.items():
         typer.echo(f"  failed {count}x: {reason}")
+    for line in standing(record.folder, summary):
+        typer.echo(line)
     if summary.baseline is not None:
         typer.echo(f"baseline: {summary.baseline_text} on validation")
     if summary.best is not None:

@@ -16,8 +16,31 @@ def mount(app: typer.Typer) -> None:
     app.command()(report)
     app.command()(spectra)
     app.command()(watch)
+    app.command()(logs)
     app.command()(dashboard)
     app.command()(init)
+
+
+def logs(
+    folder: StudyFolder,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    worker: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="One worker, by name or a part of it, such as the host."),
+    ] = None,
+    last: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Only so many lines."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what the workers wrote down: models loaded, trials begun, ended and failed, and why.
+
+    Example: laser-search logs ./my-study --follow
+    """
+    from search.report.logs import WorkerLogs, print_logs
+
+    print_logs(WorkerLogs(folder, worker), typer.echo, last=last, follow=follow, as_json=as_json)
 
 
 def report(

@@ -23,12 +23,24 @@ GONE_S = 900.0
 
 @dataclass(frozen=True)
 class Worker:
-    """One worker's log: who, what it does or did last, and how many seconds ago it began to."""
+    """One worker's log: who, what it does or did last, and how many seconds ago it began to.
+
+    `busy`: the share of its last minutes that it evaluated in, `gpu_gib` the most memory of its GPU
+    that it has used; None where that is not known.
+    """
 
     name: str
     event: str
     job: str
     for_s: float
+    busy: float | None = None
+    gpu_gib: float | None = None
+
+    @property
+    def does(self) -> str:
+        """What it does, for people."""
+        words = {"start": self.job, "done": "waits", "setup": "has loaded the model"}
+        return words.get(self.event, self.event)
 
 
 def find_workers(folder: Path, now: float | None = None) -> list[Worker]:
@@ -46,15 +58,36 @@ def _last(path: Path, now: float) -> Worker | None:
     try:
         with path.open("rb") as stream:
             stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            line: dict[str, Any] = json.loads(stream.read().splitlines()[-1])
+            lines = stream.read().splitlines()
+        line: dict[str, Any] = json.loads(lines[-1])
+        recent = [json.loads(text) for text in lines[1:]]  # the first may be cut
         return Worker(
             path.stem.removeprefix("worker-"),
             str(line["event"]),
             str(line.get("job", "")),
             max(0.0, now - float(line["time"])),
+            _busy(recent),
+            max((float(one["gpu_gib"]) for one in recent if "gpu_gib" in one), default=None),
         )
     except (OSError, ValueError, IndexError, KeyError, TypeError):
         return None  # empty, or a line is just being written
+
+
+def _busy(lines: list[dict[str, Any]]) -> float | None:
+    """The share of the time between the first start and the last end that was evaluated in."""
+    began: float | None = None
+    first = last = None
+    worked = 0.0
+    for line in lines:
+        time_s = float(line["time"])
+        if line["event"] == "start":
+            first = time_s if first is None else first
+            began = time_s
+        elif began is not None:
+            worked, last, began = worked + time_s - began, time_s, None
+    if first is None or last is None or last <= first:
+        return None
+    return worked / (last - first)
 
 
 def plain(summary: Summary) -> str:
@@ -144,10 +177,7 @@ def worker_table(workers: list[Worker], most: int = 8) -> RenderableType:
     for name in ("worker", "does", "for"):
         grid.add_column(name)
     for worker in workers[:most]:
-        does = {"start": worker.job, "done": "waits", "setup": "has loaded the model"}
-        grid.add_row(
-            Text(worker.name), Text(does.get(worker.event, worker.event)), duration(worker.for_s)
-        )
+        grid.add_row(Text(worker.name), Text(worker.does), duration(worker.for_s))
     if len(workers) > most:
         grid.add_row(f"and {len(workers) - most} more", "", "")
     return grid

@@ -243,6 +243,14 @@ def driver_lock(folder: Path) -> AbstractContextManager[Lease]:
     return hold(FolderLedger(folder), str(folder))
 
 
+def find_driver(folder: Path) -> Holder | None:
+    """Who drives the study in `folder`; None if nobody does, as far as that can be known."""
+    holder = FolderLedger(folder).read()
+    if holder is None or holder.is_gone or holder.age_s > LEASE_S:
+        return None
+    return holder
+
+
 def _machine() -> str:
     """What is the same for processes that see each other's ids."""
     try:

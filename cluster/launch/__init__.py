@@ -1,0 +1,1 @@
+"""Files that start a study elsewhere: on Slurm, on Kubernetes, on machines that ray up starts."""
