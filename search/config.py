@@ -184,6 +184,7 @@ class SearchConfig(Strict):
 
     `warm_start`: compositions that are tried first, or folders of studies whose best are.
     `refine`: trials at the end that stay near the best; below 1 a share of all.
+    `pareto`: for a front of score and size, every trial that none beats in both.
     """
 
     strategy: str = "tpe"
@@ -197,6 +198,7 @@ class SearchConfig(Strict):
     race_error: Annotated[float, Field(gt=0, lt=1)] = 0.05
     chunks: Count = 1
     max_attempts: Count = 3
+    pareto: bool = False
     stop: StopConfig = StopConfig()
     confirm: ConfirmConfig | None = None
 
@@ -212,6 +214,20 @@ class SearchConfig(Strict):
         if self.refine >= max(2, self.trials):
             raise ValueError(
                 f"refine {self.refine:g} leaves none of {self.trials} trials to search with"
+            )
+        return self
+
+    @property
+    def objectives(self) -> int:
+        """Values of a trial."""
+        return 2 if self.pareto else 1
+
+    @model_validator(mode="after")
+    def _front_of_whole_trials(self) -> SearchConfig:
+        if self.pareto and self.chunks > 1:
+            raise ValueError(
+                f"pareto looks for two values, which only whole trials have; set chunks "
+                f"{self.chunks} to 1 and leave the pruner out"
             )
         return self
 
