@@ -108,11 +108,11 @@ class EnduringDatabase(RDBStorage):
         """What `ask` returns once the database answers. Raises StorageLost after `wait_s`."""
         if self._lost is not None:
             raise StorageLost(self._lost)
-        if writes:
-            self._guard()
         deadline, pause_s = time.monotonic() + self._wait_s, 0.1
         while True:
             try:
+                if writes:
+                    self._guard()  # it may ask the same database
                 return ask()
             except (StorageInternalError, OperationalError, InterfaceError) as error:
                 if not _is_down(error):
