@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,7 @@ from search.study.identity import Identity
 from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_name
 from search.study.outcomes import Evaluation, parse_outcomes, read_outcomes, write_outcomes
 from search.study.race import Incumbent, Race
+from search.study.enduring import together
 from search.study.storage import open_storage
 from search.weights.refs import MatrixRef
 
@@ -186,6 +188,10 @@ class Study:
                 )
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Within, what is recorded is flushed to the disk once, at the end."""
+        return together(self._optuna._storage)
 
     # What to do next ---------------------------------------------------------------------------
 
