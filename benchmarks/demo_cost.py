@@ -18,7 +18,6 @@ from pathlib import Path
 
 from search.config import write_config
 from search.demo.study import demo_config
-from search.strategies.replayable import is_duplicate
 from search.study.record import StudyRecord
 
 
@@ -53,7 +52,7 @@ def parts(
     record: StudyRecord, log: list[dict[str, object]], workers: int
 ) -> dict[str, float | dict[str, float]]:
     """Trials per second, and milliseconds per trial by part."""
-    trials = [t for t in record.trials if not is_duplicate(t) and "seconds" in t.user_attrs]
+    trials = [t for t in record.trials if "seconds" in t.user_attrs]
     starts = [float(str(e["time"])) for e in log if e["event"] == "start"]
     ends = [float(str(e["time"])) for e in log if e["event"] == "done"]
     wall_s = max(ends) - min(starts)
@@ -65,7 +64,6 @@ def parts(
     rounded = {name: round(value, 2) for name, value in {**mean, "rest": rest}.items()}
     return {
         "trials": len(trials),
-        "duplicates": len(record.trials) - len(trials),
         "trials_per_s": round(len(trials) / wall_s, 2),
         "ms_per_trial": rounded,
     }

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from search.config import StudyConfig, write_config
 from search.demo.study import demo_config
-from search.strategies.replayable import is_duplicate
 from search.study.record import StudyRecord
 from tasks.errors import InputError
 
@@ -80,7 +79,7 @@ def kill_at_random(folder: Path, study: Path, kills: int, trials: int, seed: int
 def trial_table(study: Path) -> list[tuple[object, ...]]:
     """Everything that should not depend on kills."""
     return [
-        (t.number, t.state.name, t.value, t.params, t.user_attrs.get("duplicate_of"))
+        (t.number, t.state.name, t.value, t.params, t.user_attrs.get("effect"))
         for t in StudyRecord.read(study).trials
     ]
 
@@ -115,7 +114,7 @@ def main() -> int:
         subprocess.run(command(folder, whole), check=True, stdout=subprocess.DEVNULL)
         seen = kill_at_random(folder, killed, asked.kills, asked.trials, asked.seed)
         record, reference = StudyRecord.read(killed), StudyRecord.read(whole)
-        trials = [t for t in record.trials if not is_duplicate(t)]
+        trials = record.trials
         winner, expected = record.summary.winner, reference.summary.winner
         counts = evaluations(killed)
         laws = {

@@ -3,7 +3,7 @@
     python benchmarks/report.py [--trials 300 1000 10000] [--layers 28]
 
 Studies with made-up scores but the real storage: trials in an Optuna journal with up to three cuts
-of `layers` layers and seven types, a tenth of them pruned, a tenth duplicates; 2,000 questions. The
+of `layers` layers and seven types, a tenth of them pruned; 2,000 questions. The
 program runs as a user runs it, in a process of its own, so its imports count.
 """
 
@@ -27,6 +27,7 @@ from optuna.trial import TrialState, create_trial
 
 from search.config import PAPER_RHO, parse_config, write_config
 from search.durable import write_json
+from search.study.choice import choose_winner
 from search.study.goals import Objective
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name
@@ -34,7 +35,7 @@ from search.study.outcomes import Evaluation, write_outcomes
 from search.study.questions import write_questions
 from search.study.record import CONFIG
 from search.study.storage import open_storage
-from search.study.study import BUDGET, METRICS, choose_winner
+from search.study.study import BUDGET, METRICS
 from search.study.verdict import conclude
 from search.weights.refs import GROUPS
 from tasks.base import Example, Outcome
@@ -133,8 +134,6 @@ def _trials(count: int, layers: int) -> list[optuna.trial.FrozenTrial]:
             "composition": text, "effect": f"{text} {number}", "log_loss": 1 - score,
             "seconds": {"forward": 0.9, "apply": 0.05, "score": 0.05, "total": 1.0},
         }  # fmt: skip
-        if number % 10 == 3 and number > 10:
-            attributes["duplicate_of"] = number - 3
         trial = create_trial(
             params={"interventions": len(refs)},
             distributions={"interventions": IntDistribution(1, 3)},

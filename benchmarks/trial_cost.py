@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import tempfile
 import time
@@ -293,18 +294,16 @@ def memory(scratch: Path, trials: int) -> dict[str, Any]:
     from search.config import read_config, write_config
     from search.demo.study import demo_config
     from search.plan import make_plan
-    from search.space import NeighbourDraw
 
     write_config(demo_config(scratch, trials), scratch / "study.yaml")
     plan = make_plan(read_config(scratch / "study.yaml"))
     parts = {"validation": plan.split.validation[:16]}
     bench = open_bench(plan.source, plan.task, parts, scratch / "f", room=Room(2**22))
     before = {n: p.detach().clone() for n, p in bench.editor.model.named_parameters()}
-    near = {name: 0 for name in ()}
     sizes = {}
     process = psutil.Process()
     for number in range(1, trials + 1):
-        drawn = plan.space.composition(NeighbourDraw(f"m/{number}", near, 0.0))
+        drawn = plan.space.cut(plan.space.draw(random.Random(f"m/{number}")))
         bench.evaluate(Job(str(number), drawn, str(drawn), "validation"))
         if number in (trials // 10, trials // 2, trials):
             sizes[number] = round(process.memory_info().rss / 2**20, 1)

@@ -145,6 +145,12 @@ def _write_launcher(
 def resume(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
     address: Address = None,
+    accept_change: Annotated[
+        bool,
+        typer.Option(
+            "--accept-change", help="Other versions or settings, where its trials stay true."
+        ),
+    ] = False,
     quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -154,7 +160,10 @@ def resume(
     """
     from cluster.driver import resume as proceed
 
-    _run(lambda view: proceed(folder, view, address), folder, quiet, as_json)
+    _run(
+        lambda view: proceed(folder, view, address, accept_change=accept_change),
+        *(folder, quiet, as_json),
+    )
 
 
 @app.command()

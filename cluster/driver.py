@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from cluster.preemption import Preemption
 from cluster.resources import Resources, divide, living_nodes
@@ -15,6 +17,9 @@ from cluster.view import View
 from search.config import StudyConfig, read_config, write_config
 from search.evaluation.kept import Scratch
 from search.plan import Plan, make_plan
+from search.strategies.base import Setting
+from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
+from search.strategies.singles import screened
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
     Identity,
@@ -23,6 +28,7 @@ from search.study.identity import (
     digest_examples,
     digest_settings,
     digest_weights,
+    flat_settings,
 )
 from search.study.lock import Lease, driver_lock, hold
 from search.study.lock_table import TableLedger
@@ -32,7 +38,8 @@ from search.study.storage import mend_journal, open_storage
 from search.study.study import Study
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
-from search.weights.remote import check_factors
+from search.weights.remote import check_factors, open_factors
+from search.weights.spectra import Spectrum
 from tasks.errors import InputError
 
 
@@ -70,15 +77,21 @@ def launch(config: StudyConfig, folder: Path, view: View, address: str | None = 
         return _drive(_at(plan, address), folder, view, lease)
 
 
-def resume(folder: Path, view: View, address: str | None = None) -> End:
-    """Continue a study to the number of trials that it asks for. Raises InputError."""
+def resume(
+    folder: Path, view: View, address: str | None = None, *, accept_change: bool = False
+) -> End:
+    """Continue a study to the number of trials that it asks for. Raises InputError.
+
+    `address`: of another Ray than the study's own. `accept_change`: also where settings or versions
+    differ in a way that leaves its trials true.
+    """
     Identity.read(folder)
     config = read_config(folder / CONFIG)
     check_factors(config.factors)
     plan = make_plan(config)
     with driver_lock(folder) as lease:
         mend_journal(folder)
-        return _drive(_at(plan, address), folder, view, lease)
+        return _drive(_at(plan, address), folder, view, lease, accept_change)
 
 
 def _at(plan: Plan, address: str | None) -> Plan:
@@ -91,21 +104,20 @@ def _at(plan: Plan, address: str | None) -> Plan:
     return replace(plan, config=plan.config.model_copy(update={"cluster": cluster}))
 
 
-def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
+def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = False) -> End:
     for notice in plan.notices:
         view.note(f"note: {notice}")
     cluster = plan.config.cluster
     with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
         held.enter_context(StopRequest(folder))
-
         preemption.insist()
         shares = divide(cluster, living_nodes())
-        identity = _identify(plan, folder, shares, view)
+        identity, keys = _identify(plan, folder, shares, view, accept)
         leases = [lease]
         if (url := plan.config.storage) is not None:
             ledger = TableLedger(url, identity.study_id)
             leases.append(held.enter_context(hold(ledger, f"study {identity.study_id}")))
-        study = _open(plan, folder, identity, leases)
+        study = _open(plan, folder, identity, keys, leases)
         study.on_change = lambda: view.study(lambda: _summary(study))
         preemption.search(study)
         _search(plan, study, shares)
@@ -125,21 +137,53 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease) -> End:
     return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
 
 
-def _open(plan: Plan, folder: Path, identity: Identity, leases: Sequence[Lease]) -> Study:
+def _open(
+    plan: Plan,
+    folder: Path,
+    identity: Identity,
+    keys: Mapping[str, str],
+    leases: Sequence[Lease],
+) -> Study:
     def guard() -> None:
         for lease in leases:
             lease.check()
 
     write_questions(folder, plan.split)
     return Study(
-        *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective), guard=guard
+        *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
+        setting=_setting(plan, keys),
+        guard=guard,
     )
 
 
-def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identity:
-    """Compute missing factors; then begin the study, or check that its world is unchanged."""
+def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
+    """What the strategy knows before the first trial; `keys` of the factors by address."""
+    search = plan.config.search
+    spectra = None
+    if search.strategy in WANT_SPECTRA:
+        cache = open_factors(plan.config.factors)
+        spectra = {
+            m.ref: Spectrum(
+                *(str(m.ref), plan.source.path, m.module, m.shape),
+                np.asarray(cache.spectrum(keys[str(m.ref)]), dtype=np.float64),
+            )
+            for m in plan.searched
+        }
+    return Setting(
+        plan.space, plan.max_ranks, search.seed, spectra=spectra, threshold=search.threshold
+    )
+
+
+def _identify(
+    plan: Plan, folder: Path, shares: Resources, view: View, accept: bool
+) -> tuple[Identity, Mapping[str, str]]:
+    """Compute missing factors; then begin the study, or check that its world is unchanged.
+
+    Also returns the factors' keys by address.
+    """
     from cluster.precompute import Storing, precompute
 
+    every_rank = plan.config.search.strategy in WANT_SPECTRA  # the space says nothing of ranks then
     keys = precompute(
         plan.source,
         plan.searched,
@@ -147,21 +191,24 @@ def _identify(plan: Plan, folder: Path, shares: Resources, view: View) -> Identi
         view.factors,
         gpus=min(1.0, shares.gpus),
         threads=shares.threads,
-        storing=Storing.for_space(plan.space),
+        storing=Storing() if every_rank else Storing.for_space(plan.space),
     )
     world = World(
         digest_weights(keys),
         digest_checkpoint(plan.source.folder),
         digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
         digest_settings(plan.config),
+        flat_settings(plan.config),
     )
     if (folder / IDENTITY_FILE).exists():
-        identity = Identity.read(folder)
-        identity.check(world)
-        return identity
+        known = Identity.read(folder)
+        identity = known.check(world, accept=accept)
+        if identity is not known:
+            identity.write(folder)
+        return identity, keys
     identity = Identity.new(world)
     identity.write(folder)
-    return identity
+    return identity, keys
 
 
 def _search(plan: Plan, study: Study, shares: Resources) -> None:
@@ -182,6 +229,7 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         frozenset(plan.space.matrices),
         shares.workers,
         tuple(plan.split.confirm),
+        screened(plan.space) if plan.config.search.strategy in WANT_SCREEN else (),
     )
     worker = tune.with_parameters(StudyWorker, blueprint=blueprint)
     execute(study, worker, {"cpu": shares.cpus, "gpu": shares.gpus})

@@ -19,7 +19,6 @@ from optuna.trial import FrozenTrial, TrialState
 from search.durable import write_json
 from search.report.frames import read_composition, setting_of
 from search.report.watch import follow, is_over
-from search.strategies.replayable import is_duplicate
 from search.study.record import StudyRecord
 from search.study.storage import open_storage
 from tasks.errors import InputError
@@ -41,7 +40,7 @@ def track(
     interval_s: float = 5.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Send every finished trial of a study, duplicates left out, until the study is over.
+    """Send every finished trial of a study, until the study is over.
 
     `where`: a folder for TensorBoard, a tracking URI for MLflow, a project for W&B. Returns how
     many were sent. Raises InputError if the service's package is missing.
@@ -63,9 +62,7 @@ def _send(record: StudyRecord, name: str, tracker: Tracker) -> int:
     sent = _sent(record.folder)
     known = set(sent.get(name, []))
     fresh = [
-        trial
-        for trial in record.trials
-        if trial.state.is_finished() and not is_duplicate(trial) and trial.number not in known
+        trial for trial in record.trials if trial.state.is_finished() and trial.number not in known
     ]
     if not fresh:
         return 0

@@ -180,7 +180,7 @@ def _say(record: StudyRecord) -> None:
     typer.echo(f"trials: {summary.finished} of {summary.asked} finished")
     for notice in summary.shortfall(record.config.search.trials):
         typer.echo(f"  note: {notice}")
-    for name in ("complete", "pruned", "failed", "running", "duplicates"):
+    for name in ("complete", "pruned", "failed", "running"):
         typer.echo(f"  {name}: {getattr(summary, name)}")
     if summary.infeasible:
         typer.echo(f"  complete, but below a floor: {summary.infeasible}")
@@ -212,7 +212,6 @@ def _status(record: Any) -> dict[str, Any]:
         "failed": summary.failed,
         "running": summary.running,
         "infeasible": summary.infeasible,
-        "duplicates": summary.duplicates,
         "failures": summary.failures,
         "notices": summary.shortfall(record.config.search.trials),
         "baseline": None if summary.baseline is None else summary.baseline.score,

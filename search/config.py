@@ -160,9 +160,11 @@ class ConfirmConfig(Strict):
 
 
 class SearchConfig(Strict):
-    """How the space is searched. `trials` counts finished evaluations, duplicates are free."""
+    """How the space is searched. `trials` counts finished evaluations."""
 
     strategy: str = "tpe"
+    encoding: Literal["slots", "sites"] = "slots"
+    threshold: Literal["laser-rmt", "marchenko-pastur"] = "laser-rmt"
     trials: Count = 200
     seed: int = 0
     pruner: Literal["none", "median", "successive-halving", "race"] = "none"

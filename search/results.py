@@ -75,7 +75,7 @@ class Study:
         return gather(self.record).verdict
 
     def trials_frame(self) -> pd.DataFrame:
-        """One row per trial, duplicates included; see `search.report.frames.trials_frame`."""
+        """One row per trial; see `search.report.frames.trials_frame`."""
         if self._trials is None:
             self._trials = trials_frame(self.record.trials)
         return self._trials.copy()

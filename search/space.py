@@ -1,17 +1,12 @@
-"""The space of compositions, as Optuna draws from it.
-
-A trial says how many interventions it has and fills that many slots, each a layer, a matrix type
-and a fraction of rank. Slots beyond the number do not exist (conditional parameters): padding them
-measurably misleads the TPE sampler.
-"""
+"""The space of compositions: which matrices, alone or as groups, at which fractions of rank."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import cached_property
 
 from search.composition import Composition, Intervention
 from search.config import RhoRange, SpaceConfig
@@ -20,60 +15,30 @@ from search.weights.ranks import RankRule
 from search.weights.refs import GROUPS, MatrixRef
 from tasks.errors import InputError, nearest
 
-T = TypeVar("T")
+
+@dataclass(frozen=True)
+class Site:
+    """What one choice of a rho cuts: a matrix, or a group of them at the same rho."""
+
+    name: str
+    matrices: tuple[MatrixRef, ...]
+
+    @property
+    def depth(self) -> int:
+        """The last layer that it cuts."""
+        return max(ref.layer for ref in self.matrices)
+
+    def cut(self, rho: float) -> tuple[Intervention, ...]:
+        """The interventions of keeping the fraction `rho` of each matrix's rank."""
+        rule = RankRule("rho", rho)
+        return tuple(Intervention(ref, rule) for ref in self.matrices)
 
 
-class Draw(Protocol):
-    """What a space asks of an Optuna trial, live or fixed."""
+STEPS = 9
+"""Values that stand for a continuous rho where a list is needed."""
 
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """Draw an integer in [low, high]."""
-        ...
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
-        """Draw a float in [low, high]."""
-        ...
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Draw one of `choices`."""
-        ...
-
-
-class NeighbourDraw:
-    """A seeded draw near given parameters: each stays with probability `keep`, else is uniform.
-
-    `params` is what was drawn. With `keep` 0 the draw is uniform.
-    """
-
-    def __init__(self, seed: int | str, near: Mapping[str, Any], keep: float) -> None:
-        self._random = random.Random(seed)  # noqa: S311  # reproducible, not secret
-        self._near = near
-        self._keep = keep
-        self.params: dict[str, Any] = {}
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """Draw an integer in [low, high]."""
-        return self._draw(name, lambda: self._random.randint(low, high))
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
-        """Draw a float in [low, high], uniform in its logarithm if `log`."""
-        a, b = (math.log(low), math.log(high)) if log else (low, high)
-
-        def uniform() -> float:
-            value = self._random.uniform(a, b)
-            return min(high, max(low, math.exp(value) if log else value))
-
-        return self._draw(name, uniform)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Draw one of `choices`."""
-        return self._draw(name, lambda: self._random.choice(choices))
-
-    def _draw(self, name: str, uniform: Callable[[], T]) -> T:
-        stays = self._random.random() < self._keep and name in self._near
-        value: T = self._near[name] if stays else uniform()
-        self.params[name] = value
-        return value
+Choice = tuple[Site, float]
+"""A site and the rho at which it is cut."""
 
 
 def choose_types(names: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -115,11 +80,17 @@ def choose_layers(layers: str | Sequence[int | str], available: Sequence[int]) -
 
 @dataclass(frozen=True)
 class Space:
-    """Compositions of up to `max_interventions` cuts of `matrices`, at the given `rho`."""
+    """Compositions of up to `max_interventions` choices at the given `rho`, largest first.
+
+    A choice cuts one of `matrices` or one of `groups`, whose matrices share their rho; without
+    `singles` groups alone.
+    """
 
     matrices: tuple[MatrixRef, ...]
     rho: tuple[float, ...] | RhoRange
     max_interventions: int
+    groups: tuple[Site, ...] = ()
+    singles: bool = True
 
     @staticmethod
     def build(config: SpaceConfig, matrices: Sequence[Matrix]) -> Space:
@@ -146,54 +117,107 @@ class Space:
             chosen, rho if isinstance(rho, RhoRange) else tuple(rho), config.max_interventions
         )
 
-    @property
-    def is_grid(self) -> bool:
-        """Whether every chosen layer has every chosen type once, in one stack."""
-        pairs = {(ref.layer, ref.type) for ref in self.matrices}
-        layers = {ref.layer for ref in self.matrices}
-        types = {ref.type for ref in self.matrices}
-        return len(pairs) == len(self.matrices) == len(layers) * len(types)
+    @cached_property
+    def sites(self) -> tuple[Site, ...]:
+        """Everything that one choice may cut: the single matrices, then the groups."""
+        alone = tuple(Site(str(ref), (ref,)) for ref in self.matrices) if self.singles else ()
+        return alone + self.groups
+
+    @cached_property
+    def overlapping(self) -> bool:
+        """Whether a matrix is in more than one site, so that a cut has several spellings."""
+        return sum(len(site.matrices) for site in self.sites) > len(
+            {ref for site in self.sites for ref in site.matrices}
+        )
 
     def size(self, max_ranks: Mapping[MatrixRef, int]) -> int | float:
-        """How many different effects the space holds; infinite for a continuous rho.
+        """How many different effects the space holds; infinite where that is not counted.
 
-        Elementary symmetric polynomials of the numbers of distinct ranks per matrix.
+        Elementary symmetric polynomials of the numbers of distinct ranks per site. Not counted for
+        a continuous rho or overlapping sites.
         """
-        if isinstance(self.rho, RhoRange):
+        if isinstance(self.rho, RhoRange) or self.overlapping:
             return math.inf
-        ways = [1] + [0] * self.max_interventions  # ways[k]: choices of exactly k cut matrices
-        for ref in self.matrices:
-            full = max_ranks[ref]
-            ranks = {RankRule("rho", rho).rank(full) for rho in self.rho} - {full}
+        ways = [1] + [0] * self.max_interventions  # ways[k]: choices of exactly k sites
+        for site in self.sites:
+            full = [max_ranks[ref] for ref in site.matrices]
+            ranks = {tuple(RankRule("rho", rho).rank(f) for f in full) for rho in self.rho}
             for k in range(self.max_interventions, 0, -1):
-                ways[k] += ways[k - 1] * len(ranks)
+                ways[k] += ways[k - 1] * len(ranks - {tuple(full)})
         return sum(ways[1:])
 
-    def composition(self, trial: Draw) -> Composition:
-        """Draw a composition. A matrix drawn twice is cut once, as first drawn."""
-        count = trial.suggest_int("interventions", 1, self.max_interventions)
-        drawn: dict[MatrixRef, Intervention] = {}
-        for slot in range(1, count + 1):
-            matrix = self._matrix(trial, slot)
-            rule = RankRule("rho", self._rho(trial, slot))
-            drawn.setdefault(matrix, Intervention(matrix, rule))
-        return Composition(tuple(drawn.values()))
+    def cut(self, choices: Iterable[Choice]) -> Composition:
+        """The composition of choices. A matrix chosen twice is cut once, as first chosen."""
+        cut: dict[MatrixRef, Intervention] = {}
+        for site, rho in choices:
+            if not any(ref in cut for ref in site.matrices):
+                cut.update((i.matrix, i) for i in site.cut(rho))
+        return Composition(tuple(cut.values()))
 
-    def _matrix(self, trial: Draw, slot: int) -> MatrixRef:
-        if not self.is_grid:
-            place = trial.suggest_int(f"matrix_{slot}", 0, len(self.matrices) - 1)
-            return self.matrices[place]
-        layers = sorted({ref.layer for ref in self.matrices})
-        types = list(dict.fromkeys(ref.type for ref in self.matrices))
-        if layers == list(range(layers[0], layers[-1] + 1)):
-            layer = trial.suggest_int(f"layer_{slot}", layers[0], layers[-1])
-        else:
-            layer = layers[trial.suggest_int(f"layer_index_{slot}", 0, len(layers) - 1)]
-        kind = trial.suggest_categorical(f"type_{slot}", types)
-        return next(ref for ref in self.matrices if ref.layer == layer and ref.type == kind)
+    def choices(self, composition: Composition) -> list[Choice] | None:
+        """The choices that make a composition, large groups first; None if it is not of the space.
 
-    def _rho(self, trial: Draw, slot: int) -> float:
+        Nothing is said of their number, which may be above `max_interventions`.
+        """
+        left: dict[MatrixRef, float] = {}
+        for i in composition.interventions:
+            if i.kind not in ("keep-top", "zero") or i.rule.name != "rho" or not self._has(i.rule):
+                return None
+            left[i.matrix] = i.rule.value
+        found: list[Choice] = []
+        for site in self._by_size:
+            values = {left.get(ref) for ref in site.matrices}
+            if len(values) == 1 and (rho := values.pop()) is not None:
+                found.append((site, rho))
+                for ref in site.matrices:
+                    del left[ref]
+            if not left:
+                return found
+        return None
+
+    @cached_property
+    def levels(self) -> tuple[float, ...]:
+        """The values of rho, descending; nine from end to end of a continuous one."""
+        if not isinstance(self.rho, RhoRange):
+            return self.rho
+        low, ratio = self.rho.low, self.rho.high / self.rho.low
+        inner = [low * ratio ** (step / (STEPS - 1)) for step in range(STEPS - 2, 0, -1)]
+        return (self.rho.high, *inner, low)
+
+    @cached_property
+    def _by_size(self) -> tuple[Site, ...]:
+        return tuple(sorted(self.sites, key=lambda site: -len(site.matrices)))
+
+    def _has(self, rule: RankRule) -> bool:
         if isinstance(self.rho, RhoRange):
-            return trial.suggest_float(f"rho_{slot}", self.rho.low, self.rho.high, log=True)
-        # By index, so that the sampler sees the order and weighs the given values alike.
-        return self.rho[trial.suggest_int(f"rho_index_{slot}", 0, len(self.rho) - 1)]
+            return self.rho.low <= rule.value <= self.rho.high
+        return rule.value in self.rho
+
+    def draw(
+        self, rng: random.Random, near: Sequence[Choice] = (), keep: float = 0.0
+    ) -> list[Choice]:
+        """A seeded draw near given choices: each part of them stays with probability `keep`.
+
+        What does not stay is uniform: the number of choices, then each one's site and rho.
+        """
+
+        def stays() -> bool:
+            return rng.random() < keep
+
+        count = len(near) if near and stays() else rng.randint(1, self.max_interventions)
+        sites: list[Site] = []
+        found: list[Choice] = []
+        for place in range(count):
+            known = near[place] if place < len(near) else None
+            site = known[0] if known and stays() else rng.choice(self.sites)
+            if any(ref in other.matrices for other in sites for ref in site.matrices):
+                continue
+            sites.append(site)
+            found.append((site, known[1] if known and stays() else self._draw_rho(rng)))
+        return found
+
+    def _draw_rho(self, rng: random.Random) -> float:
+        if isinstance(self.rho, RhoRange):
+            low, high = math.log(self.rho.low), math.log(self.rho.high)
+            return min(self.rho.high, max(self.rho.low, math.exp(rng.uniform(low, high))))
+        return rng.choice(self.rho)

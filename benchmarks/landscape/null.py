@@ -197,8 +197,7 @@ class ShuffledBench(TableBench):
         }
         own = {x.id: ("test", n) for n, x in enumerate(answers.landscape.examples("test"))}
         own |= {
-            x.id: ("validation", n)
-            for n, x in enumerate(answers.landscape.examples("validation"))
+            x.id: ("validation", n) for n, x in enumerate(answers.landscape.examples("validation"))
         }
         self._row = own
 

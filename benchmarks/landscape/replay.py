@@ -30,7 +30,9 @@ IDENTITY = Identity("replay", "", {}, "", "", "", "")
 REPLAYS = "replays"
 
 
-def configured(config: StudyConfig, strategy: str, trials: int, seed: int, **more: Any) -> StudyConfig:
+def configured(
+    config: StudyConfig, strategy: str, trials: int, seed: int, **more: Any
+) -> StudyConfig:
     """The table's study with another search."""
     settings = config.model_dump(mode="json")
     settings["search"] |= {"strategy": strategy, "trials": trials, "seed": seed, **more}
@@ -43,9 +45,7 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
     bench = TableBench(landscape, config.search.chunks)
     curve: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        study = Study(
-            Path(folder), IDENTITY, config, plan.space, plan.max_ranks, plan.objective
-        )
+        study = Study(Path(folder), IDENTITY, config, plan.space, plan.max_ranks, plan.objective)
         started = time.perf_counter()
         while (job := study.next_job()) is not None and job.part == "validation":
             for progress in bench.run(job):
@@ -79,7 +79,9 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
     }
 
 
-def run(landscape: Landscape, strategy: str, seed: int, trials: int, label: str = "", **more: Any) -> None:
+def run(
+    landscape: Landscape, strategy: str, seed: int, trials: int, label: str = "", **more: Any
+) -> None:
     """Replay one seed and keep it, unless it is kept already."""
     path = landscape.folder / REPLAYS / f"{label or strategy}-{trials}-{seed:03d}.json"
     if path.exists():

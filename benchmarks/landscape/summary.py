@@ -39,7 +39,8 @@ UNITS = ("evaluations", "passes")
 @dataclass(frozen=True)
 class Yardstick:
     """What replays on one table are measured by; `best` and `single` are scores, of all and of
-    single cuts; `cost` is the grid's by unit."""
+    single cuts; `cost` is the grid's by unit.
+    """
 
     best: float
     single: float
@@ -67,7 +68,9 @@ def course(found: dict[str, Any], unit: str, baseline: float) -> tuple[list[floa
     spent, best, so_far = [0.0], [baseline], baseline
     for number, step in enumerate(found["curve"], start=1):
         so_far = max(so_far, step["score"] if step["score"] is not None else so_far)
-        spent.append(float(number) if unit == "evaluations" else found.get("before", 0.0) + step["passes"])
+        spent.append(
+            float(number) if unit == "evaluations" else found.get("before", 0.0) + step["passes"]
+        )
         best.append(so_far)
     return spent, best
 
@@ -120,7 +123,9 @@ def rows(landscape: Landscape, unit: str) -> list[list[str]]:
         courses = [course(found, unit, yard.baseline) for found in replays]
         cells = []
         for share in SHARES:
-            reached = [c for c in courses if c[0][-1] >= share * yard.cost[unit] * 0.98 or _ended(c)]
+            reached = [
+                c for c in courses if c[0][-1] >= share * yard.cost[unit] * 0.98 or _ended(c)
+            ]
             values = [yard.best - at(*c, share * yard.cost[unit]) for c in reached]
             cells.append(quartiles(values) if values else "")
         reach = [spent_to(*c, yard.single) / yard.cost[unit] for c in courses]

@@ -10,15 +10,16 @@ from itertools import pairwise
 from typing import Any
 
 from search.composition import Composition, Intervention
+from search.evaluation.finite import first_non_finite
 from search.evaluation.passes import Passes
-from search.evaluation.predictor import RecordingPredictor
+from search.evaluation.predictor import NonFiniteLogits, RecordingPredictor
 from search.evaluation.screen import predict_changes
 from search.study.goals import Goal, Objective
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
 from search.weights.edit import Editor
-from tasks.base import Example, Outcome, Task
+from tasks.base import Example, Outcome, Reply, Task
 from tasks.scoring import by_task, mean_log_loss, mean_score
 
 SCREENED_EXAMPLES = 100
@@ -99,7 +100,7 @@ class Bench:
             seconds["apply"] = time.perf_counter() - mark
             for step, (examples, prepared) in enumerate(chunks, start=1):
                 mark = time.perf_counter()
-                replies = self._predictor.answer(prepared)
+                replies = self._answer(prepared)
                 seconds["forward"] += time.perf_counter() - mark
                 mark = time.perf_counter()
                 for example, reply in zip(examples, replies, strict=True):
@@ -114,6 +115,15 @@ class Bench:
             raise
         seconds["total"] = time.perf_counter() - started
         yield Progress(len(chunks), score, self._whole(job, outcomes, score, seconds))
+
+    def _answer(self, prepared: Any) -> Sequence[Reply]:
+        try:
+            return self._predictor.answer(prepared)
+        except NonFiniteLogits as error:
+            name = first_non_finite(self.editor.model, lambda: self._predictor.answer(prepared))
+            if name is None:
+                raise
+            raise NonFiniteLogits(f"{error}; the first that is not finite left {name}") from None
 
     def close(self) -> None:
         """Put every byte of the model back."""

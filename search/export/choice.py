@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.strategies.replayable import is_duplicate
 from search.study.record import StudyRecord
 from tasks.errors import InputError
 
@@ -19,9 +18,6 @@ def choose_trial(record: StudyRecord, number: int | None) -> FrozenTrial:
     trial = record.trials[number]
     if trial.state != TrialState.COMPLETE:
         raise InputError(f"trial {number} is {trial.state.name}, not COMPLETE; choose another")
-    if is_duplicate(trial):
-        original = trial.user_attrs["duplicate_of"]
-        raise InputError(f"trial {number} repeats trial {original}; export that one")
     return trial
 
 

@@ -62,10 +62,9 @@ class Content:
 
     @property
     def listed(self) -> pd.DataFrame:
-        """The best trials, without duplicates."""
-        own = self.trials[self.trials["duplicate_of"].isna()]
+        """The best trials."""
         keys, ascending = ["feasible", "score", "log_loss"], [False, False, True]
-        ordered = own.sort_values(keys, ascending=ascending, kind="stable")
+        ordered = self.trials.sort_values(keys, ascending=ascending, kind="stable")
         return ordered.head(LISTED)
 
 
@@ -169,7 +168,7 @@ def _tiles(record: StudyRecord, verdict: Verdict | None, metric: str) -> list[tu
         ]
     counts = ", ".join(
         f"{getattr(summary, name)} {name}"
-        for name in ("pruned", "failed", "infeasible", "running", "duplicates")
+        for name in ("pruned", "failed", "infeasible", "running")
         if getattr(summary, name)
     )
     tiles.append(("trials", f"{summary.finished} of {summary.asked}", counts or "all complete"))

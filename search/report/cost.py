@@ -14,8 +14,7 @@ class Cost:
     """Seconds of work and of waiting.
 
     `worker_s`: spent in evaluations, summed over workers. `parts_s`: where. `wall_s`: from the
-    first trial's start to the last one's end, interruptions included. `reused`: trials answered
-    from the record, and `reused_s` what they would have taken at the mean. `raced`: trials stopped
+    first trial's start to the last one's end, interruptions included. `raced`: trials stopped
     early, and `raced_s` what the rest of their questions would have taken. `further`: sums of other
     counts on record, such as blocks.
     """
@@ -24,8 +23,6 @@ class Cost:
     worker_s: float
     wall_s: float
     parts_s: dict[str, float]
-    reused: int
-    reused_s: float
     raced: int
     raced_s: float
     further: dict[str, float]
@@ -38,25 +35,21 @@ class Cost:
 
 def find_cost(trials: pd.DataFrame, chunks: int) -> Cost:
     """Sum the cost of a frame of trials; `chunks` are the pieces a whole evaluation has."""
-    own = trials[trials["duplicate_of"].isna()]
     names = [name for name in trials.columns if name.startswith(PREFIX)]
-    sums = {name.removeprefix(PREFIX): float(own[name].sum()) for name in names}
+    sums = {name.removeprefix(PREFIX): float(trials[name].sum()) for name in names}
     worker_s = sums.pop("total", sum(sums.values()))
-    evaluated = int((own["state"] == "complete").sum())
+    evaluated = int((trials["state"] == "complete").sum())
     mean_s = worker_s / evaluated if evaluated else 0.0
-    pruned = own[own["state"] == "pruned"]
+    pruned = trials[trials["state"] == "pruned"]
     span = trials["finished"].max() - trials["started"].min()
-    repeated = int(trials["duplicate_of"].notna().sum())
     return Cost(
         evaluated=evaluated,
         worker_s=worker_s,
         wall_s=span.total_seconds() if pd.notna(span) else 0.0,
         parts_s={name: value for name, value in sums.items() if value > 0},
-        reused=repeated,
-        reused_s=repeated * mean_s,
         raced=len(pruned),
         raced_s=float((1 - pruned["steps"].clip(upper=chunks) / chunks).sum()) * mean_s,
-        further={name: float(own[name].sum()) for name in names_of_counts(own)},
+        further={name: float(trials[name].sum()) for name in names_of_counts(trials)},
     )
 
 

@@ -10,8 +10,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from search.composition import Composition, Intervention
-from search.strategies.replayable import DUPLICATE_OF
-from search.study.study import is_feasible
+from search.study.choice import is_feasible
 from tasks.errors import InputError
 
 TRIAL_COLUMNS = {
@@ -23,7 +22,6 @@ TRIAL_COLUMNS = {
     "log_loss": "float64",
     "composition": "string",
     "interventions": "int64",
-    "duplicate_of": "Int64",
     "feasible": "bool",
     "reason": "string",
     "started": "datetime64[us]",
@@ -42,17 +40,16 @@ INTERVENTION_COLUMNS = {
     "interventions": "int64",
     "score": "float64",
 }
-_OWN = {"composition", "effect", "log_loss", "reason", DUPLICATE_OF}
+_OWN = {"composition", "effect", "log_loss", "reason"}
 
 
 def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
-    """One row per trial, duplicates included, in order of number.
+    """One row per trial, in order of number.
 
     `score` is that of a whole evaluation, NaN where there is none; `partial` the last score that a
     pruned trial reported, over the first `steps` chunks of the questions. `feasible`: it keeps
-    every floor, as far as is known. `duplicate_of` names the trial whose evaluation answered this
-    one. What else a trial has on record follows, with the names of parts joined by a point:
-    ``seconds.forward``.
+    every floor, as far as is known. What else a trial has on record follows, with the names of
+    parts joined by a point: ``seconds.forward``.
     """
     rows = [_row(trial) for trial in trials]
     frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*TRIAL_COLUMNS, *_names(rows)])))
@@ -70,7 +67,7 @@ def interventions_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     """
     rows = []
     for trial in trials:
-        whole = trial.state == TrialState.COMPLETE and _duplicate_of(trial) is None
+        whole = trial.state == TrialState.COMPLETE
         if not whole or not is_feasible(trial):
             continue
         cuts = read_composition(trial.user_attrs.get("composition"))
@@ -129,18 +126,12 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "log_loss": attributes.get("log_loss", math.nan),
         "composition": attributes.get("composition"),
         "interventions": len(read_composition(attributes.get("composition"))),
-        "duplicate_of": _duplicate_of(trial),
         "feasible": is_feasible(trial),
         "reason": attributes.get("reason"),
         "started": trial.datetime_start,
         "finished": trial.datetime_complete,
         **_flat({k: v for k, v in attributes.items() if k not in _OWN}),
     }
-
-
-def _duplicate_of(trial: FrozenTrial) -> int | None:
-    found = trial.user_attrs.get(DUPLICATE_OF)
-    return found if isinstance(found, int) else None
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

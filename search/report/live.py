@@ -93,7 +93,7 @@ def _busy(lines: list[dict[str, Any]]) -> float | None:
 def plain(summary: Summary) -> str:
     """One line on where a study stands."""
     parts = [f"trials: {summary.finished}/{summary.asked}"]
-    for name in ("running", "pruned", "failed", "infeasible", "duplicates"):
+    for name in ("running", "pruned", "failed", "infeasible"):
         if count := getattr(summary, name):
             parts.append(f"{count} {name}")
     if summary.rate_per_s:
@@ -117,7 +117,6 @@ def facts(summary: Summary) -> dict[str, Any]:
         "failed",
         "infeasible",
         "running",
-        "duplicates",
     )
     best = summary.best
     return {
@@ -145,10 +144,10 @@ def screen(summary: Summary, folder: Path | None = None) -> RenderableType:
 def table(summary: Summary) -> RenderableType:
     """The counts, the baseline, the best so far, and the commonest failures."""
     grid = Table.grid(padding=(0, 2))
-    counts = f"{summary.running} running, {summary.pruned} pruned, {summary.failed} failed, "
+    counts = f"{summary.running} running, {summary.pruned} pruned, {summary.failed} failed"
     if summary.infeasible:
-        counts += f"{summary.infeasible} infeasible, "
-    grid.add_row("trials", counts + f"{summary.duplicates} duplicates answered from the record")
+        counts += f", {summary.infeasible} infeasible"
+    grid.add_row("trials", counts)
     left = "" if summary.left_s is None else f", about {duration(summary.left_s)} left"
     grid.add_row("rate", f"{summary.rate_per_s:.2f} trials/s{left}")
     if summary.baseline is not None:

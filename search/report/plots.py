@@ -34,15 +34,14 @@ MANY = 1500
 
 def history(trials: pd.DataFrame, baseline: float | None) -> Figure:
     """Scores in order of trial with the best so far, pruned and failed trials, and the baseline."""
-    own = trials[trials["duplicate_of"].isna()]
-    done = own[(own["state"] == "complete") & own["feasible"]]
-    broken = own[(own["state"] == "complete") & ~own["feasible"]]
-    pruned = own[own["state"] == "pruned"]
-    failed = own[own["state"] == "fail"]
+    done = trials[(trials["state"] == "complete") & trials["feasible"]]
+    broken = trials[(trials["state"] == "complete") & ~trials["feasible"]]
+    pruned = trials[trials["state"] == "pruned"]
+    failed = trials[trials["state"] == "fail"]
     with styled():
         figure = new_figure(2.9)
         axes = figure.add_subplot()
-        raster = len(own) > MANY
+        raster = len(trials) > MANY
         axes.scatter(
             done["trial"], done["score"], s=9, color=SERIES[0], alpha=0.45, linewidths=0,
             rasterized=raster, label="evaluated",

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from optuna.samplers import BaseSampler, RandomSampler
+from search.composition import Composition
+from search.strategies.base import History, Setting
+from search.strategies.novelty import unseen
 
 
-def make(seed: int) -> BaseSampler:
-    """Independent uniform draws of every parameter."""
-    return RandomSampler(seed=seed)
+class Random:
+    """A uniform number of choices, then uniform sites and fractions of rank."""
+
+    def __init__(self, setting: Setting) -> None:
+        """Over the space of `setting`."""
+        self._setting = setting
+
+    def suggest(self, history: History) -> Composition | None:
+        """A uniform draw that is new."""
+        return unseen(self._setting.space, history, self._setting.seed)

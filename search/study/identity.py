@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from search.config import StudyConfig
 from search.durable import write_json
@@ -29,6 +30,7 @@ class World:
     checkpoint: str
     examples: str
     settings: str
+    asked: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Identity:
 
     `weights` digests the searched matrices' bytes, `checkpoint` all files of the model,
     `examples` the questions and their split, `settings` what else in the configuration decides
-    what a trial gives.
+    what a trial gives; `asked` has those settings by their keys. `accepted`: sentences on what
+    changed since, with their dates, where somebody said that it may.
     """
 
     study_id: str
@@ -47,13 +50,13 @@ class Identity:
     checkpoint: str
     examples: str
     settings: str
+    asked: dict[str, Any] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)
 
     @staticmethod
     def new(world: World) -> Identity:
         """A new study's identity."""
-        versions = {name: version(name) for name in _PACKAGES}
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return Identity(uuid.uuid4().hex, now, versions, **asdict(world))
+        return Identity(uuid.uuid4().hex, _now(), _versions(), **asdict(world))
 
     def write(self, folder: Path) -> None:
         """Durably write study.json; a folder without it holds no study."""
@@ -71,19 +74,99 @@ class Identity:
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{folder / FILE} is damaged ({error}); restore it") from None
 
-    def check(self, world: World) -> None:
-        """Raises InputError if anything that trials depend on is not as the study began."""
+    def check(self, world: World, *, accept: bool = False) -> Identity:
+        """The identity to go on with: this one, or with `accept` one that has what changed.
+
+        Raises InputError if anything that trials depend on is not as the study began; `accept`
+        helps only where the recorded trials stay true.
+        """
         for what, then, now in (
             ("weights of the searched matrices", self.weights, world.weights),
             ("files of the model", self.checkpoint, world.checkpoint),
             ("questions or their split", self.examples, world.examples),
-            ("settings in study.yaml", self.settings, world.settings),
         ):
             if then != now:
-                raise InputError(
-                    f"the {what} changed since the study began ({then[:12]} then, {now[:12]} now); "
-                    "its trials could not be compared: restore them or launch a new study"
+                raise _incomparable(
+                    f"the {what} changed since the study began ({then[:12]} then, {now[:12]} now)"
                 )
+        changes, sound = self._changes(world)
+        if not changes:
+            return self
+        said = "; ".join(changes)
+        if not sound:
+            raise _incomparable(said)
+        if not accept:
+            raise InputError(
+                f"{said}; the recorded trials stay true, so undo it or resume with --accept-change"
+            )
+        return replace(
+            self,
+            versions=_versions(),
+            settings=world.settings,
+            asked=world.asked,
+            accepted=[*self.accepted, f"{_now()}: {said}"],
+        )
+
+    def _changes(self, world: World) -> tuple[list[str], bool]:
+        """What differs among settings and versions, and whether recorded trials stay true."""
+        changes, sound = [], True
+        if self.settings != world.settings:
+            keys = [k for k in {**self.asked, **world.asked} if _differs(self, world, k)]
+            for key in keys:
+                then, now = self.asked.get(key), world.asked.get(key)
+                changes.append(f"{key} was {then!r} when the study began and is {now!r} now")
+                sound = sound and _is_sound(key, then, now)
+            if not keys:  # begun by a version that kept no settings
+                changes, sound = ["the settings in study.yaml changed since the study began"], False
+        now_versions = _versions()
+        for name in _DECISIVE:
+            then = self.versions.get(name, now_versions[name])
+            if then != now_versions[name]:
+                changes.append(f"the study began with {name} {then}, this is {now_versions[name]}")
+        return changes, sound
+
+
+_DECISIVE = ("laser-search", "torch", "transformers", "optuna")
+"""Packages that have a part in what a trial gives or which comes next; Ray has none."""
+
+_SOUND = (
+    "search.strategy",
+    "search.seed",
+    "search.pruner",
+    "search.race_error",
+    "space.max_interventions",
+    "tokens_per_batch",
+    "products",
+)
+"""Settings that say what comes next, or change results by rounding alone."""
+
+
+def _is_sound(key: str, then: Any, now: Any) -> bool:
+    """Whether trials recorded under `then` mean the same under `now`.
+
+    A range of rho may be moved. Of lists, matrices and layers Optuna keeps the places, which would
+    be those of others.
+    """
+    if key in ("space.rho.low", "space.rho.high"):
+        return isinstance(then, float) and isinstance(now, float)
+    return key in _SOUND
+
+
+def _differs(identity: Identity, world: World, key: str) -> bool:
+    nothing = object()
+    return bool(identity.asked.get(key, nothing) != world.asked.get(key, nothing))
+
+
+def _incomparable(said: str) -> InputError:
+    return InputError(f"{said}; its trials could not be compared: restore it or launch a new study")
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def digest_weights(keys: Mapping[str, str]) -> str:
@@ -117,6 +200,23 @@ def digest_checkpoint(folder: Path) -> str:
 
 def digest_settings(config: StudyConfig) -> str:
     """One digest over the configuration, without where things are and when it ends."""
+    return _sha256([json.dumps(_decisive(config), sort_keys=True)])
+
+
+def flat_settings(config: StudyConfig) -> dict[str, Any]:
+    """What `digest_settings` digests, by keys such as ``search.seed``."""
+    return dict(_flat(_decisive(config)))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _decisive(config: StudyConfig) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude={"factors", "storage", "cluster", "reuse"})
     for part, key in (
         ("search", "trials"),
@@ -133,7 +233,7 @@ def digest_settings(config: StudyConfig) -> str:
         del settings["task"]
     for asked in settings.get("tasks") or [settings["task"]]:
         del asked["data"]
-    return _sha256([json.dumps(settings, sort_keys=True)])
+    return settings
 
 
 def _sha256(lines: Iterable[str]) -> str:

@@ -17,7 +17,8 @@ class Job:
     """What to evaluate.
 
     `name` is unique in a study and names the outcome file. `number` is the Optuna trial's, None for
-    the baseline and for scoring on confirm and test. `baseline`: the unedited model's score by task on that
+    the baseline and for scoring on confirm and test. `baseline`: the unedited model's score by task
+    on that
     part, where a composition's value is relative to it.
     """
 

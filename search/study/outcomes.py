@@ -16,7 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from search.composition import Composition
 from search.durable import write_bytes
+from search.weights.refs import MatrixRef
 from tasks.base import Outcome
 
 FOLDER = "outcomes"
@@ -120,3 +122,12 @@ def parse_outcomes(data: bytes, study: str, effect: str) -> Evaluation | None:
 def _outcome(row: dict[str, Any]) -> Outcome:
     known = {key: row.pop(key) for key in _COLUMNS if key in row}
     return Outcome(**known, measures={k: v for k, v in row.items() if v is not None})
+
+
+def read_screen(evaluation: Evaluation) -> dict[tuple[MatrixRef, float], float]:
+    """The predicted change of the loss in nats by (matrix, rho), of the evaluation of a screen."""
+    changes = {}
+    for outcome in evaluation.outcomes:
+        (cut,) = Composition.parse([outcome.example_id]).interventions
+        changes[cut.matrix, cut.rule.value] = -outcome.score
+    return changes

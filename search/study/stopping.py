@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial, TrialState
 
 from search.config import StopConfig
-from search.strategies.replayable import is_duplicate
 from tasks.metrics import is_perplexity
 
 
@@ -53,7 +52,7 @@ def _best(trials: Sequence[FrozenTrial], baseline: float) -> tuple[float, int]:
     """The best value above every floor, and how many trials have finished since it came up."""
     best, since = baseline, 0
     for trial in trials:
-        if not trial.state.is_finished() or is_duplicate(trial):
+        if not trial.state.is_finished():
             continue
         since += 1
         if trial.state != TrialState.COMPLETE or not trial.values:

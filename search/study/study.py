@@ -3,7 +3,7 @@
 A study is a folder: ``study.yaml`` (frozen configuration), ``study.json`` (identity), the Optuna
 storage, ``outcomes/`` (per example), ``result.json``. Executors, one process or a cluster, take
 jobs from `next_job` and hand back what became of them; the study can be killed between any two
-writes and opened again. A trial in flight keeps its number and parameters and runs again; a trial
+writes and opened again. A trial in flight keeps its number and composition and runs again; a trial
 whose outcome file is whole is told from the file.
 """
 
@@ -12,23 +12,31 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search.composition import Composition
 from search.config import StudyConfig
-from search.space import NeighbourDraw, Space
-from search.strategies.registry import make_sampler
-from search.strategies.replayable import DUPLICATE_OF, is_duplicate
+from search.space import Space
+from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
+from search.strategies.parameters import Parameters
+from search.strategies.registry import WANT_SCREEN, make_strategy
+from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
 from search.study.enduring import Guard, StorageLost, refusal
 from search.study.goals import Objective
 from search.study.identity import Identity
-from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_name
-from search.study.outcomes import Evaluation, parse_outcomes, read_outcomes, write_outcomes
+from search.study.jobs import BASELINE, SCREEN, TEST_BASELINE, Job, test_name, trial_name
+from search.study.outcomes import (
+    Evaluation,
+    parse_outcomes,
+    read_outcomes,
+    read_screen,
+    write_outcomes,
+)
 from search.study.race import Incumbent, Race
 from search.study.enduring import together
 from search.study.storage import open_storage
@@ -44,11 +52,7 @@ METRICS = "metrics"
 """Study attribute: every task's metric by its label."""
 
 EXHAUSTED = "exhausted"
-"""Study attribute: no composition without a record was found any more."""
-
-BASELINE_NUMBER = -1
-MAX_DRAWS = 20_000
-"""Draws after which a space counts as exhausted."""
+"""Study attribute: the strategy had nothing left to try."""
 
 MAX_DEATHS_IN_A_ROW = 12
 """Worker deaths with nothing finished in between after which the study stops: nothing works."""
@@ -59,34 +63,12 @@ FailureKind = Literal["error", "not finite", "out of memory", "timeout", "worker
 
 @dataclass
 class _Live:
-    """A job in flight; `twins` are trials of the same effect that wait for its answer."""
+    """A job in flight."""
 
     job: Job
     trial: Trial | None
     deaths: int = 0
-    twins: list[Trial] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Record:
-    """How an effect was answered, for duplicates of it."""
-
-    number: int
-    state: TrialState
-    value: float | None
-    log_loss: float | None = None
-    steps: tuple[tuple[int, float], ...] = ()
-    scores: Mapping[str, float] = field(default_factory=dict)
-
-
-def make_pruner(name: str) -> optuna.pruners.BasePruner:
-    """The pruner of a configuration, over the scores after each chunk of examples."""
-    if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=8)
-    if name == "successive-halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
-    return optuna.pruners.NopPruner()
 
 
 class Study:
@@ -100,12 +82,14 @@ class Study:
         space: Space,
         max_ranks: dict[MatrixRef, int],
         objective: Objective | None = None,
+        setting: Setting | None = None,
         guard: Guard = lambda: None,
     ) -> None:
         """Open the Optuna study, create it if need be, and adopt trials that were in flight.
 
-        `objective` knows the tasks' metrics; without it they are called ``score``. `guard` is
-        called before every write; it raises StorageLost where this driver may not write any more.
+        `objective` knows the tasks' metrics; without it they are called ``score``. `setting` is
+        what the strategy is to know, by default the space. `guard` is called before
+        every write; it raises StorageLost where this driver may not write any more.
         """
         self.folder = folder
         self.identity = identity
@@ -114,8 +98,11 @@ class Study:
         self.draining = False
         self.on_change: Callable[[], None] = lambda: None
         self.objective = objective or Objective.of(config, {})
-        self._space = space
-        self._max_ranks = max_ranks
+        self.budget = int(min(config.search.trials, space.size(max_ranks)))
+        self.history = History(max_ranks, self.budget)
+        self._setting = setting or Setting(space, max_ranks, config.search.seed)
+        self._strategy: Strategy | None = None
+        self._parameters = Parameters(space)
         # Not a line per trial, nor a warning per conditional slot, which TPE draws by itself.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._optuna = optuna.create_study(
@@ -123,17 +110,15 @@ class Study:
             storage=open_storage(folder, config.storage, config.cluster.storage_wait_s, guard),
             load_if_exists=True,
             direction="maximize",
-            sampler=make_sampler(config.search.strategy, config.search.seed),
+            sampler=optuna.samplers.RandomSampler(seed=0),  # draws nothing: strategies propose
             pruner=make_pruner(config.search.pruner),
         )
         self._live: dict[str, _Live] = {}
         self._retries: list[_Live] = []
-        self._records: dict[str, _Record] = {}
         self._orphans: list[int] = []
         self._deaths_in_a_row = 0
         self._most_at_once = 0
         self._incumbent: Incumbent | None = None
-        self._repeated = False
         self._baseline: Evaluation | None = None
         self._optuna.set_user_attr(BUDGET, self.budget)
         if self.exhausted:
@@ -143,19 +128,14 @@ class Study:
         self._recall()
 
     @property
-    def budget(self) -> int:
-        """Finished trials asked for, bounded by what the space holds."""
-        return int(min(self.config.search.trials, self._space.size(self._max_ranks)))
-
-    @property
     def exhausted(self) -> bool:
-        """Whether the search ended because no composition without a record was found."""
+        """Whether the search ended because there was nothing left to try."""
         return bool(self._optuna.user_attrs.get(EXHAUSTED, False))
 
     @property
     def spent(self) -> int:
-        """Finished trials that were evaluated; duplicates and the baseline are free."""
-        return sum(record.number != BASELINE_NUMBER for record in self._records.values())
+        """Finished trials; the baseline is free."""
+        return self.history.spent
 
     @property
     def baseline(self) -> Evaluation | None:
@@ -174,18 +154,9 @@ class Study:
 
     def _recall(self) -> None:
         for trial in self.trials():
-            self._repeated = is_duplicate(trial)
+            self.history.put(as_tried(trial))
             if trial.state == TrialState.RUNNING:
                 self._orphans.append(trial._trial_id)
-            elif trial.state.is_finished() and not is_duplicate(trial):
-                self._records[trial.user_attrs["effect"]] = _Record(
-                    trial.number,
-                    trial.state,
-                    trial.value if trial.state == TrialState.COMPLETE else None,
-                    trial.user_attrs.get("log_loss"),
-                    tuple(sorted(trial.intermediate_values.items())),
-                    trial.user_attrs.get(SCORES, {}),
-                )
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
 
@@ -203,15 +174,36 @@ class Study:
             live = self._retries.pop(0)
             self._live[live.job.name] = live
             return live.job
-        if "" not in self._records and BASELINE not in self._live:
-            return self._start(Job(BASELINE, Composition(), "", "validation"), None)
-        if self.objective.needs_baseline and self.baseline is None:
-            return None  # no trial could be judged yet
+        if (first := self._before_trials()) is not None:
+            return self._start(first, None)
+        if self._must_wait():
+            return None
         while (trial := self._next_trial()) is not None:
             job = self._job_of(trial)
             if job is not None:
                 return self._start(job, trial)
         return None if self._live else self._next_test()
+
+    def _before_trials(self) -> Job | None:
+        """What is asked of the unedited model and not yet begun."""
+        if self.history.baseline is None and BASELINE not in self._live:
+            return Job(BASELINE, Composition(), "", "validation")
+        if SCREEN not in self._live and self._screen_is_missing():
+            return Job(SCREEN, Composition(), "", "screen")
+        return None
+
+    def _must_wait(self) -> bool:
+        """Whether no trial can be chosen, or none judged, yet."""
+        unjudged = self.objective.needs_baseline and self.baseline is None
+        return unjudged or self._screen_is_missing()
+
+    def _screen_is_missing(self) -> bool:
+        """Whether the strategy wants a screen that no worker has made yet."""
+        wanted = self.config.search.strategy in WANT_SCREEN and self._setting.screen is None
+        if wanted and (known := self._read(SCREEN, "")) is not None:
+            self._setting = replace(self._setting, screen=read_screen(known))
+            wanted = False
+        return wanted
 
     def _start(self, job: Job, trial: Trial | None) -> Job:
         deaths = 0 if trial is None else int(trial.user_attrs.get("deaths", 0))
@@ -221,61 +213,45 @@ class Study:
 
     def _next_trial(self) -> Trial | None:
         if self._orphans:
-            # In place, not by enqueueing: the trial keeps its parameters, number and budget.
+            # In place, not by enqueueing: the trial keeps its number and budget.
             return Trial(self._optuna, self._orphans.pop(0))
-        in_flight = sum(live.trial is not None for live in self._live.values())
-        if self.spent + in_flight >= self.budget:
+        if self.spent + len(self.history.in_flight) >= self.budget:
             return None
-        if self._repeated and not self._enqueue_unseen():
-            return None
-        return self._optuna.ask()
-
-    def _enqueue_unseen(self) -> bool:
-        """Queue a composition near the last one that has no record; False if none is found.
-
-        A sampler that has converged proposes what is known already; after every such proposal its
-        neighbourhood is searched instead, farther out at every attempt (docs/log.md). Drawn from
-        the seed and the number of trials, so a resumed study draws the same.
-        """
-        seen = self._records.keys() | {live.job.effect for live in self._live.values()}
-        trials = self.trials()
-        near = trials[-1].params
-        for attempt in range(MAX_DRAWS):
-            seed = f"{self.config.search.seed}/{len(trials)}/{attempt}"
-            draw = NeighbourDraw(seed, near, max(0.0, 0.9 - attempt / 100))
-            if self._space.composition(draw).effect(self._max_ranks) not in seen:
-                self._optuna.enqueue_trial(draw.params)
-                return True
-        if not self.exhausted:
+        if self._strategy is None:
+            self._strategy = make_strategy(self.config.search, self._setting)
+        proposed = self._strategy.suggest(self.history)
+        if proposed is not None:
+            return self._begin(proposed)
+        if not self._live and not self.exhausted:
             self._optuna.set_user_attr(EXHAUSTED, True)
-        return False
+        return None
+
+    def _begin(self, proposed: Composition) -> Trial:
+        """A trial of a composition, recorded in one write, so that no kill leaves half of it."""
+        if not self.history.is_new(proposed):
+            raise AssertionError(f"the strategy proposed {proposed}, which was tried before")
+        params, distributions = self._parameters.of(proposed)
+        effect = self.history.effect(proposed)
+        begun = create_trial(
+            state=TrialState.RUNNING,
+            params=params,
+            distributions=distributions,
+            user_attrs={"composition": str(proposed), "effect": effect},
+        )
+        self._optuna.add_trial(begun)
+        stored = self.trials()[-1]
+        self.history.put(as_tried(stored))
+        return Trial(self._optuna, stored._trial_id)
 
     def _job_of(self, trial: Trial) -> Job | None:
-        """The work that a trial needs; None if the record or an outcome file answers it."""
-        composition = self._space.composition(trial)
-        effect = composition.effect(self._max_ranks)
-        if "effect" not in trial.user_attrs:
-            trial.set_user_attr("composition", str(composition))
-            trial.set_user_attr("effect", effect)
-        if effect in self._records:
-            self._repeated = True
-            self._answer(trial, self._records[effect])
-            return None
-        twin = next((x for x in self._live.values() if x.job.effect == effect), None)
-        if twin is not None:
-            self._repeated = True
-            trial.set_user_attr(DUPLICATE_OF, twin.job.number)
-            twin.twins.append(trial)
-            return None
-        self._repeated = False
-        number = trial.number
+        """The work that a trial needs; None if an outcome file answers it."""
+        known = self.history[trial.number]
         reference = self._reference(self.baseline)
-        job = Job(trial_name(number), composition, effect, "validation", number, reference)
-        if DUPLICATE_OF in trial.user_attrs:  # was a twin when the driver died; now it leads
-            trial.set_user_attr(DUPLICATE_OF, None)
-        if (known := self._read(job.name, effect)) is not None:
+        name = trial_name(trial.number)
+        job = Job(name, known.composition, known.effect, "validation", trial.number, reference)
+        if (found := self._read(name, known.effect)) is not None:
             self._start(job, trial)
-            self.finish(job, known)
+            self.finish(job, found)
             return None
         return job
 
@@ -328,8 +304,7 @@ class Study:
 
     def _best_known(self) -> Incumbent | None:
         """The best complete evaluation so far, the baseline included; None before there is any."""
-        baseline = self._records.get("")
-        if baseline is None or (known := self.baseline) is None:
+        if (known := self.baseline) is None:
             return None
         if self._incumbent is None:
             if (winner := self.winner()) is not None:
@@ -340,7 +315,7 @@ class Study:
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
         """Record a complete evaluation: outcomes first, then the trial. Raises StorageLost."""
-        if fault := _not_finite(evaluation):
+        if fault := not_finite(evaluation):
             self.fail(job, fault, "not finite")
             return
         live = self._live.pop(job.name)
@@ -353,9 +328,7 @@ class Study:
             live.trial.set_user_attr("seconds", evaluation.seconds)
             self._close(live, TrialState.COMPLETE, evaluation)
         elif job.name == BASELINE:
-            record = self._remember_baseline(evaluation)
-            for twin in live.twins:
-                self._answer(twin, record)
+            self._remember_baseline(evaluation)
         self.on_change()
 
     def prune(self, job: Job) -> None:
@@ -413,17 +386,11 @@ class Study:
         trial = live.trial
         if trial is None:
             raise AssertionError(f"{live.job.name} has no trial to close")
-        value = log_loss = None
-        scores: Mapping[str, float] = {}
+        value = None
         if evaluation is not None:
-            value, log_loss, scores = evaluation.score, evaluation.log_loss, evaluation.scores
-            self._judge(trial, scores)
-        frozen = self._optuna.tell(trial, value, state=state)
-        steps = tuple(sorted(frozen.intermediate_values.items()))
-        record = _Record(trial.number, state, value, log_loss, steps, scores)
-        self._records[live.job.effect] = record
-        for twin in live.twins:
-            self._answer(twin, record)
+            value = evaluation.score
+            self._judge(trial, evaluation.scores)
+        self.history.put(as_tried(self._optuna.tell(trial, value, state=state)))
 
     def _judge(self, trial: Trial, scores: Mapping[str, float]) -> None:
         """Keep each task's score with a trial, and how far it misses each floor."""
@@ -438,30 +405,17 @@ class Study:
             if key not in told:
                 trial.set_constraint(key, value)
 
-    def _answer(self, trial: Trial, record: _Record) -> None:
-        """Tell a duplicate what is known; no worker sees it."""
-        trial.set_user_attr(DUPLICATE_OF, record.number)
-        if record.log_loss is not None:
-            trial.set_user_attr("log_loss", record.log_loss)
-        if record.state == TrialState.FAIL:
-            trial.set_user_attr("reason", f"trial {record.number} failed")
-        self._judge(trial, record.scores)
-        told = trial.storage.get_trial(trial._trial_id).intermediate_values
-        for step, value in record.steps:
-            if step not in told:
-                trial.report(value, step)
-        self._optuna.tell(trial, record.value, state=record.state)
-
-    def _remember_baseline(self, evaluation: Evaluation) -> _Record:
-        record = _Record(
-            BASELINE_NUMBER,
-            TrialState.COMPLETE,
-            evaluation.score,
-            evaluation.log_loss,
-            scores=evaluation.scores,
+    def _remember_baseline(self, evaluation: Evaluation) -> None:
+        self.history.put(
+            Tried(
+                BASELINE_NUMBER,
+                Composition(),
+                "",
+                TrialState.COMPLETE,
+                (evaluation.score,),
+                evaluation.log_loss,
+            )
         )
-        self._records[""] = record
-        return record
 
     def evaluation(self, job: Job, data: bytes | None) -> Evaluation | None:
         """What a worker made of a job: from the `data` it sent, else from the study folder."""
@@ -487,39 +441,3 @@ class Study:
     def winner(self) -> FrozenTrial | None:
         """The best complete trial on validation if it beats the baseline; ties as in the paper."""
         return choose_winner(self.trials(), self.baseline)
-
-
-def _not_finite(evaluation: Evaluation) -> str:
-    """What is no number in an evaluation, empty if all are."""
-    numbers = {"score": evaluation.score, "log-loss": evaluation.log_loss}
-    numbers |= {f"score of {task}": score for task, score in evaluation.scores.items()}
-    if all(map(math.isfinite, numbers.values())):
-        return ""
-    return ", ".join(f"{name} {value}" for name, value in numbers.items()) + ": not finite"
-
-
-def merit(trial: FrozenTrial) -> tuple[float, float, int, int]:
-    """Order of trials: score, then lower log-loss, then fewer interventions, then the earlier."""
-    size = len(trial.user_attrs["effect"].split())
-    return (trial.values[0], -trial.user_attrs["log_loss"], -size, -trial.number)
-
-
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether a trial keeps every floor."""
-    return all(violation <= 0 for violation in trial.constraints.values())
-
-
-def choose_winner(trials: list[FrozenTrial], baseline: Evaluation | None) -> FrozenTrial | None:
-    """The best evaluated trial above every floor, or None if none beats the baseline.
-
-    Trials beat the baseline on (score, log-loss).
-    """
-    complete = [
-        trial
-        for trial in trials
-        if trial.state == TrialState.COMPLETE and not is_duplicate(trial) and is_feasible(trial)
-    ]
-    best = max(complete, key=merit, default=None)
-    if best is None or baseline is None:
-        return best
-    return best if merit(best)[:2] > (baseline.score, -baseline.log_loss) else None

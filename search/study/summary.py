@@ -9,21 +9,21 @@ from itertools import pairwise
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.strategies.replayable import is_duplicate
+from search.study.choice import choose_winner, is_feasible, merit
 from search.study.goals import Objective
 from search.study.outcomes import Evaluation
-from search.study.study import SCORES, choose_winner, is_feasible, merit
+from search.study.study import SCORES
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of a study's trials; `finished` = complete + pruned + failed, without duplicates.
+    """Counts of a study's trials; `finished` = complete + pruned + failed.
 
     `rate_per_s` is that of the last finished trials, without the time between runs, 0 if unknown.
     `winner` is the best trial if it beats the baseline, `best` the best trial in any case, both
     among those that keep every floor; `infeasible` counts the complete ones that do not.
-    `exhausted`: no further composition was found, so no trial begins although more are asked for.
-    `failures` counts the failed by reason, `failure_kinds` by kind of reason (timeout, out of
+    `exhausted`: the strategy had nothing left to try, so no trial begins although more are asked
+    for. `failures` counts the failed by reason, `failure_kinds` by kind of reason (timeout, out of
     memory, not finite, worker died, error), the commonest first. `recent` are the last finished
     trials, the latest first.
     """
@@ -33,7 +33,6 @@ class Summary:
     pruned: int
     failed: int
     running: int
-    duplicates: int
     failures: dict[str, int]
     failure_kinds: dict[str, int]
     rate_per_s: float
@@ -49,8 +48,8 @@ class Summary:
         """Why there are fewer trials than the `wanted` of study.yaml, empty if there are not."""
         if self.exhausted and self.finished < self.asked:
             return [
-                f"the search ended after {self.finished} of {wanted} trials: compositions with "
-                "another effect are so few in this space that none was found any more"
+                f"the search ended after {self.finished} of {wanted} trials: its strategy has "
+                "nothing left to try"
             ]
         if self.asked < wanted:
             return [
@@ -94,10 +93,9 @@ def summarise(
     exhausted: bool = False,
 ) -> Summary:
     """Count trials. The rate is that of the last `window` finished ones."""
-    evaluated = [trial for trial in trials if not is_duplicate(trial)]
-    states = Counter(trial.state for trial in evaluated)
-    failed = [t.user_attrs for t in evaluated if t.state == TrialState.FAIL]
-    complete = [t for t in evaluated if t.state == TrialState.COMPLETE]
+    states = Counter(trial.state for trial in trials)
+    failed = [t.user_attrs for t in trials if t.state == TrialState.FAIL]
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
     feasible = [t for t in complete if is_feasible(t)]
     best = max(feasible, key=merit, default=None)
     return Summary(
@@ -106,14 +104,13 @@ def summarise(
         pruned=states[TrialState.PRUNED],
         failed=states[TrialState.FAIL],
         running=states[TrialState.RUNNING],
-        duplicates=len(trials) - len(evaluated),
         failures=_count(known.get("reason", "?") for known in failed),
         failure_kinds=_count(known.get("failure", "error") for known in failed),
-        rate_per_s=_rate(evaluated[-window:]),
+        rate_per_s=_rate(trials[-window:]),
         best=best,
         winner=choose_winner([best] if best else [], baseline),
         baseline=baseline,
-        recent=_recent(evaluated),
+        recent=_recent(trials),
         objective=objective,
         infeasible=len(complete) - len(feasible),
         exhausted=exhausted,

@@ -29,17 +29,15 @@ def test_one_row_per_trial_with_all_that_is_on_record():
                    seconds={"forward": 2.0, "total": 3.0}, scores={"sst2": 0.25}),
             _trial(1, None, TrialState.PRUNED, {1: 0.3, 2: 0.2}, composition="1.fc_in=0.2"),
             _trial(2, None, TrialState.FAIL, composition="1.fc_in=zero", reason="out of memory"),
-            _trial(3, 0.5, composition="1.fc_in=0.1 2.fc_out=0.2", duplicate_of=0),
         ]
     )  # fmt: skip
     assert list(frame.columns[: len(TRIAL_COLUMNS)]) == list(TRIAL_COLUMNS)
-    assert frame["state"].tolist() == ["complete", "pruned", "fail", "complete"]
-    assert frame["interventions"].tolist() == [2, 1, 1, 2]
+    assert frame["state"].tolist() == ["complete", "pruned", "fail"]
+    assert frame["interventions"].tolist() == [2, 1, 1]
     assert frame.loc[0, "seconds.forward"] == 2.0 and frame.loc[0, "scores.sst2"] == 0.25
     assert math.isnan(frame.loc[1, "score"]) and frame.loc[1, "partial"] == 0.2
     assert frame.loc[2, "reason"] == "out of memory"
-    assert frame["feasible"].tolist() == [True] * 4
-    assert frame["duplicate_of"].isna().tolist() == [True, True, True, False]
+    assert frame["feasible"].tolist() == [True] * 3
 
 
 def test_no_trials_give_typed_empty_frames():
@@ -53,8 +51,7 @@ def test_one_row_per_cut_of_each_whole_evaluation():
         [
             _trial(0, 0.5, composition="decoder.1.cross.q_proj=0.1 encoder.2.fc_out=rank:3"),
             _trial(1, 0.7, composition="encoder.2.fc_out=rank:3"),
-            _trial(2, 0.9, composition="encoder.2.fc_out=rank:3", duplicate_of=1),
-            _trial(3, None, TrialState.PRUNED, {1: 0.99}, composition="encoder.2.fc_out=0.5"),
+            _trial(2, None, TrialState.PRUNED, {1: 0.99}, composition="encoder.2.fc_out=0.5"),
         ]
     )
     assert cuts["matrix"].tolist() == [
@@ -82,11 +79,10 @@ def test_the_map_holds_the_best_score_of_each_matrix_in_order():
 
 def test_a_real_study(study):
     frame = trials_frame(study.trials)
-    own = frame[frame["duplicate_of"].isna()]
-    assert (own["state"] == "complete").sum() == study.summary.complete
-    assert own["score"].max() == pytest.approx(study.summary.best.value)
+    assert (frame["state"] == "complete").sum() == study.summary.complete
+    assert frame["score"].max() == pytest.approx(study.summary.best.value)
     cuts = interventions_frame(study.trials)
-    complete = own[own["state"] == "complete"]
+    complete = frame[frame["state"] == "complete"]
     assert len(cuts) == complete["interventions"].sum()
 
 

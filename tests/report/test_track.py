@@ -10,11 +10,10 @@ from typer.testing import CliRunner
 
 from cluster.cli import app
 from cluster.track import track
-from search.strategies.replayable import is_duplicate
 
 
 def _finished(record):
-    return [t for t in record.trials if t.state.is_finished() and not is_duplicate(t)]
+    return [t for t in record.trials if t.state.is_finished()]
 
 
 def _scalars(folder):

@@ -18,12 +18,12 @@ from rich.console import Console
 
 from search.config import FloorConfig, parse_config
 from search.report.text import print_verdict, result_lines, sentence
-from search.strategies.replayable import is_duplicate
+from search.study.choice import is_feasible
 from search.study.goals import Goal, Objective
 from search.study.jobs import BASELINE, Job
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.storage import mend_journal
-from search.study.study import SCORES, is_feasible
+from search.study.study import SCORES
 from search.study.verdict import conclude
 from tasks.base import Example, Outcome
 from tasks.datasets import Split
@@ -195,7 +195,7 @@ def test_the_sampler_learns_what_is_infeasible(tmp_path: Path, open_goals) -> No
             study = open_goals(tmp_path / f"{name}{seed}", floor=floor, trials=40, seed=seed)
             work(study)
             bound = -3.0 - math.log1p(0.005)
-            late = [t for t in study.trials() if not is_duplicate(t)][15:]
+            late = study.trials()[15:]
             broken[name] += sum(t.user_attrs[SCORES]["wiki"] < bound for t in late)
     assert broken["floor"] < 0.8 * broken["free"], broken
 
@@ -251,18 +251,6 @@ def test_killed_at_any_write_it_ends_as_if_uninterrupted(
     monkeypatch.setattr(JournalFileBackend, "append_logs", append)
     assert kills > 5
     assert table(open_goals(folder, **options)) == table(whole)
-
-
-def test_a_duplicate_is_judged_as_its_original(tmp_path: Path, open_goals) -> None:
-    study = open_goals(tmp_path, floor={"worse_by": 0.005}, trials=60)
-    work(study)
-    duplicates = [t for t in study.trials() if is_duplicate(t)]
-    assert duplicates
-    by_number = {t.number: t for t in study.trials()}
-    for trial in duplicates:
-        original = trial.user_attrs["duplicate_of"]
-        if original >= 0:
-            assert trial.constraints == by_number[original].constraints
 
 
 def test_a_task_that_gives_no_number_fails_the_trial_even_at_weight_0(

@@ -5,24 +5,50 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
-from search.strategies.replayable import is_duplicate
-from search.study.enduring import hide_password
+from search.study.enduring import StorageLost, hide_password
+from search.study.lock import hold
+from search.study.lock_table import TableLedger
+from tasks.errors import InputError
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if os.name == "posix" else []
 
 
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server that may be killed and started."""
+
+    url: str
+    folder: Path
+    control: tuple[str | Path, ...]
+    options: str
+
+    def start(self) -> None:
+        words = [*self.control, "-l", self.folder / "log", "-o", self.options, "start"]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+    def kill(self) -> None:
+        """SIGKILL of the postmaster; its backends end by themselves when they notice."""
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        # The next start waits for the last backend, and refuses while one holds the memory.
+        stop = [*self.control, "-m", "immediate", "stop"]
+        subprocess.run(stop, check=False, capture_output=True, cwd="/")
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def postgresql() -> Iterator[Server]:
     """A server of its own, as the user postgres where the tests run as root."""
     pytest.importorskip("psycopg", reason="the extra laser-search[postgresql] is not installed")
     if not BINARIES:
@@ -40,13 +66,19 @@ def server() -> Iterator[str]:
     data, run = folder / "data", dict(check=True, stdout=subprocess.DEVNULL, cwd="/")
     subprocess.run([*prefix, binaries / "initdb", "-D", data, "-U", "laser", "-A", "trust"], **run)
     options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories={folder}"
-    control = [*prefix, binaries / "pg_ctl", "-D", data, "-w"]
-    subprocess.run([*control, "-l", folder / "log", "-o", options, "start"], **run)
+    control = (*prefix, binaries / "pg_ctl", "-D", data, "-w")
+    found = Server(f"postgresql://laser@127.0.0.1:{port}/studies", folder, control, options)
+    found.start()
     at = ["-h", "127.0.0.1", "-p", str(port), "-U", "laser"]
     subprocess.run([binaries / "createdb", *at, "studies"], **run)
-    yield f"postgresql://laser@127.0.0.1:{port}/studies"
+    yield found
     subprocess.run([*control, "-m", "immediate", "stop"], **run)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def server(postgresql: Server) -> str:
+    return postgresql.url
 
 
 def test_a_study_in_a_database(server: str, tmp_path: Path, make_config, open_study, drive) -> None:
@@ -61,7 +93,7 @@ def test_a_study_in_a_database(server: str, tmp_path: Path, make_config, open_st
     again = open_study(tmp_path / "database", config)
     drive(again)
     assert again.spent == 12
-    states = [t.state for t in again.trials() if not is_duplicate(t)]
+    states = [t.state for t in again.trials()]
     assert states == [TrialState.COMPLETE] * 12
     # The storage is no part of the search: the same seed finds the same in both.
     assert [t.params for t in again.trials()] == [t.params for t in in_file.trials()]
@@ -77,6 +109,63 @@ def test_two_studies_share_a_database(
     for name in ("first", "second"):
         study = open_study(tmp_path / name, config, replace(identity, study_id=name))
         assert study.spent == 4
+
+
+def test_a_killed_server_is_waited_for(
+    postgresql: Server, tmp_path: Path, make_config, open_study, drive
+) -> None:
+    config = make_config(storage=postgresql.url, trials=12)
+    in_file = open_study(tmp_path / "file", make_config(trials=12))
+    drive(in_file)
+    identity = replace(in_file.identity, study_id="killed-server")
+    study = open_study(tmp_path / "database", config, identity)
+    drive(study, limit=4)
+    job = study.next_job()
+    postgresql.kill()
+    back = threading.Timer(2, postgresql.start)
+    back.start()
+    study.died(job, "so that there is something to write")
+    drive(study)
+    back.join()
+    assert [(t.params, t.value) for t in study.trials()] == [
+        (t.params, t.value) for t in in_file.trials()
+    ]
+
+
+def test_a_server_that_stays_away_is_said_and_nothing_is_lost(
+    postgresql: Server, tmp_path: Path, make_config, open_study, drive
+) -> None:
+    config = make_config(storage=postgresql.url, trials=8)
+    hasty = config.model_copy(
+        update={"cluster": config.cluster.model_copy(update={"storage_wait_s": 0.5})}
+    )
+    identity = replace(open_study(tmp_path / "x", make_config(trials=1)).identity, study_id="away")
+    study = open_study(tmp_path / "database", hasty, identity)
+    drive(study, limit=4)
+    postgresql.kill()
+    with pytest.raises(StorageLost, match=r"storage has not answered for 0.5 s: .*127.0.0.1"):
+        drive(study)
+    postgresql.start()
+    with pytest.raises(StorageLost):  # it may have missed something: a resume reads it all
+        drive(study)
+    again = open_study(tmp_path / "database", config, identity)
+    assert again.spent == 3  # and the baseline
+    drive(again)
+    assert again.spent == 8
+
+
+def test_a_driver_elsewhere_is_met_in_the_database(postgresql: Server) -> None:
+    def ledger() -> TableLedger:
+        return TableLedger(postgresql.url, "study")
+
+    with hold(ledger(), "study") as lease:
+        with pytest.raises(InputError, match=f"pid {os.getpid()}"), hold(ledger(), "study"):
+            pass
+        with hold(TableLedger(postgresql.url, "another study"), "another"):
+            pass
+        lease.check()
+    with hold(ledger(), "study"):
+        pass
 
 
 def test_passwords_are_not_shown() -> None:

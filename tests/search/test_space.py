@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import itertools
+import random
 
-import optuna
 import pytest
 
+from search.composition import Composition
 from search.config import RhoRange, SpaceConfig
-from search.space import Space, choose_layers, choose_types
+from search.space import Site, Space, choose_layers, choose_types
 from search.weights.refs import MatrixRef
 from tasks.errors import InputError
 
@@ -14,9 +15,9 @@ REFS = tuple(MatrixRef(layer, kind) for layer in range(3) for kind in ("fc_in", 
 
 
 def compositions(space: Space, n: int = 400) -> set[str]:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    rng = random.Random(0)
     ranks = dict.fromkeys(space.matrices, 16)
-    return {space.composition(study.ask()).effect(ranks) for _ in range(n)}
+    return {space.cut(space.draw(rng)).effect(ranks) for _ in range(n)}
 
 
 def test_size_counts_the_distinct_effects() -> None:
@@ -34,15 +35,31 @@ def test_every_matrix_can_be_drawn(refs) -> None:
     assert compositions(space) == {f"{ref}=keep-top:8" for ref in refs}
 
 
-def test_a_drawn_trial_gives_its_composition_again() -> None:
-    space = Space(REFS, RhoRange(low=0.01, high=0.9), 3)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    for _ in range(50):
-        trial = study.ask()
-        drawn = space.composition(trial)
-        again = space.composition(optuna.trial.FixedTrial(trial.params))
-        assert again == drawn
-        assert 1 <= len(drawn.interventions) <= 3
+def test_a_drawn_composition_reads_back_as_its_choices() -> None:
+    rng = random.Random(1)
+    mlp = tuple(Site(f"{n}.mlp", REFS[2 * n : 2 * n + 2]) for n in range(3))
+    for rho in (RhoRange(low=0.01, high=0.9), (0.9, 0.5, 0.1)):
+        for space in (
+            Space(REFS, rho, 3),
+            Space(REFS, rho, 3, mlp),
+            Space(REFS, rho, 3, mlp, False),
+        ):
+            for _ in range(50):
+                drawn = space.cut(choices := space.draw(rng))
+                assert 1 <= len(choices) <= 3
+                assert space.cut(space.choices(drawn)) == drawn
+    assert space.choices(Composition.parse(["0.fc_in=0.4"])) is None
+    assert space.choices(Composition.parse(["0.fc_in=rank:3"])) is None
+    assert space.choices(Composition.parse(["7.fc_in=0.5"])) is None
+
+
+def test_a_group_is_one_choice() -> None:
+    groups = (Site("0.mlp", REFS[:2]), Site("fc_in", REFS[::2]))
+    space = Space(REFS, (0.5,), 1, groups, False)
+    assert compositions(space) == {
+        "0.fc_in=keep-top:8 0.fc_out=keep-top:8",
+        "0.fc_in=keep-top:8 1.fc_in=keep-top:8 2.fc_in=keep-top:8",
+    }
 
 
 def test_layers_and_types_expand() -> None:

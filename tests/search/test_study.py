@@ -12,7 +12,7 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search.strategies.replayable import is_duplicate
+from search.study.choice import choose_winner
 from search.study.identity import (
     Identity,
     World,
@@ -23,7 +23,6 @@ from search.study.identity import (
 from search.study.jobs import BASELINE, TEST_BASELINE
 from search.study.outcomes import outcome_file, write_outcomes
 from search.study.storage import JOURNAL, mend_journal
-from search.study.study import choose_winner
 from search.study.summary import summarise
 from tasks.base import Example
 from tasks.errors import InputError
@@ -35,8 +34,7 @@ class Killed(BaseException):
 
 def finished(study) -> list[tuple[object, ...]]:
     return [
-        (t.number, t.params, t.value, t.state, is_duplicate(t), t.user_attrs.get("effect"))
-        for t in study.trials()
+        (t.number, t.params, t.value, t.state, t.user_attrs.get("effect")) for t in study.trials()
     ]
 
 
@@ -199,7 +197,7 @@ def test_a_failing_baseline_stops_the_study(tmp_path: Path, open_study) -> None:
     assert "no mask token" in study.stopped
 
 
-def test_twins_in_flight_wait_for_one_answer(
+def test_what_is_in_flight_is_not_begun_again(
     tmp_path: Path, make_config, open_study, evaluation
 ) -> None:
     config = make_config(trials=20, rho=[0.5], strategy="random")
@@ -209,11 +207,7 @@ def test_twins_in_flight_wait_for_one_answer(
     assert len(set(effects)) == len(effects)
     for job in reversed(jobs):
         study.finish(job, evaluation(study, job))
-    duplicates = [t for t in study.trials() if is_duplicate(t)]
-    assert duplicates
-    by_number = {t.number: t for t in study.trials()}
-    for trial in duplicates:
-        assert trial.value == by_number[trial.user_attrs["duplicate_of"]].value
+    assert study.spent == 17
 
 
 def test_a_small_space_is_exhausted_and_no_more(
@@ -232,7 +226,7 @@ def test_a_continuous_rho_in_a_space_of_few_effects_says_that_it_ended(
     tmp_path: Path, make_config, open_study, drive, monkeypatch
 ) -> None:
     """Between 0.985 and 1 a rank of 64 is 63 or whole: 36 effects, which no formula counts."""
-    monkeypatch.setattr("search.study.study.MAX_DRAWS", 2000)
+    monkeypatch.setattr("search.strategies.novelty.MAX_DRAWS", 2000)
     config = make_config(trials=100, rho={"low": 0.985, "high": 0.99})
     study = open_study(tmp_path, config)
     drive(study)
@@ -260,7 +254,7 @@ def test_pruned_trials_keep_their_scores_and_never_win(
             pruned += 1
         else:
             study.finish(job, result)
-    states = [t.state for t in study.trials() if not is_duplicate(t)]
+    states = [t.state for t in study.trials()]
     assert pruned > 0
     assert states.count(TrialState.PRUNED) == pruned
     assert states.count(TrialState.COMPLETE) == 30 - pruned

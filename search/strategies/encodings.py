@@ -1,0 +1,198 @@
+"""Compositions as parameters that Optuna's samplers can draw, and back."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any, Protocol
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from search.config import RhoRange
+from search.space import Choice, Site, Space
+
+
+class Draw(Protocol):
+    """What gives a parameter its value: an Optuna trial, live or fixed."""
+
+    def __call__(self, name: str, distribution: BaseDistribution) -> Any:
+        """Draw one parameter."""
+        ...
+
+
+class Encoding(Protocol):
+    """One way to write the choices of a composition as parameters."""
+
+    def draw(self, draw: Draw) -> list[Choice]:
+        """Draw parameters and read them as choices."""
+        ...
+
+    def write(self, choices: list[Choice]) -> dict[str, tuple[Any, BaseDistribution]]:
+        """The parameters that `draw` reads as `choices`, each with what it is drawn from."""
+        ...
+
+
+class Slots:
+    """How many choices there are, and for each a site and a rho; slots beyond do not exist.
+
+    Conditional parameters, since padding them measurably misleads TPE. The sites are a layer and a
+    type where every layer has every type, else a place in a list.
+    """
+
+    def __init__(self, space: Space) -> None:
+        """Slots of `space`."""
+        self._space = space
+
+    def draw(self, draw: Draw) -> list[Choice]:
+        """Draw the number of choices, then each one's site and rho."""
+        count = draw("interventions", self._counts)
+        return [(self._site(draw, slot), self._rho(draw, slot)) for slot in range(1, count + 1)]
+
+    def write(self, choices: list[Choice]) -> dict[str, tuple[Any, BaseDistribution]]:
+        """The parameters of `choices`, in their order."""
+        written: dict[str, tuple[Any, BaseDistribution]] = {
+            "interventions": (len(choices), self._counts)
+        }
+        for slot, (site, rho) in enumerate(choices, 1):
+            for name, value, distribution in self._place(site):
+                written[f"{name}_{slot}"] = (value, distribution)
+            if isinstance(self._space.rho, RhoRange):
+                written[f"rho_{slot}"] = (rho, self._rhos)
+            else:
+                written[f"rho_index_{slot}"] = (self._space.rho.index(rho), self._rhos)
+        return written
+
+    @cached_property
+    def _counts(self) -> IntDistribution:
+        return IntDistribution(1, self._space.max_interventions)
+
+    @cached_property
+    def _rhos(self) -> BaseDistribution:
+        rho = self._space.rho
+        if isinstance(rho, RhoRange):
+            return FloatDistribution(rho.low, rho.high, log=True)
+        # By index, so that the sampler sees the order and weighs the given values alike.
+        return IntDistribution(0, len(rho) - 1)
+
+    def _rho(self, draw: Draw, slot: int) -> float:
+        rho = self._space.rho
+        if isinstance(rho, RhoRange):
+            return float(draw(f"rho_{slot}", self._rhos))
+        return rho[int(draw(f"rho_index_{slot}", self._rhos))]
+
+    @cached_property
+    def _layers(self) -> list[int]:
+        return sorted({ref.layer for ref in self._space.matrices})
+
+    @cached_property
+    def _types(self) -> list[str]:
+        return list(dict.fromkeys(ref.type for ref in self._space.matrices))
+
+    @cached_property
+    def _grid(self) -> dict[tuple[int, str], Site]:
+        """Sites by layer and type where that names each of them, else empty."""
+        sites = self._space.sites
+        found = {(s.matrices[0].layer, s.matrices[0].type): s for s in sites}
+        whole = len(found) == len(sites) == len(self._layers) * len(self._types)
+        return found if whole and not self._space.groups else {}
+
+    def _site(self, draw: Draw, slot: int) -> Site:
+        if not self._grid:
+            return self._space.sites[int(draw(f"site_{slot}", self._all))]
+        layer = int(draw(f"{self._layer_name}_{slot}", self._layer))
+        if self._layer_name == "layer_index":
+            layer = self._layers[layer]
+        kind = str(draw(f"type_{slot}", CategoricalDistribution(self._types)))
+        return self._grid[layer, kind]
+
+    def _place(self, site: Site) -> list[tuple[str, Any, BaseDistribution]]:
+        if not self._grid:
+            return [("site", self._space.sites.index(site), self._all)]
+        ref = site.matrices[0]
+        indexed = self._layer_name == "layer_index"
+        layer = self._layers.index(ref.layer) if indexed else ref.layer
+        return [
+            (self._layer_name, layer, self._layer),
+            ("type", ref.type, CategoricalDistribution(self._types)),
+        ]
+
+    @cached_property
+    def _all(self) -> IntDistribution:
+        return IntDistribution(0, len(self._space.sites) - 1)
+
+    @cached_property
+    def _layer_name(self) -> str:
+        first, last = self._layers[0], self._layers[-1]
+        return "layer" if self._layers == list(range(first, last + 1)) else "layer_index"
+
+    @cached_property
+    def _layer(self) -> IntDistribution:
+        if self._layer_name == "layer":
+            return IntDistribution(self._layers[0], self._layers[-1])
+        return IntDistribution(0, len(self._layers) - 1)
+
+
+class Sites:
+    """One ordered choice per site: the smallest rho first, and "keep" at the end.
+
+    A sampler may cut more sites than a composition has; then those cut deepest stand.
+    """
+
+    def __init__(self, space: Space) -> None:
+        """Sites of `space`."""
+        self._space = space
+
+    @cached_property
+    def _levels(self) -> list[float]:
+        rho = self._space.rho
+        return [] if isinstance(rho, RhoRange) else sorted(rho)
+
+    @cached_property
+    def _place(self) -> BaseDistribution:
+        # A continuous rho: the lower half of [0, 1] is its range, the upper half keeps.
+        return IntDistribution(0, len(self._levels)) if self._levels else FloatDistribution(0, 1)
+
+    def draw(self, draw: Draw) -> list[Choice]:
+        """Draw every site's place in the order."""
+        found: list[tuple[float, Choice]] = []
+        for site in self._space.sites:
+            place = draw(site.name, self._place)
+            if place < (len(self._levels) or 0.5):
+                found.append((place, (site, self._rho(place))))
+        found.sort(key=lambda pair: pair[0])
+        chosen: list[Choice] = []
+        for _, (site, rho) in found:
+            if len(chosen) < self._space.max_interventions and not any(
+                ref in other.matrices for other, _ in chosen for ref in site.matrices
+            ):
+                chosen.append((site, rho))
+        return chosen
+
+    def write(self, choices: list[Choice]) -> dict[str, tuple[Any, BaseDistribution]]:
+        """Every site's place: its rho's, or "keep"."""
+        cut = {site.name: rho for site, rho in choices}
+        keep = len(self._levels) or 1.0
+        return {
+            site.name: (self._at(cut[site.name]) if site.name in cut else keep, self._place)
+            for site in self._space.sites
+        }
+
+    def _rho(self, place: float) -> float:
+        rho = self._space.rho
+        if not isinstance(rho, RhoRange):
+            return self._levels[int(place)]
+        return min(rho.high, float(rho.low * (rho.high / rho.low) ** (2 * place)))
+
+    def _at(self, value: float) -> float:
+        rho = self._space.rho
+        if not isinstance(rho, RhoRange):
+            return self._levels.index(value)
+        return min(0.49999, math.log(value / rho.low) / math.log(rho.high / rho.low) / 2)
+
+
+ENCODINGS: dict[str, type[Slots] | type[Sites]] = {"slots": Slots, "sites": Sites}

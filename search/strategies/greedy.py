@@ -1,0 +1,27 @@
+"""The LASER paper's composition: last layer down, smallest rho first, keep what helps."""
+
+from __future__ import annotations
+
+from search.composition import Composition
+from search.strategies.base import History, Setting
+from search.strategies.walk import Walk, is_better
+
+
+class Greedy:
+    """One pass over the sites from the last layer to the first, each from the smallest rho up.
+
+    A cut stays if, on top of those kept before, the score rises, or is the same at a lower
+    log-loss; then the next site follows (Sharma et al. 2024, composition "from the largest layer
+    and the smallest rho"). Ends when `max_interventions` are kept.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        """Over the space of `setting`; a continuous rho at the steps of its ladder."""
+        space = setting.space
+        sites = sorted(space.sites, key=lambda site: -site.depth)
+        steps = [site.cut(rho) for site in sites for rho in sorted(space.levels)]
+        self._walk = Walk(steps, space.max_interventions, is_better)
+
+    def suggest(self, history: History) -> Composition | None:
+        """The next cut on top of those kept."""
+        return self._walk.next(history)

@@ -1,0 +1,62 @@
+"""Optuna's samplers, by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler
+
+from tasks.errors import InputError
+
+
+@dataclass(frozen=True)
+class SamplerKind:
+    """How to build a sampler from a seed.
+
+    `stateful`: it keeps what it learned beside the trials it drew (a generation, a distribution),
+    so that only drawing them again in order brings it back. `needs`: an optional library.
+    """
+
+    of_seed: Callable[[int], BaseSampler]
+    stateful: bool = False
+    needs: str = ""
+
+    def make(self, seed: int) -> BaseSampler:
+        """A sampler with a seed in [0, 2**31)."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of use to who calls Optuna
+            return self.of_seed(seed)
+
+    def check(self, name: str) -> None:
+        """Raise InputError if the library is absent."""
+        if not self.needs:
+            return
+        try:
+            import_module(self.needs)
+        except ImportError:
+            raise InputError(
+                f"search.strategy {name!r} needs the library {self.needs}, which is not installed; "
+                f"install laser-search[{self.needs}]"
+            ) from None
+
+
+def _tpe(seed: int) -> BaseSampler:
+    # Bergstra et al. 2011. Optuna's defaults: multivariate, a constant liar for what is in flight.
+    return optuna.samplers.TPESampler(seed=seed)
+
+
+SAMPLERS: dict[str, SamplerKind] = {
+    "tpe": SamplerKind(_tpe),
+    "gp": SamplerKind(lambda seed: optuna.samplers.GPSampler(seed=seed)),
+    "qmc": SamplerKind(lambda seed: optuna.samplers.QMCSampler(seed=seed), stateful=True),
+    "nsga-ii": SamplerKind(lambda seed: optuna.samplers.NSGAIISampler(seed=seed), stateful=True),
+    "nsga-iii": SamplerKind(lambda seed: optuna.samplers.NSGAIIISampler(seed=seed), stateful=True),
+    "cma-es": SamplerKind(
+        lambda seed: optuna.samplers.CmaEsSampler(seed=seed), stateful=True, needs="cmaes"
+    ),
+}

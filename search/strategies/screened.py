@@ -1,0 +1,46 @@
+"""Single cuts in the order that a gradient predicts, then the best of them together."""
+
+from __future__ import annotations
+
+from search.composition import Composition
+from search.strategies.base import History, Setting
+from search.strategies.compose import survivors
+from search.strategies.queue import Queue
+from search.strategies.singles import by_screen
+from search.strategies.walk import Walk, is_better
+
+SHARE = 0.5
+"""Of the trials, those spent on single cuts before any are put together."""
+
+
+class Screened:
+    """The screen orders the candidates, trials decide.
+
+    Half of the trials go to single cuts, in the order of the predicted change of the loss. Those
+    that beat the unedited model are then put together greedily, the best first. What is left of the
+    budget goes on with single cuts.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        """Over the space of `setting`, whose screen must be known."""
+        if setting.screen is None:
+            raise ValueError("strategy screened needs a screen")
+        self._space = setting.space
+        ordered = by_screen(setting.space, setting.screen)
+        self._singles = Queue([setting.space.cut([choice]) for choice in ordered])
+        self._walk: Walk | None = None
+
+    def suggest(self, history: History) -> Composition | None:
+        """The next single, or the next survivor on top of those kept."""
+        first = max(1, int(SHARE * history.budget))
+        if len(history) < first and (single := self._singles.next(history)) is not None:
+            return single
+        if any(number < first for number in history.in_flight):
+            return None  # the best cannot be told before all are known
+        if self._walk is None:
+            found = survivors(
+                self._space, [history[n] for n in range(min(first, len(history)))], history.baseline
+            )
+            steps = [site.cut(rho) for site, rho in found]
+            self._walk = Walk(steps, self._space.max_interventions, is_better)
+        return self._walk.next(history) or self._singles.next(history)

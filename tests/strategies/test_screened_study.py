@@ -1,0 +1,68 @@
+"""A study whose strategy wants a screen makes one first, keeps it, and resumes without another."""
+
+import shutil
+
+import pytest
+
+from search.composition import Composition
+from search.config import read_config, write_config
+from search.demo.study import demo_config
+from search.evaluation.setup import open_bench
+from search.loop import run_study
+from search.plan import make_plan
+from search.strategies.singles import screened
+from search.study.identity import Identity
+from search.study.outcomes import read_outcomes
+from search.study.study import Study
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("screened")
+    config = demo_config(folder, 8)
+    search = config.search.model_copy(update={"strategy": "screened"})
+    write_config(config.model_copy(update={"search": search}), folder / "study.yaml")
+    return make_plan(read_config(folder / "study.yaml"))
+
+
+def opened(plan, folder):
+    folder.mkdir(exist_ok=True)
+    identity = Identity("screened", "", {}, "", "", "", "")
+    return Study(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective)
+
+
+def bench_of(plan):
+    parts = {"validation": plan.split.validation[:120], "test": plan.split.test[:20]}
+    return open_bench(
+        plan.source,
+        plan.task,
+        parts,
+        plan.config.factors,
+        study_id="screened",
+        objective=plan.objective,
+        screened=screened(plan.space),
+    )
+
+
+def test_a_screen_comes_first_and_is_kept(planned, tmp_path):
+    study = opened(planned, tmp_path / "s")
+    first = [study.next_job() for _ in range(3)]
+    assert [job and job.part for job in first] == ["validation", "screen", None]
+    bench = bench_of(planned)
+    study = opened(planned, tmp_path / "s")
+    run_study(study, bench)
+    kept = read_outcomes(tmp_path / "s", "screen", "screened", "")
+    assert {o.example_id for o in kept.outcomes} == {
+        str(Composition((cut,))) for cut in screened(planned.space)
+    }
+    most = max(outcome.score for outcome in kept.outcomes)
+    best = {o.example_id for o in kept.outcomes if o.score == most}  # two rho may be one rank
+    assert study.trials()[0].user_attrs["composition"] in best
+    assert study.winner() is not None
+    trials = [trial.user_attrs["effect"] for trial in study.trials()]
+
+    cut = tmp_path / "cut"
+    shutil.copytree(tmp_path / "s" / "outcomes", cut / "outcomes")
+    again = opened(planned, cut)
+    assert all(job.part != "screen" for job in iter(again.next_job, None))
+    assert [trial.user_attrs["effect"] for trial in again.trials()] == trials
