@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -27,7 +28,7 @@ from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, 
 from search.strategies.parameters import Parameters
 from search.strategies.registry import WANT_SCREEN, make_strategy
 from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
-from search.study.enduring import Guard, StorageLost, refusal
+from search.study.enduring import Guard, StorageLost, refusal, together
 from search.study.finale import Chosen, Finale
 from search.study.goals import Objective
 from search.study.identity import Identity
@@ -179,6 +180,10 @@ class Study:
                 self._orphans.append(trial._trial_id)
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Within, what is recorded is flushed to the disk once, at the end."""
+        return together(self._optuna._storage)
 
     # What to do next ---------------------------------------------------------------------------
 
