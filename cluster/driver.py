@@ -75,7 +75,7 @@ def launch(config: StudyConfig, folder: Path, view: View, address: str | None = 
     folder.mkdir(parents=True, exist_ok=True)
     with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
-        write_config(config, folder / CONFIG)
+        write_config(plan.config, folder / CONFIG)
         return _drive(_at(plan, address), folder, view, lease)
 
 
@@ -192,7 +192,8 @@ def _identify(
     """
     from cluster.precompute import Storing, precompute
 
-    every_rank = plan.config.search.strategy in WANT_SPECTRA  # the space says nothing of ranks then
+    search = plan.config.search  # a space says which ranks it uses, but is not all that is tried
+    every_rank = search.strategy in WANT_SPECTRA or bool(search.warm_start)
     keys = precompute(
         plan.source,
         plan.searched,
