@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.preemption import Preempted, Preemption
-from cluster.resources import Resources, divide
+from cluster.resources import Resources, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest
 from cluster.view import View
@@ -77,7 +75,7 @@ def launch(config: StudyConfig, folder: Path, view: View, address: str | None = 
     folder.mkdir(parents=True, exist_ok=True)
     with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
-        write_config(config, folder / CONFIG)
+        write_config(plan.config, folder / CONFIG)
         return _noted(folder, lambda: _drive(_at(plan, address), folder, view, lease))
 
 
@@ -130,11 +128,9 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = Fa
         view.note(f"note: {notice}")
     cluster = plan.config.cluster
     with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
-        import ray
-
         held.enter_context(StopRequest(folder))
         preemption.insist()
-        shares = divide(cluster, ray.cluster_resources())
+        shares = divide(cluster, living_nodes())
         identity, keys = _identify(plan, folder, shares, view, accept)
         leases = [lease]
         if (url := plan.config.storage) is not None:
@@ -153,9 +149,11 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = Fa
         Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
     if not (study.stopped or study.draining):
+        chosen = study.chosen()
         verdict = conclude(
-            *(folder, identity, study.winner(), plan.split, plan.objective),
+            *(folder, identity, chosen.winner, plan.split, plan.objective),
             infeasible=_summary(study).infeasible,
+            finalists=chosen.finalists,
         )
     return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
 
@@ -176,6 +174,7 @@ def _open(
         *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
         setting=_setting(plan, keys),
         guard=guard,
+        shapes={matrix.ref: matrix.shape for matrix in plan.matrices},
     )
 
 
@@ -193,7 +192,9 @@ def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
             for m in plan.searched
         }
     return Setting(
-        plan.space, plan.max_ranks, search.seed, spectra=spectra, threshold=search.threshold
+        *(plan.space, plan.max_ranks, search.seed, search.objectives),
+        spectra=spectra,
+        threshold=search.threshold,
     )
 
 
@@ -206,7 +207,8 @@ def _identify(
     """
     from cluster.precompute import Storing, precompute
 
-    every_rank = plan.config.search.strategy in WANT_SPECTRA  # the space says nothing of ranks then
+    search = plan.config.search  # a space says which ranks it uses, but is not all that is tried
+    every_rank = search.strategy in WANT_SPECTRA or bool(search.warm_start)
     keys = precompute(
         plan.source,
         plan.searched,
@@ -237,8 +239,7 @@ def _identify(
 def _search(plan: Plan, study: Study, shares: Resources) -> None:
     from ray import tune
 
-    from cluster.tune_search import StudyScheduler, StudySearch
-    from cluster.watchdog import Watchdog
+    from cluster.execution import execute
     from cluster.worker import Blueprint, StudyWorker
 
     blueprint = Blueprint(
@@ -249,50 +250,26 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         tuple(plan.split.test),
         plan.objective,
         shares.threads,
-        "cuda" if shares.gpus else "cpu",
+        _device(shares.gpus),
         frozenset(plan.space.matrices),
         shares.workers,
         tuple(plan.split.confirm),
         screened(plan.space) if plan.config.search.strategy in WANT_SCREEN else (),
     )
-    watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
-    search = StudySearch(study, watchdog)
-    # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
-    scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]
-    worker = tune.with_resources(
-        tune.with_parameters(StudyWorker, blueprint=blueprint),
-        {"cpu": shares.cpus, "gpu": shares.gpus},
-    )
-    try:
-        with watchdog:
-            tune.run(
-                worker,
-                name="tune",
-                search_alg=search,
-                scheduler=StudyScheduler(search, study),
-                callbacks=[watchdog],
-                num_samples=-1,
-                max_concurrent_trials=shares.workers,
-                reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
-                storage_path=str(scratch),
-                verbose=0,
-                max_failures=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                raise_on_failed_trial=False,
-                # Else ray:// would run this function, and the study, on the cluster.
-                _remote=False,
-            )
-    finally:
-        shutil.rmtree(scratch.parent, ignore_errors=True)
+    worker = tune.with_parameters(StudyWorker, blueprint=blueprint)
+    execute(study, worker, {"cpu": shares.cpus, "gpu": shares.gpus})
 
 
-def _trial_name(trial: object) -> str:
-    return str(getattr(trial, "trial_id", trial))
+def _device(gpus: float) -> str:
+    """What `ModelSource.load` calls the place for a model."""
+    if not gpus:
+        return "cpu"
+    return "cuda" if gpus <= 1 else "spread"
 
 
 def _summary(study: Study) -> Summary:
     return summarise(
-        *(study.trials(), study.baseline, study.budget, study.objective), exhausted=study.exhausted
+        *(study.trials(), study.baseline, study.budget, study.objective),
+        ended=study.ended,
+        chosen=study.chosen(),
     )

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from search.durable import write_text
@@ -130,14 +138,26 @@ class RhoRange(Strict):
 
 
 class SpaceConfig(Strict):
-    """What may be cut: layers, matrix types or groups, fractions of rank kept."""
+    """What may be cut: layers, matrix types or groups, fractions of rank kept.
+
+    `groups` are cut as one choice at one rho: ``mlp`` of each layer, or ``20-27.fc_in``, one type
+    across layers. Without `singles` nothing else is.
+    """
 
     layers: Literal["all"] | list[Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] | str] = (
         "all"
     )
     matrices: Annotated[list[str], Field(min_length=1)] = ["fc_in", "fc_out"]
     rho: Annotated[list[Fraction], Field(min_length=1)] | RhoRange = list(PAPER_RHO)
+    groups: list[str] = []
+    singles: bool = True
     max_interventions: Count = 3
+
+    @model_validator(mode="after")
+    def _has_choices(self) -> SpaceConfig:
+        if not self.singles and not self.groups:
+            raise ValueError("singles: false leaves nothing to cut; name groups, such as [mlp]")
+        return self
 
 
 class StopConfig(Strict):
@@ -160,19 +180,56 @@ class ConfirmConfig(Strict):
 
 
 class SearchConfig(Strict):
-    """How the space is searched. `trials` counts finished evaluations."""
+    """How the space is searched. `trials` counts finished evaluations.
+
+    `warm_start`: compositions that are tried first, or folders of studies whose best are.
+    `refine`: trials at the end that stay near the best; below 1 a share of all.
+    `pareto`: for a front of score and size, every trial that none beats in both.
+    """
 
     strategy: str = "tpe"
     encoding: Literal["slots", "sites"] = "slots"
     threshold: Literal["laser-rmt", "marchenko-pastur"] = "laser-rmt"
     trials: Count = 200
     seed: int = 0
+    warm_start: list[str] = []
+    refine: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 0
     pruner: Literal["none", "median", "successive-halving", "race"] = "none"
     race_error: Annotated[float, Field(gt=0, lt=1)] = 0.05
     chunks: Count = 1
     max_attempts: Count = 3
+    pareto: bool = False
     stop: StopConfig = StopConfig()
     confirm: ConfirmConfig | None = None
+
+    @field_validator("refine")
+    @classmethod
+    def _share_or_count(cls, value: float) -> float:
+        if value >= 1 and not value.is_integer():
+            raise ValueError("give a whole number of trials, or a share below 1 of them")
+        return value
+
+    @model_validator(mode="after")
+    def _refines_within_the_budget(self) -> SearchConfig:
+        if self.refine >= max(2, self.trials):
+            raise ValueError(
+                f"refine {self.refine:g} leaves none of {self.trials} trials to search with"
+            )
+        return self
+
+    @property
+    def objectives(self) -> int:
+        """Values of a trial."""
+        return 2 if self.pareto else 1
+
+    @model_validator(mode="after")
+    def _front_of_whole_trials(self) -> SearchConfig:
+        if self.pareto and self.chunks > 1:
+            raise ValueError(
+                f"pareto looks for two values, which only whole trials have; set chunks "
+                f"{self.chunks} to 1 and leave the pruner out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pruning_needs_chunks(self) -> SearchConfig:
@@ -347,8 +404,15 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
         asked["tasks"] = [
             goal.model_copy(update={"data": present(goal.data)}) for goal in config.tasks
         ]
+    search = config.search.model_copy(
+        update={
+            "warm_start": [
+                item if "=" in item else absolute(item) for item in config.search.warm_start
+            ]
+        }
+    )
     factors = config.factors if "://" in config.factors else absolute(config.factors)
-    return config.model_copy(update={"model": model, **asked, "factors": factors})
+    return config.model_copy(update={"model": model, **asked, "search": search, "factors": factors})
 
 
 def _sentence(error: ValidationError, data: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from search.config import StudyConfig, TaskConfig
 from search.model import ModelSource
 from search.space import Space
 from search.strategies.registry import check_strategy
+from search.strategies.warm_start import resolve
 from search.study.goals import Objective
 from search.weights.matrices import Matrix, find_matrices
 from search.weights.refs import MatrixRef
@@ -23,7 +24,10 @@ from tasks.splits import carve, split_tasks
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked study: its questions, its model's matrices, its space."""
+    """A checked study: its questions, its model's matrices, its space.
+
+    The configuration's `search.warm_start` holds compositions alone.
+    """
 
     config: StudyConfig
     source: ModelSource
@@ -101,4 +105,18 @@ def make_plan(config: StudyConfig) -> Plan:
     objective = Objective.of(config, getattr(task, "metrics", {"": task.metric}))
     matrices = tuple(find_matrices(source.skeleton()))
     space = Space.build(config.space, matrices)
+    if config.search.warm_start:
+        config = _with_compositions(config, matrices, space)
     return Plan(config, source, task, split, matrices, space, objective)
+
+
+def _with_compositions(
+    config: StudyConfig, matrices: Sequence[Matrix], space: Space
+) -> StudyConfig:
+    """The configuration with the compositions that its warm start means now.
+
+    They are frozen with it: a study that it names may go on, or go away.
+    """
+    found = resolve(config.search.warm_start, matrices, space.matrices)
+    search = config.search.model_copy(update={"warm_start": [str(one) for one in found]})
+    return config.model_copy(update={"search": search})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -56,7 +56,7 @@ def choose_types(names: Sequence[str], available: Sequence[str]) -> list[str]:
     return chosen
 
 
-def choose_layers(layers: str | Sequence[int | str], available: Sequence[int]) -> list[int]:
+def choose_layers(layers: str | Sequence[int | str], available: Collection[int]) -> list[int]:
     """Expand ``all``, numbers and ranges such as ``20-27``. Raises InputError."""
     if layers == "all":
         return list(available)
@@ -76,6 +76,35 @@ def choose_layers(layers: str | Sequence[int | str], available: Sequence[int]) -
             )
         chosen.update(wanted)
     return sorted(chosen)
+
+
+def choose_group(name: str, chosen: Sequence[MatrixRef]) -> list[Site]:
+    """The sites that an entry of ``space.groups`` means, of `chosen` matrices. Raises InputError.
+
+    ``mlp``, ``attn`` or ``all``: one for each layer. ``LAYERS.TYPE``, where LAYERS is a number, a
+    range or ``*`` and TYPE may be a group: one, across these layers.
+    """
+    layers, point, kind = name.rpartition(".")
+    types = GROUPS.get(kind, (kind,))
+    wanted = [ref for ref in chosen if ref.type in types]
+    found: dict[str, list[MatrixRef]] = {}
+    for ref in wanted:
+        if point:
+            if layers != "*" and ref.layer not in choose_layers(
+                [layers], {r.layer for r in chosen}
+            ):
+                continue
+            found.setdefault(name, []).append(ref)
+        elif kind in GROUPS:
+            place = f"{ref.stack}." * bool(ref.stack) + f"{ref.layer}." + "cross." * ref.cross
+            found.setdefault(place + kind, []).append(ref)
+    sites = [Site(site, tuple(refs)) for site, refs in found.items() if len(refs) > 1]
+    if not sites:
+        raise InputError(
+            f"space.groups holds {name!r}, which groups no two matrices of the space; expected "
+            f"{', '.join(GROUPS)} or layers and a type such as '20-27.fc_in' or '*.fc_out'"
+        )
+    return sites
 
 
 @dataclass(frozen=True)
@@ -105,17 +134,23 @@ class Space:
             raise InputError(
                 f"space is empty: no matrix of types {', '.join(types)} in layers {config.layers}"
             )
-        if config.max_interventions > len(chosen):
-            raise InputError(
-                f"space.max_interventions is {config.max_interventions}, but the space has only "
-                f"{len(chosen)} matrices"
-            )
         rho = config.rho
         if not isinstance(rho, RhoRange):
             rho = sorted(set(rho), reverse=True)
-        return Space(
-            chosen, rho if isinstance(rho, RhoRange) else tuple(rho), config.max_interventions
+        space = Space(
+            chosen,
+            rho if isinstance(rho, RhoRange) else tuple(rho),
+            config.max_interventions,
+            tuple(site for name in config.groups for site in choose_group(name, chosen)),
+            config.singles,
         )
+        if config.max_interventions > len(space.sites):
+            what = "choices" if config.groups else "matrices"
+            raise InputError(
+                f"space.max_interventions is {config.max_interventions}, but the space has only "
+                f"{len(space.sites)} {what}"
+            )
+        return space
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:

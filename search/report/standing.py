@@ -41,7 +41,7 @@ def standing(folder: Path, summary: Summary) -> list[str]:
 def _driver(driver: Holder | None, folder: Path, summary: Summary) -> str:
     if driver is not None:
         return f"driver: {driver.text}"
-    if summary.finished < summary.asked:
+    if summary.finished < summary.asked and not summary.ended:
         why = last_end(folder)
         said = f"; the last one stopped: {why}" if why else ""
         return f"driver: none{said}; continue with laser-search resume {folder}"

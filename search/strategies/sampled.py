@@ -137,8 +137,7 @@ class Sampled:
             if self._kind.stateful and self._drawn is None:
                 self._draw(history, number)  # as it was drawn when this trial began
             self._add(tried)
-            if tried.state.is_finished():
-                self._close(tried)
+            self._close(tried)
 
     def _opened(self) -> optuna.Study:
         if self._study is None:
@@ -181,13 +180,17 @@ class Sampled:
         written = self._encoding.write(choices)
         study.add_trial(
             create_trial(
-                state=TrialState.RUNNING,
+                state=tried.state,
+                values=_values(tried),
                 params={name: value for name, (value, _) in written.items()},
                 distributions={name: kind for name, (_, kind) in written.items()},
+                intermediate_values=dict(tried.steps),
+                constraints=dict(tried.violations),
             )
         )
         self._mirrored.append(study.get_trials(deepcopy=False)[-1]._trial_id)
-        self._open.add(tried.number)
+        if not tried.state.is_finished():
+            self._open.add(tried.number)
 
     def _close(self, tried: Tried) -> None:
         if not tried.state.is_finished() or tried.number not in self._open:
@@ -199,10 +202,14 @@ class Sampled:
             trial.report(score, step)
         for key, violation in tried.violations.items():
             trial.set_constraint(key, violation)
-        values: float | tuple[float, ...] | None = tried.values or None
-        if len(tried.values) == 1:
-            values = tried.values[0] - TIE * tried.log_loss
-        study.tell(trial, values, state=tried.state)
+        study.tell(trial, _values(tried), state=tried.state)
+
+
+def _values(tried: Tried) -> list[float] | None:
+    """What the sampler is told: of one objective the score, ties broken by log-loss."""
+    if len(tried.values) == 1:
+        return [tried.values[0] - TIE * tried.log_loss]
+    return list(tried.values) or None
 
 
 def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +50,18 @@ def begin(history: History, composition: Composition) -> int:
 def end(history: History, number: int) -> None:
     """Put what became of a trial in flight."""
     history.put(tried(number, history[number].composition, history))
+
+
+@pytest.fixture
+def land() -> SimpleNamespace:
+    """The made-up landscape: its best cuts, and a composition's score."""
+    return SimpleNamespace(best={f"{m}={rho}" for m, rho in BEST.items()}, score=score)
+
+
+@pytest.fixture
+def flight() -> SimpleNamespace:
+    """Put a trial in flight, and what became of it."""
+    return SimpleNamespace(begin=begin, end=end)
 
 
 @pytest.fixture

@@ -21,12 +21,24 @@ NAMES = [
 Make = Callable[[Setting], Strategy]
 
 
-@pytest.fixture(params=NAMES)
+STAGED = "random with stages"
+
+
+@pytest.fixture(params=[*NAMES, STAGED])
 def make(request: pytest.FixtureRequest) -> Make:
     """Build the strategy under test for a setting."""
     name, _, encoding = request.param.partition("/")
+    if request.param == STAGED:
+        return staged
     config = SearchConfig(strategy=name, encoding=encoding or "slots")
     return lambda setting: make_strategy(config, setting)
+
+
+def staged(setting: Setting) -> Strategy:
+    """Two given compositions first, a neighbourhood search last."""
+    a, b, rho = *setting.space.matrices[:2], setting.space.levels[0]
+    first = [f"{a}={rho}", f"{a}={rho} {b}={rho}"]
+    return make_strategy(SearchConfig(strategy="random", warm_start=first, refine=0.3), setting)
 
 
 def effects(history: History) -> list[str]:

@@ -1,0 +1,123 @@
+"""The default: screen the singles, put together what survives, refine the best (decision 0013)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from search.composition import Composition
+from search.space import Choice
+from search.strategies.base import History, Setting, Tried
+from search.strategies.novelty import unseen
+from search.strategies.queue import Queue
+from search.strategies.refine import Refine
+from search.strategies.singles import by_screen, coarse_to_fine, overlap
+
+Gain = tuple[float, float]
+"""What a trial has over the unedited model: in score, and in log-loss."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the budget is divided.
+
+    `singles`: the share that begins with single cuts alone, at least `fewest`. Then `cycle` tells
+    the trials apart, over and over. `last`: the share at the end that tries no new singles.
+    `bases`: the best trials that are extended.
+    """
+
+    singles: float = 0.05
+    fewest: int = 10
+    cycle: str = "ERES"  # Extend, Refine, Single
+    last: float = 0.2
+    bases: int = 5
+
+
+class Auto:
+    """Single cuts as the screen predicts them; then extensions and refinements of the best.
+
+    An *extension* adds to one of the best trials a single cut that helped alone: the pair whose
+    gains add up to most comes first. A *refinement* differs from the best by one step. Further
+    singles are tried in between, so that a screen that is wrong costs time alone. Without a screen
+    singles go from coarse to fine.
+    """
+
+    def __init__(self, setting: Setting, shares: Shares = Shares()) -> None:
+        """Over the space of `setting`."""
+        self._setting = setting
+        self._shares = shares
+        space = setting.space
+        ordered = (
+            coarse_to_fine(space) if setting.screen is None else by_screen(space, setting.screen)
+        )
+        self._singles = Queue([space.cut([choice]) for choice in ordered])
+        self._refine = Refine(setting)
+        self._moves = {
+            "S": self._singles.next,
+            "E": self._extend,
+            "R": self._refine.suggest,
+        }
+        self._read = 0
+        self._open: list[int] = []
+        self._gains: dict[Choice, Gain] = {}
+        self._good: list[tuple[Gain, int, list[Choice]]] = []
+
+    def suggest(self, history: History) -> Composition | None:
+        """The next single, extension or refinement."""
+        number, budget, shares = len(history), history.budget, self._shares
+        if number < max(shares.fewest, shares.singles * budget):
+            turns = "SER"
+        else:
+            turn = shares.cycle[number % len(shares.cycle)]
+            if turn == "S" and number >= (1 - shares.last) * budget:
+                turn = "E"
+            turns = turn + "ERS"
+        self._learn(history)
+        for turn in turns:
+            if (proposed := self._moves[turn](history)) is not None:
+                return proposed
+        return unseen(self._setting.space, history, self._setting.seed)
+
+    def _learn(self, history: History) -> None:
+        baseline = history.baseline
+        if baseline is None:
+            return
+        fresh = [*self._open, *range(self._read, len(history))]
+        self._read, self._open = len(history), []
+        for number in fresh:
+            tried = history[number]
+            if not tried.state.is_finished():
+                self._open.append(number)
+            elif tried.counts:
+                self._note(tried, baseline)
+
+    def _note(self, tried: Tried, baseline: Tried) -> None:
+        choices = self._setting.space.choices(tried.composition)
+        if choices is None:
+            return
+        gain = (
+            tried.merit[0] - baseline.merit[0],
+            tried.merit[1] - baseline.merit[1],
+        )
+        if len(choices) == 1:
+            self._gains[choices[0]] = gain
+        if gain > (0, 0) and len(choices) < self._setting.space.max_interventions:
+            self._good.append((gain, -tried.number, choices))
+            self._good.sort(key=lambda item: item[:2], reverse=True)
+            del self._good[self._shares.bases :]
+
+    def _extend(self, history: History) -> Composition | None:
+        """The new pair of a good trial and a single that helped whose gains add up to most."""
+        space = self._setting.space
+        helped = [(gain, choice) for choice, gain in self._gains.items() if gain > (0, 0)]
+        pairs = [
+            ((known[0] + gain[0], known[1] + gain[1]), number, [*choices, choice])
+            for known, number, choices in self._good
+            for gain, choice in helped
+            if not overlap(choice[0], choices)
+        ]
+        pairs.sort(key=lambda pair: pair[:2], reverse=True)
+        for _, _, choices in pairs:
+            composition = space.cut(choices)
+            if history.is_new(composition):
+                return composition
+        return None
