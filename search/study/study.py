@@ -26,7 +26,7 @@ from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, 
 from search.strategies.parameters import Parameters
 from search.strategies.registry import WANT_SCREEN, make_strategy
 from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
-from search.study.enduring import Guard, StorageLost, refusal
+from search.study.enduring import Guard, StorageLost, refusal, together
 from search.study.goals import Objective
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, SCREEN, TEST_BASELINE, Job, test_name, trial_name
@@ -38,7 +38,6 @@ from search.study.outcomes import (
     write_outcomes,
 )
 from search.study.race import Incumbent, Race
-from search.study.enduring import together
 from search.study.storage import open_storage
 from search.weights.refs import MatrixRef
 
