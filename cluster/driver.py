@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from cluster.preemption import Preemption
+from cluster.preemption import Preempted, Preemption
 from cluster.resources import Resources, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest
@@ -20,6 +20,8 @@ from search.plan import Plan, make_plan
 from search.strategies.base import Setting
 from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
 from search.strategies.singles import screened
+from search.study.ends import note_begin, note_end
+from search.study.enduring import StorageLost
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
     Identity,
@@ -74,7 +76,7 @@ def launch(config: StudyConfig, folder: Path, view: View, address: str | None = 
     with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(config, folder / CONFIG)
-        return _drive(_at(plan, address), folder, view, lease)
+        return _noted(folder, lambda: _drive(_at(plan, address), folder, view, lease))
 
 
 def resume(
@@ -91,7 +93,24 @@ def resume(
     plan = make_plan(config)
     with driver_lock(folder) as lease:
         mend_journal(folder)
-        return _drive(_at(plan, address), folder, view, lease, accept_change)
+        plan = _at(plan, address)
+        return _noted(folder, lambda: _drive(plan, folder, view, lease, accept_change))
+
+
+def _noted(folder: Path, drive: Callable[[], End]) -> End:
+    """Drive, and keep in the folder how it ended."""
+    note_begin(folder)
+    try:
+        end = drive()
+    except (InputError, StorageLost) as error:
+        note_end(folder, str(error))
+        raise
+    except (Preempted, KeyboardInterrupt):
+        note_end(folder, "it was asked to stop")
+        raise
+    asked = "" if end.verdict else "it was asked to stop"
+    note_end(folder, end.stopped or asked)
+    return end
 
 
 def _at(plan: Plan, address: str | None) -> Plan:
@@ -130,9 +149,11 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = Fa
         Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
     if not (study.stopped or study.draining):
+        chosen = study.chosen()
         verdict = conclude(
-            *(folder, identity, study.winner(), plan.split, plan.objective),
+            *(folder, identity, chosen.winner, plan.split, plan.objective),
             infeasible=_summary(study).infeasible,
+            finalists=chosen.finalists,
         )
     return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
 
@@ -153,6 +174,7 @@ def _open(
         *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
         setting=_setting(plan, keys),
         guard=guard,
+        shapes={matrix.ref: matrix.shape for matrix in plan.matrices},
     )
 
 
@@ -170,7 +192,9 @@ def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
             for m in plan.searched
         }
     return Setting(
-        plan.space, plan.max_ranks, search.seed, spectra=spectra, threshold=search.threshold
+        *(plan.space, plan.max_ranks, search.seed, search.objectives),
+        spectra=spectra,
+        threshold=search.threshold,
     )
 
 
@@ -244,5 +268,7 @@ def _device(gpus: float) -> str:
 
 def _summary(study: Study) -> Summary:
     return summarise(
-        *(study.trials(), study.baseline, study.budget, study.objective), exhausted=study.exhausted
+        *(study.trials(), study.baseline, study.budget, study.objective),
+        ended=study.ended,
+        chosen=study.chosen(),
     )

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.durable import write_json
 from search.report.frames import read_composition, setting_of
 from search.report.watch import follow, is_over
+from search.study.choice import score_of
 from search.study.record import StudyRecord
 from search.study.storage import open_storage
 from tasks.errors import InputError
@@ -132,7 +133,7 @@ def _tensorboard(folder: Path) -> Iterator[Tracker]:
 
     def send(_: optuna.Study, trial: FrozenTrial) -> None:
         nonlocal best
-        if trial.state != TrialState.COMPLETE or trial.value is None:
+        if trial.state != TrialState.COMPLETE or (score := score_of(trial)) is None:
             return
         cuts = read_composition(trial.user_attrs.get("composition"))
         parameters = {
@@ -142,11 +143,11 @@ def _tensorboard(folder: Path) -> Iterator[Tracker]:
         }
         run = _Run(folder / f"trial-{trial.number:05d}", parameters)
         run.init_local_path()
-        result = {"score": trial.value, "log_loss": trial.user_attrs.get("log_loss", 0.0)}
+        result = {"score": score, "log_loss": trial.user_attrs.get("log_loss", 0.0)}
         writer.log_trial_start(run)
         writer.log_trial_result(1, run, {**result, "training_iteration": 1})
         writer.log_trial_end(run)
-        best = max(best, trial.value)
+        best = max(best, score)
         course = {**result, "best": best, "training_iteration": trial.number}
         writer.log_trial_result(trial.number, whole, course)
 

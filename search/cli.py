@@ -16,6 +16,10 @@ from tasks.metrics import shown
 
 if TYPE_CHECKING:
     from search.study.record import StudyRecord
+    from search.study.summary import Summary
+
+MOST_REASONS = 5
+"""Reasons of failure that status lists."""
 
 
 def mount(app: typer.Typer) -> None:
@@ -173,7 +177,7 @@ def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
 def _say(record: StudyRecord) -> None:
     """Where a study stands, in plain lines."""
     from search.report.standing import standing
-    from search.report.text import result_lines
+    from search.report.text import front_lines, result_lines
 
     summary = record.summary
     typer.echo(f"study {record.identity.study_id} begun {record.identity.created}")
@@ -184,8 +188,8 @@ def _say(record: StudyRecord) -> None:
         typer.echo(f"  {name}: {getattr(summary, name)}")
     if summary.infeasible:
         typer.echo(f"  complete, but below a floor: {summary.infeasible}")
-    for reason, count in summary.failures.items():
-        typer.echo(f"  failed {count}x: {reason}")
+    for line in _failures(summary):
+        typer.echo(f"  {line}")
     for line in standing(record.folder, summary):
         typer.echo(line)
     if summary.baseline is not None:
@@ -194,12 +198,28 @@ def _say(record: StudyRecord) -> None:
         trial = summary.best
         found = f"{summary.best_text} on validation, {trial.user_attrs['composition']}"
         typer.echo(f"best: {found} (trial {trial.number})")
+    lines = front_lines(summary)
     if record.result is not None and record.result["comparisons"]:
-        for line in result_lines(record.result, summary.objective):
-            typer.echo(line)
+        lines += result_lines(record.result, summary.objective)
+    if lines:
+        typer.echo("\n".join(lines))
+
+
+def _failures(summary: Summary) -> list[str]:
+    """What went wrong, by kind and by reason."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failure_kinds.items())
+    lines = [f"failed by kind: {kinds}"] if len(summary.failure_kinds) > 1 else []
+    reasons = list(summary.failures.items())
+    lines += [f"failed {count}x: {reason}" for reason, count in reasons[:MOST_REASONS]]
+    if (more := len(reasons) - MOST_REASONS) > 0:
+        lines.append(f"and {more} other reasons; status --json has them all")
+    return lines
 
 
 def _status(record: Any) -> dict[str, Any]:
+    from search.study.choice import score_of
+    from search.study.size import KEPT
+
     summary = record.summary
     best = summary.best
     return {
@@ -213,16 +233,26 @@ def _status(record: Any) -> dict[str, Any]:
         "running": summary.running,
         "infeasible": summary.infeasible,
         "failures": summary.failures,
+        "failure_kinds": summary.failure_kinds,
         "notices": summary.shortfall(record.config.search.trials),
         "baseline": None if summary.baseline is None else summary.baseline.score,
         "best": None
         if best is None
         else {
             "trial": best.number,
-            "score": best.value,
+            "score": score_of(best),
             "log_loss": best.user_attrs["log_loss"],
             "composition": best.user_attrs["composition"],
         },
+        "front": [
+            {
+                "trial": trial.number,
+                "score": score_of(trial),
+                "kept": trial.user_attrs[KEPT],
+                "composition": trial.user_attrs["composition"],
+            }
+            for trial in summary.front
+        ],
         "tasks": _tasks(record),
         "result": record.result,
     }
@@ -230,6 +260,7 @@ def _status(record: Any) -> dict[str, Any]:
 
 def _tasks(record: Any) -> dict[str, Any]:
     """Every task in its own metric, on validation."""
+    from search.study.choice import score_of
     from search.study.study import SCORES
 
     summary = record.summary
@@ -238,7 +269,7 @@ def _tasks(record: Any) -> dict[str, Any]:
     if summary.baseline is not None:
         sides["baseline"] = summary.baseline.scores or {"": summary.baseline.score}
     if summary.best is not None:
-        sides["best"] = summary.best.user_attrs.get(SCORES) or {"": summary.best.value}
+        sides["best"] = summary.best.user_attrs.get(SCORES) or {"": score_of(summary.best)}
     for goal in summary.objective.goals:
         values = {side: shown(goal.metric, own[goal.task]) for side, own in sides.items() if own}
         found[goal.task or record.config.asked] = {

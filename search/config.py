@@ -160,7 +160,10 @@ class ConfirmConfig(Strict):
 
 
 class SearchConfig(Strict):
-    """How the space is searched. `trials` counts finished evaluations."""
+    """How the space is searched. `trials` counts finished evaluations.
+
+    `pareto`: for a front of score and size, every trial that none beats in both.
+    """
 
     strategy: str = "tpe"
     encoding: Literal["slots", "sites"] = "slots"
@@ -171,8 +174,23 @@ class SearchConfig(Strict):
     race_error: Annotated[float, Field(gt=0, lt=1)] = 0.05
     chunks: Count = 1
     max_attempts: Count = 3
+    pareto: bool = False
     stop: StopConfig = StopConfig()
     confirm: ConfirmConfig | None = None
+
+    @property
+    def objectives(self) -> int:
+        """Values of a trial."""
+        return 2 if self.pareto else 1
+
+    @model_validator(mode="after")
+    def _front_of_whole_trials(self) -> SearchConfig:
+        if self.pareto and self.chunks > 1:
+            raise ValueError(
+                f"pareto looks for two values, which only whole trials have; set chunks "
+                f"{self.chunks} to 1 and leave the pruner out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pruning_needs_chunks(self) -> SearchConfig:

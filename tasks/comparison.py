@@ -13,6 +13,9 @@ from scipy.stats import binom, binomtest
 from tasks.base import Outcome
 
 RESAMPLES = 10_000
+LEVEL = 0.05
+"""The p-value below which a change counts as clear."""
+
 CELLS = 4_000_000
 """Random numbers drawn at once: 32 MB of int64."""
 
@@ -37,6 +40,17 @@ class Comparison:
     test: str
     fixed: int
     broken: int
+
+    @property
+    def direction(self) -> int:
+        """1 for a clear rise of the score, -1 for a clear fall, else 0.
+
+        Clear: the interval lies on one side of zero and the test agrees. The interval alone would
+        make a gain of four questions fixed and none broken, for which the exact test gives 0.125.
+        """
+        if self.p_value >= LEVEL:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
 
 
 def compare(

@@ -21,11 +21,9 @@ from typing import Any
 import torch
 from table import Landscape
 
-from search.composition import Composition, Intervention
+from search.composition import Composition
 from search.config import StudyConfig, parse_config
 from search.demo.study import demo_config
-from search.space import Space
-from search.weights.ranks import RankRule
 
 PROMISING = 0.15
 """The share of single cuts that counts as promising."""
@@ -39,7 +37,7 @@ def configure(name: str, folder: Path, model: Path | None, data: Path | None) ->
         settings["space"] |= space
         return parse_config(settings, "demo")
     if model is None or data is None:
-        raise SystemExit("sst2 needs --model and --data")
+        raise SystemExit(f"{name} needs --model and --data")
     return parse_config(
         {
             "model": {"path": str(model.resolve())},
@@ -48,25 +46,14 @@ def configure(name: str, folder: Path, model: Path | None, data: Path | None) ->
             "space": space,
             "factors": str(folder.resolve() / "factors"),
         },
-        "sst2",
+        name,
     )
-
-
-def singles(space: Space) -> list[Composition]:
-    """Every matrix at every rho."""
-    if not isinstance(space.rho, tuple):
-        raise SystemExit("a table needs a list of rho")
-    return [
-        Composition((Intervention(matrix, RankRule("rho", rho)),))
-        for matrix in space.matrices
-        for rho in space.rho
-    ]
 
 
 def sample(landscape: Landscape, size: int, count: int, seed: int = 0) -> list[Composition]:
     """`count` compositions of `size` parts, half of them promising ones, the rest at random."""
     known = landscape.effects()
-    parts = [Composition.parse([t.composition]) for e, t in known.items() if len(e.split()) == 1]
+    parts = list(landscape.grid().values())
     parts.sort(key=lambda part: (-known[landscape.effect(part)].score, str(part)))
     best = parts[: max(size, int(PROMISING * len(parts)))]
     rng = random.Random(seed)
@@ -100,7 +87,7 @@ def fill(landscape: Landscape, compositions: list[Composition], what: str) -> No
 def main() -> None:
     """Build one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=["demo", "sst2"])
+    parser.add_argument("name", help="demo, or what a classifier of --model is to be called")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--data", type=Path)
@@ -110,7 +97,7 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = asked.out / asked.name
     landscape = Landscape.create(configure(asked.name, folder, asked.model, asked.data), folder)
-    fill(landscape, [Composition(), *singles(landscape.plan.space)], "singles")
+    fill(landscape, [Composition(), *landscape.grid().values()], "singles")
     fill(landscape, sample(landscape, 2, asked.pairs), "pairs")
     fill(landscape, sample(landscape, 3, asked.triples), "triples")
 

@@ -1,4 +1,4 @@
-"""Is it worth keeping a part of validation back to choose the winner on?
+"""Whether it is worth keeping a part of validation back, to choose the winner on.
 
     python benchmarks/landscape/confirm.py --tables ./landscape/demo ./landscape/sst2
 

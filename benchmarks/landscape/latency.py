@@ -16,11 +16,11 @@ import time
 from typing import Any
 
 from optuna.trial import TrialState
-from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 
 from search.composition import Composition, Intervention
 from search.config import PAPER_RHO, SearchConfig
 from search.space import Space
+from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.registry import make_strategy
 from search.weights.ranks import RankRule
 from search.weights.refs import MatrixRef

@@ -1,7 +1,7 @@
 """Does the tool claim gains where there are none? Studies of questions with shuffled answers.
 
     python benchmarks/landscape/null.py --table ./landscape/sst2 --studies 100 --trials 100
-    python benchmarks/landscape/null.py --table ./landscape/demo --studies 100 --trials 100 --interventions 1
+    python benchmarks/landscape/null.py --table ./landscape/demo --interventions 1
 
 The model says the same whatever the right answers are, so what it says under a composition is
 computed once and scored again under every shuffle. SST-2: the labels change places. Demo: the

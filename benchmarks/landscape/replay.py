@@ -1,11 +1,14 @@
 """Replay strategies against a table of truth: many seeds in the time of a few evaluations.
 
-    python benchmarks/landscape/replay.py --table ./landscape/demo --strategies tpe random --seeds 30
+    python benchmarks/landscape/replay.py --table ./landscape/demo \
+        --strategies grid random tpe/slots tpe/sites greedy snr screened auto
     python benchmarks/landscape/summary.py --tables ./landscape/demo ./landscape/sst2
 
-Every replay is a real study (`search.study.study.Study`) in one process; only the bench reads from
-the table. What the table does not hold is evaluated and added. Each replay is kept as one file below
-TABLE/replays, so that a run that is stopped goes on where it was.
+Every replay is a real study (`search.study.study.Study`) in one process; only the bench reads
+from the table. What the table does not hold is evaluated and added. Each replay is kept as one file
+below TABLE/replays, so that a run that is stopped goes on where it was. A strategy is named as in
+study.yaml, with its encoding after a slash. What a strategy knows beforehand (a screen of 100
+questions, drawn by seed; spectra) is computed from the model, and a screen's cost is counted.
 """
 
 from __future__ import annotations
@@ -23,11 +26,17 @@ import torch
 from table import Landscape, TableBench, note
 
 from search.config import StudyConfig, parse_config
+from search.strategies.base import Setting
+from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
+from search.study.choice import merit
 from search.study.identity import Identity
-from search.study.study import Study, merit
+from search.study.study import Study
 
 IDENTITY = Identity("replay", "", {}, "", "", "", "")
 REPLAYS = "replays"
+SCREENED = 100
+FIXED = ("grid", "greedy", "snr")
+"""Strategies that no seed changes."""
 
 
 def configured(
@@ -40,12 +49,16 @@ def configured(
 
 
 def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
-    """One study: after every evaluation the passes spent, its score, and the best one so far."""
+    """One study: after every evaluation the passes spent and its score."""
     plan = replace(landscape.plan, config=config)
+    setting, before = prepare(landscape, config)
     bench = TableBench(landscape, config.search.chunks)
     curve: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        study = Study(Path(folder), IDENTITY, config, plan.space, plan.max_ranks, plan.objective)
+        study = Study(
+            *(Path(folder), IDENTITY, config, plan.space, plan.max_ranks, plan.objective),
+            setting=setting,
+        )
         started = time.perf_counter()
         while (job := study.next_job()) is not None and job.part == "validation":
             for progress in bench.run(job):
@@ -65,7 +78,6 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
                 )
         winner = study.winner()
         baseline = study.baseline
-        duplicates = len(study.trials()) - len(curve)
     return {
         "strategy": config.search.strategy,
         "seed": config.search.seed,
@@ -73,22 +85,37 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
         "baseline": None if baseline is None else baseline.score,
         "winner": "" if winner is None else winner.user_attrs["effect"],
         "merit": None if winner is None else merit(winner)[:2],
-        "duplicates": duplicates,
+        "before": before,
         "seconds": round(time.perf_counter() - started, 2),
         "curve": curve,
     }
 
 
-def run(
-    landscape: Landscape, strategy: str, seed: int, trials: int, label: str = "", **more: Any
-) -> None:
+def prepare(landscape: Landscape, config: StudyConfig) -> tuple[Setting, float]:
+    """What a strategy knows before the first trial, and the forward passes that it cost."""
+    plan, search = landscape.plan, config.search
+    setting = Setting(plan.space, plan.max_ranks, search.seed, threshold=search.threshold)
+    if search.strategy in WANT_SPECTRA:
+        return replace(setting, spectra=landscape.spectra()), 0.0
+    if search.strategy not in WANT_SCREEN:
+        return setting, 0.0
+    asked = min(SCREENED, len(landscape.examples("validation")))
+    screen = landscape.screen(search.seed, asked)
+    # A backward pass costs about two forward ones.
+    return replace(setting, screen=screen), 3 * asked / len(landscape.examples("validation"))
+
+
+def run(landscape: Landscape, label: str, seed: int, trials: int) -> None:
     """Replay one seed and keep it, unless it is kept already."""
-    path = landscape.folder / REPLAYS / f"{label or strategy}-{trials}-{seed:03d}.json"
+    name = label.replace("/", "-")
+    path = landscape.folder / REPLAYS / f"{name}-{trials}-{seed:03d}.json"
     if path.exists():
         return
     path.parent.mkdir(exist_ok=True)
+    strategy, _, encoding = label.partition("/")
+    more = {"encoding": encoding} if encoding else {}
     found = replay(landscape, configured(landscape.config, strategy, trials, seed, **more))
-    found["strategy"] = label or strategy
+    found["strategy"] = label
     landscape.save()
     note(path, json.dumps(found))
     best = found["merit"][0] if found["merit"] else found["baseline"]
@@ -104,15 +131,17 @@ def main() -> None:
     """Replay."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", type=Path, required=True)
-    parser.add_argument("--strategies", nargs="+", default=["tpe", "random"])
+    parser.add_argument("--strategies", nargs="+", default=["random", "tpe/slots"])
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--trials", type=int, help="by default as many as there are single cuts")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     landscape = Landscape(asked.table)
-    grid = sum(len(effect.split()) == 1 for effect in landscape.effects())
+    grid = len(landscape.grid())
     for seed in range(asked.seeds):
         for strategy in asked.strategies:
+            if seed and strategy.partition("/")[0] in FIXED:
+                continue
             run(landscape, strategy, seed, asked.trials or grid)
 
 

@@ -1,12 +1,12 @@
 """What the replays say: regret against what was spent, as one table and one plot.
 
-    python benchmarks/landscape/summary.py --tables ./landscape/demo ./landscape/sst2 --plot regret.png
+    python benchmarks/landscape/summary.py --tables ./landscape/demo --plot regret.png
 
 Regret: the best validation score known of any composition in the table, minus the best that the
-study has seen so far (the unedited model's counts). Spent: evaluations, and forward passes, of which
-a trial that begins at block l of L takes (L - l) / L; both as shares of what the grid of all single
-cuts takes. Curves are medians over seeds with quartiles. On test the winners of each strategy are
-compared with greedy's, question by question.
+study has seen so far (the unedited model's counts). Spent: evaluations, and forward passes, of
+which a trial that begins at block l of L takes (L - l) / L; both as shares of what the grid of all
+single cuts takes. Curves are medians over seeds with quartiles. On test the winners of each
+strategy are compared with greedy's, question by question.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ UNITS = ("evaluations", "passes")
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What replays on one table are measured by; `best` and `single` are scores, of all and of
-    single cuts; `cost` is the grid's by unit.
+    """What replays on one table are measured by.
+
+    `best`, `single`: the best scores of all compositions and of single cuts. `cost`: the grid's, by
+    unit.
     """
 
     best: float
@@ -51,7 +53,7 @@ class Yardstick:
     def of(landscape: Landscape) -> Yardstick:
         """From everything that the table knows."""
         known = landscape.effects()
-        single = [effect for effect in known if len(effect.split()) == 1]
+        single = list(landscape.grid())
         return Yardstick(
             best=max(truth.score for truth in known.values()),
             single=max(known[effect].score for effect in single),
@@ -68,9 +70,8 @@ def course(found: dict[str, Any], unit: str, baseline: float) -> tuple[list[floa
     spent, best, so_far = [0.0], [baseline], baseline
     for number, step in enumerate(found["curve"], start=1):
         so_far = max(so_far, step["score"] if step["score"] is not None else so_far)
-        spent.append(
-            float(number) if unit == "evaluations" else found.get("before", 0.0) + step["passes"]
-        )
+        passes = found.get("before", 0.0) + step["passes"]
+        spent.append(float(number) if unit == "evaluations" else passes)
         best.append(so_far)
     return spent, best
 
@@ -123,10 +124,9 @@ def rows(landscape: Landscape, unit: str) -> list[list[str]]:
         courses = [course(found, unit, yard.baseline) for found in replays]
         cells = []
         for share in SHARES:
-            reached = [
-                c for c in courses if c[0][-1] >= share * yard.cost[unit] * 0.98 or _ended(c)
-            ]
-            values = [yard.best - at(*c, share * yard.cost[unit]) for c in reached]
+            budget = share * yard.cost[unit]
+            reached = [c for c in courses if c[0][-1] >= budget * 0.98 or _ended(c)]
+            values = [yard.best - at(*c, budget) for c in reached]
             cells.append(quartiles(values) if values else "")
         reach = [spent_to(*c, yard.single) / yard.cost[unit] for c in courses]
         middle = float(np.median(reach))

@@ -8,11 +8,13 @@ asked and not in the table is evaluated and added, so a replay is exact and neve
 from __future__ import annotations
 
 import json
+import random
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +22,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from search.composition import Composition
+from search.composition import Composition, Intervention
 from search.config import StudyConfig, read_config, write_config
 from search.durable import write_file, write_text
 from search.evaluation.bench import Bench, Progress
+from search.evaluation.screen import predict_changes
 from search.evaluation.setup import open_bench
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
+from search.weights.ranks import RankRule
+from search.weights.refs import MatrixRef
+from search.weights.spectra import Spectrum
 from tasks.base import Example, Outcome
 
 CONFIG, WORDS = "study.yaml", "words.json"
@@ -144,9 +150,35 @@ class Landscape:
         write_file(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
         self._unsaved.clear()
 
-    def word(self, place: int) -> str:
-        """What a place in `Truth.said` stands for."""
-        return list(self._words)[place]
+    def grid(self) -> dict[str, Composition]:
+        """Every single cut of the space, by effect."""
+        space = self.plan.space
+        cuts = [Intervention(m, RankRule("rho", rho)) for m in space.matrices for rho in space.rho]
+        singles = [Composition((cut,)) for cut in cuts]
+        found = {self.effect(single): single for single in reversed(singles)}
+        return {effect: found[effect] for effect in sorted(found) if effect}
+
+    def spectra(self) -> dict[MatrixRef, Spectrum]:
+        """The singular values of every matrix that may be cut."""
+        bench = self._bench("validation")
+        return {
+            matrix.ref: Spectrum(
+                *(str(matrix.ref), self.plan.source.path, matrix.module, matrix.shape),
+                bench.editor.factors(_half(matrix.ref)).spectrum.double().numpy(),
+            )
+            for matrix in self.plan.searched
+        }
+
+    def screen(self, seed: int, count: int) -> dict[tuple[MatrixRef, float], float]:
+        """What a gradient on `count` questions of validation predicts of every single cut."""
+        examples = random.Random(seed).sample(list(self.examples("validation")), count)
+        bench, space = self._bench("validation"), self.plan.space
+        cuts = [Intervention(m, RankRule("rho", rho)) for m in space.matrices for rho in space.rho]
+        found = predict_changes(
+            *(bench.editor, bench._predictor, self.plan.task, examples, cuts),
+            *(self.plan.objective, bench.passes),
+        )
+        return {(cut.matrix, cut.rule.value): change for cut, change in found.items()}
 
     def evaluation(self, job: Job, examples: Sequence[Example] | None = None) -> Evaluation:
         """The evaluation that a bench would make of a job, on `examples` of its part."""
@@ -182,8 +214,19 @@ class Landscape:
         }
 
     def _evaluate(self, composition: Composition, effect: str, part: str) -> Truth:
+        job = Job(effect or "baseline", composition, effect, "validation")
+        found = self._bench(part).evaluate(job)
+        return Truth(
+            str(composition),
+            np.array([o.score for o in found.outcomes]),
+            np.array([o.log_probability for o in found.outcomes]),
+            np.array([self._place(o.prediction or "") for o in found.outcomes], np.int32),
+            found.seconds["forward"],
+        )
+
+    def _bench(self, part: str) -> Bench:
+        """The model; either part is `validation` to a bench of its own, which records it."""
         if part not in self._benches:
-            # Both parts are `validation` to a bench of their own: it records that part's activations.
             self._benches[part] = open_bench(
                 self.plan.source,
                 self.plan.task,
@@ -192,15 +235,7 @@ class Landscape:
                 tokens_per_batch=self.config.tokens_per_batch,
                 searched=set(self.plan.space.matrices),
             )
-        job = Job(effect or "baseline", composition, effect, "validation")
-        found = self._benches[part].evaluate(job)
-        return Truth(
-            str(composition),
-            np.array([o.score for o in found.outcomes]),
-            np.array([o.log_probability for o in found.outcomes]),
-            np.array([self._place(o.prediction or "") for o in found.outcomes], np.int32),
-            found.seconds["forward"],
-        )
+        return self._benches[part]
 
     def _place(self, word: str) -> int:
         return self._words.setdefault(word, len(self._words))
@@ -225,12 +260,17 @@ class Landscape:
                 )
 
 
+def _half(ref: MatrixRef) -> Intervention:
+    """A cut that needs the factors of a matrix; their spectrum is whole whatever is kept."""
+    return Intervention(ref, RankRule("rho", 0.5))
+
+
 def _rows(column: pa.ChunkedArray) -> list[NDArray[np.generic]]:
     """The lists of a column as arrays."""
     found = []
     for chunk in column.chunks:
         values, bounds = chunk.values.to_numpy(), chunk.offsets.to_numpy()
-        found += [values[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        found += [values[a:b] for a, b in pairwise(bounds)]
     return found
 
 
@@ -276,11 +316,6 @@ class TableBench:
 
     def close(self) -> None:
         """Nothing is edited."""
-
-
-def parse_effect_key(effect: str) -> int:
-    """How many matrices an effect cuts."""
-    return len(effect.split())
 
 
 def note(path: Path, text: str) -> None:

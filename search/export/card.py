@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from search.composition import Composition
 from search.export.verify import Verdict
 from search.report.text import floor_sentence
+from search.study.choice import score_of
 from search.study.goals import FloorCheck
 from search.study.jobs import trial_name
 from search.study.outcomes import read_outcomes
@@ -210,7 +211,7 @@ def _validation(record: StudyRecord, trial: FrozenTrial, task: str, name: str, m
     """Scores of baseline and trial on validation: the value, or one of several tasks'."""
     baseline = record.summary.baseline
     before = None if baseline is None else baseline.score
-    after = trial.value
+    after = score_of(trial)
     if task:
         before = None if baseline is None else baseline.scores.get(task)
         after = trial.user_attrs.get(SCORES, {}).get(task)

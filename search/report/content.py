@@ -13,6 +13,7 @@ from search.report.changes import Changes, find_changes
 from search.report.cost import Cost, find_cost
 from search.report.frames import interventions_frame, read_composition, trials_frame
 from search.report.text import sentence, truncation_notices, warning
+from search.study.choice import score_of
 from search.study.enduring import hide_password
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
@@ -132,7 +133,7 @@ def _headline(record: StudyRecord, verdict: Verdict | None, metric: str) -> str:
     state = f"The study has finished {summary.finished} of {summary.asked} trials"
     if summary.best is None:
         return f"{state}; none has a score yet."
-    best = f"{shown(metric, summary.best.value or 0.0):.4f}"
+    best = f"{shown(metric, score_of(summary.best) or 0.0):.4f}"
     name = summary.best.user_attrs.get("composition", "?")
     base = summary.baseline
     than = "" if base is None else f", against {shown(metric, base.score):.4f} unedited"
@@ -162,7 +163,7 @@ def _tiles(record: StudyRecord, verdict: Verdict | None, metric: str) -> list[tu
             ("on validation", f"{shown(metric, summary.baseline.score):.4f}", "baseline"),
             (
                 "best on validation",
-                f"{shown(metric, summary.best.value or 0.0):.4f}",
+                f"{shown(metric, score_of(summary.best) or 0.0):.4f}",
                 "the best of many is optimistic",
             ),
         ]

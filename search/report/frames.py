@@ -10,7 +10,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from search.composition import Composition, Intervention
-from search.study.choice import is_feasible
+from search.study.choice import is_feasible, score_of
 from tasks.errors import InputError
 
 TRIAL_COLUMNS = {
@@ -81,7 +81,7 @@ def interventions_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
                 "setting": setting_of(cut),
                 "rho": cut.rule.value if cut.rule.name == "rho" else math.nan,
                 "interventions": len(cuts),
-                "score": trial.value,
+                "score": score_of(trial),
             }
             for cut in cuts
         ]
@@ -120,7 +120,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "state": trial.state.name.lower(),
-        "score": trial.value if complete else math.nan,
+        "score": score_of(trial) if complete else math.nan,
         "partial": last,
         "steps": max(steps, default=0),
         "log_loss": attributes.get("log_loss", math.nan),

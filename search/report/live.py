@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from search.study.choice import score_of
 from search.study.summary import Summary
 
 TAIL_BYTES = 4096
@@ -125,7 +126,7 @@ def facts(summary: Summary) -> dict[str, Any]:
         "left_s": summary.left_s,
         "failures": summary.failures,
         "baseline": None if summary.baseline is None else summary.baseline.score,
-        "best": None if best is None else best.value,
+        "best": None if best is None else score_of(best),
         "composition": None if best is None else best.user_attrs.get("composition"),
     }
 
@@ -200,6 +201,6 @@ def duration(seconds: float) -> str:
 
 
 def _result(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.COMPLETE and trial.value is not None:
-        return f"{trial.value:.4f}"
+    if trial.state == TrialState.COMPLETE and (score := score_of(trial)) is not None:
+        return f"{score:.4f}"
     return trial.state.name.lower()

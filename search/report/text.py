@@ -9,7 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from search.study.choice import score_of
 from search.study.goals import GAIN, FloorCheck, Objective
+from search.study.size import KEPT
+from search.study.study import SCORES
+from search.study.summary import Summary
 from search.study.verdict import Verdict
 from tasks.comparison import Comparison
 from tasks.metrics import is_perplexity, shown, shown_change, shown_interval
@@ -122,6 +126,19 @@ def result_lines(result: Mapping[str, Any], objective: Objective) -> list[str]:
     return lines + [f"  {floor_sentence(FloorCheck(**check))}" for check in floors]
 
 
+def front_lines(summary: Summary) -> list[str]:
+    """The front of a study of score and size, the best score first; empty for any other."""
+    if not summary.front:
+        return []
+    lines = ["front (no trial is better in both):"]
+    for trial in summary.front:
+        score = summary.objective.text(score_of(trial) or 0.0, trial.user_attrs.get(SCORES, {}))
+        kept = trial.user_attrs[KEPT]
+        name = trial.user_attrs["composition"]
+        lines.append(f"  {score}, {kept:.1%} of the parameters: {name} (trial {trial.number})")
+    return lines
+
+
 def sentence(verdict: Verdict, metric: str) -> str:
     """The verdict in one sentence with its interval."""
     if verdict.trial is None:
@@ -224,11 +241,7 @@ def _column(column: str, values: dict[str, dict[str, float]], metric: str) -> Ta
 def _moves(found: Comparison, metric: str) -> str:
     """What happened to the metric; what is bad stands in capitals."""
     better, worse = ("lowers", "RAISES") if is_perplexity(metric) else ("raises", "LOWERS")
-    if found.low > 0:
-        return better
-    if found.high < 0:
-        return worse
-    return "does not clearly change"
+    return {1: better, -1: worse, 0: "does not clearly change"}[found.direction]
 
 
 def _quoted(prediction: str | None) -> str:

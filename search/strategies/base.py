@@ -63,7 +63,7 @@ class History:
         self.budget = budget
         self.spent = 0
         self.baseline: Tried | None = None
-        self._max_ranks = max_ranks
+        self.max_ranks = max_ranks
         self._trials: list[Tried] = []
         self._numbers: dict[str, int] = {}
         self._open: dict[int, None] = {}
@@ -103,7 +103,7 @@ class History:
 
     def effect(self, composition: Composition) -> str:
         """What a composition does to the model; see `Composition.effect`."""
-        return composition.effect(self._max_ranks)
+        return composition.effect(self.max_ranks)
 
     def find(self, composition: Composition) -> Tried | None:
         """The trial, perhaps in flight, or the baseline, that has a composition's effect."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from heapq import nlargest
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -42,16 +43,41 @@ def is_feasible(trial: FrozenTrial) -> bool:
     return all(violation <= 0 for violation in trial.constraints.values())
 
 
+def score_of(trial: FrozenTrial) -> float | None:
+    """What a trial scored, of a pruned one so far; its first value where it has several."""
+    return trial.values[0] if trial.values else None
+
+
 def choose_winner(trials: Iterable[FrozenTrial], baseline: Evaluation | None) -> FrozenTrial | None:
-    """The best evaluated trial above every floor, or None if none beats the baseline.
+    """The best evaluated trial above every floor, or None if none beats the baseline."""
+    return next(iter(choose_finalists(trials, baseline, 1)), None)
+
+
+def choose_finalists(
+    trials: Iterable[FrozenTrial], baseline: Evaluation | None, count: int
+) -> list[FrozenTrial]:
+    """The best evaluated trials above every floor that beat the baseline, the best first.
 
     Trials beat the baseline on (score, log-loss).
     """
     complete = [t for t in trials if t.state == TrialState.COMPLETE and is_feasible(t)]
-    best = max(complete, key=merit, default=None)
-    if best is None or baseline is None:
+    best = nlargest(count, complete, key=merit)
+    if baseline is None:
         return best
-    return best if merit(best)[:2] > (baseline.score, -baseline.log_loss) else None
+    return [t for t in best if merit(t)[:2] > (baseline.score, -baseline.log_loss)]
+
+
+def pareto_front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The evaluated trials above every floor that no other beats or equals in all values.
+
+    The best score first; of equal values the better by `merit`. All values are maximised.
+    """
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and is_feasible(t)]
+    front: list[FrozenTrial] = []
+    for trial in sorted(complete, key=lambda t: (tuple(t.values), merit(t)), reverse=True):
+        if not any(all(a >= b for a, b in zip(x.values, trial.values, strict=True)) for x in front):
+            front.append(trial)
+    return front
 
 
 def as_tried(trial: FrozenTrial) -> Tried:

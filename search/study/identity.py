@@ -225,8 +225,9 @@ def _decisive(config: StudyConfig) -> dict[str, Any]:
         ("model", "path"),
     ):
         del settings[part][key]
-    if config.search.confirm is None:
-        del settings["search"]["confirm"]
+    for key, unused in (("confirm", None), ("pareto", False)):
+        if settings["search"][key] == unused:  # so that a study of an earlier version goes on
+            del settings["search"][key]
     if config.tasks is None:
         del settings["tasks"], settings["objective"]
     else:

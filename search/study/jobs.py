@@ -18,8 +18,7 @@ class Job:
 
     `name` is unique in a study and names the outcome file. `number` is the Optuna trial's, None for
     the baseline and for scoring on confirm and test. `baseline`: the unedited model's score by task
-    on that
-    part, where a composition's value is relative to it.
+    on that part, where a composition's value is relative to it.
     """
 
     name: str

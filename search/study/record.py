@@ -10,12 +10,13 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search.config import StudyConfig, read_config
+from search.study.finale import Finale
 from search.study.goals import Objective
 from search.study.identity import Identity
 from search.study.jobs import BASELINE
 from search.study.outcomes import read_outcomes
 from search.study.storage import JOURNAL, open_storage
-from search.study.study import BUDGET, EXHAUSTED, METRICS
+from search.study.study import BUDGET, ENDED, METRICS
 from search.study.summary import Summary, summarise
 from search.study.verdict import read_result
 
@@ -41,7 +42,7 @@ class StudyRecord:
         baseline = read_outcomes(folder, BASELINE, identity.study_id, "")
         trials: list[FrozenTrial] = []
         metrics: dict[str, str] = {}
-        asked, exhausted = config.search.trials, False
+        asked, ended = config.search.trials, ""
         if config.storage is not None or (folder / JOURNAL).exists():
             storage = open_storage(folder, config.storage)
             names = {study.study_name for study in storage.get_all_studies()}
@@ -50,8 +51,9 @@ class StudyRecord:
                 trials = study.get_trials(deepcopy=False)
                 asked = study.user_attrs.get(BUDGET, asked)
                 metrics = study.user_attrs.get(METRICS, metrics)
-                exhausted = study.user_attrs.get(EXHAUSTED, False)
-        summary = summarise(
-            *(trials, baseline, asked, Objective.of(config, metrics)), exhausted=exhausted
-        )
+                ended = study.user_attrs.get(ENDED, ended)
+        objective = Objective.of(config, metrics)
+        finale = Finale(folder, identity.study_id, config.search.confirm, objective)
+        chosen = finale.chosen(trials, baseline)
+        summary = summarise(trials, baseline, asked, objective, ended=ended, chosen=chosen)
         return StudyRecord(folder, config, identity, trials, summary, read_result(folder))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from optuna.trial import FrozenTrial, TrialState
-
 from search.config import StopConfig
+from search.strategies.base import Tried
 from tasks.metrics import is_perplexity
 
 
@@ -23,21 +22,21 @@ class Stopping:
     metric: str
 
     def reason(
-        self, trials: Sequence[FrozenTrial], baseline: float | None, elapsed_s: float
+        self, trials: Iterable[Tried], baseline: Tried | None, elapsed_s: float
     ) -> str | None:
-        """Why no further trial begins, None if one may. `baseline`: the unedited model's value."""
+        """Why no further trial begins, None if one may. `baseline`: the unedited model."""
         rules = self.rules
         if rules.wall_s is not None and elapsed_s >= rules.wall_s:
-            return f"after {elapsed_s:.0f} s, as search.stop.wall_s {rules.wall_s:g} asks"
+            return f"search.stop.wall_s is {rules.wall_s:g}, and {elapsed_s:.0f} s have passed"
         if rules.target is None and rules.no_gain_trials is None:
             return None
-        best, since = _best(trials, -math.inf if baseline is None else baseline)
+        best, since = _best(trials, -math.inf if baseline is None else baseline.merit[0])
         if rules.target is not None and best >= self._target(rules.target):
-            return f"at the search.stop.target of {rules.target:g}"
+            return f"the search.stop.target of {rules.target:g} is reached"
         if rules.no_gain_trials is not None and since >= rules.no_gain_trials:
             return (
-                f"after {since} trials without a better score, as search.stop.no_gain_trials "
-                f"{rules.no_gain_trials} asks"
+                f"search.stop.no_gain_trials is {rules.no_gain_trials}, and none of the last "
+                f"{since} scored better"
             )
         return None
 
@@ -48,15 +47,10 @@ class Stopping:
         return -math.log(target) if target > 0 else math.inf
 
 
-def _best(trials: Sequence[FrozenTrial], baseline: float) -> tuple[float, int]:
-    """The best value above every floor, and how many trials have finished since it came up."""
+def _best(trials: Iterable[Tried], baseline: float) -> tuple[float, int]:
+    """The best score above every floor, and how many trials have finished since it came up."""
     best, since = baseline, 0
     for trial in trials:
-        if not trial.state.is_finished():
-            continue
-        since += 1
-        if trial.state != TrialState.COMPLETE or not trial.values:
-            continue
-        if trial.values[0] > best and all(miss <= 0 for miss in trial.constraints.values()):
-            best, since = trial.values[0], 0
+        if trial.state.is_finished():
+            best, since = (trial.merit[0], 0) if trial.merit[0] > best else (best, since + 1)
     return best, since

@@ -10,6 +10,7 @@ whose outcome file is whole is told from the file.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search.composition import Composition
@@ -27,9 +29,10 @@ from search.strategies.parameters import Parameters
 from search.strategies.registry import WANT_SCREEN, make_strategy
 from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
 from search.study.enduring import Guard, StorageLost, refusal, together
+from search.study.finale import Chosen, Finale
 from search.study.goals import Objective
 from search.study.identity import Identity
-from search.study.jobs import BASELINE, SCREEN, TEST_BASELINE, Job, test_name, trial_name
+from search.study.jobs import BASELINE, SCREEN, Job, trial_name
 from search.study.outcomes import (
     Evaluation,
     parse_outcomes,
@@ -38,6 +41,8 @@ from search.study.outcomes import (
     write_outcomes,
 )
 from search.study.race import Incumbent, Race
+from search.study.size import KEPT, kept_share
+from search.study.stopping import Stopping
 from search.study.storage import open_storage
 from search.weights.refs import MatrixRef
 
@@ -50,8 +55,11 @@ SCORES = "scores"
 METRICS = "metrics"
 """Study attribute: every task's metric by its label."""
 
-EXHAUSTED = "exhausted"
-"""Study attribute: the strategy had nothing left to try."""
+ENDED = "ended"
+"""Study attribute: why no further trial begins although more are asked for, empty if one may."""
+
+ELAPSED = "elapsed_s"
+"""Study attribute: seconds of driving it, over all runs, where a rule asks for them."""
 
 MAX_DEATHS_IN_A_ROW = 12
 """Worker deaths with nothing finished in between after which the study stops: nothing works."""
@@ -83,12 +91,15 @@ class Study:
         objective: Objective | None = None,
         setting: Setting | None = None,
         guard: Guard = lambda: None,
+        shapes: Mapping[MatrixRef, tuple[int, ...]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the Optuna study, create it if need be, and adopt trials that were in flight.
 
         `objective` knows the tasks' metrics; without it they are called ``score``. `setting` is
         what the strategy is to know, by default the space. `guard` is called before
-        every write; it raises StorageLost where this driver may not write any more.
+        every write; it raises StorageLost where this driver may not write any more. `shapes`
+        [out, in] of all matrices of the model say how much a trial keeps. `clock` in seconds.
         """
         self.folder = folder
         self.identity = identity
@@ -99,7 +110,8 @@ class Study:
         self.objective = objective or Objective.of(config, {})
         self.budget = int(min(config.search.trials, space.size(max_ranks)))
         self.history = History(max_ranks, self.budget)
-        self._setting = setting or Setting(space, max_ranks, config.search.seed)
+        objectives = config.search.objectives
+        self._setting = setting or Setting(space, max_ranks, config.search.seed, objectives)
         self._strategy: Strategy | None = None
         self._parameters = Parameters(space)
         # Not a line per trial, nor a warning per conditional slot, which TPE draws by itself.
@@ -108,7 +120,7 @@ class Study:
             study_name=identity.study_id,
             storage=open_storage(folder, config.storage, config.cluster.storage_wait_s, guard),
             load_if_exists=True,
-            direction="maximize",
+            directions=[StudyDirection.MAXIMIZE] * objectives,
             sampler=optuna.samplers.RandomSampler(seed=0),  # draws nothing: strategies propose
             pruner=make_pruner(config.search.pruner),
         )
@@ -120,16 +132,26 @@ class Study:
         self._incumbent: Incumbent | None = None
         self._baseline: Evaluation | None = None
         self._optuna.set_user_attr(BUDGET, self.budget)
-        if self.exhausted:
-            self._optuna.set_user_attr(EXHAUSTED, False)  # until it is found to be so again
+        if self.ended:
+            self._optuna.set_user_attr(ENDED, "")  # until it is found to be so again
+        self._shapes = shapes
+        self._clock = clock
+        self._began_s: float = clock() - self._optuna.user_attrs.get(ELAPSED, 0.0)
+        self._stopping = Stopping(config.search.stop, self.objective.metric)
+        self._finale = Finale(folder, identity.study_id, config.search.confirm, self.objective)
         if objective is not None:
             self._optuna.set_user_attr(METRICS, objective.metrics)
         self._recall()
 
     @property
-    def exhausted(self) -> bool:
-        """Whether the search ended because there was nothing left to try."""
-        return bool(self._optuna.user_attrs.get(EXHAUSTED, False))
+    def ended(self) -> str:
+        """Why no further trial begins although more are asked for, empty if one may."""
+        return str(self._optuna.user_attrs.get(ENDED, ""))
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of driving this study, over all runs."""
+        return self._clock() - self._began_s
 
     @property
     def spent(self) -> int:
@@ -181,7 +203,7 @@ class Study:
             job = self._job_of(trial)
             if job is not None:
                 return self._start(job, trial)
-        return None if self._live else self._next_test()
+        return self._next_check()
 
     def _before_trials(self) -> Job | None:
         """What is asked of the unedited model and not yet begun."""
@@ -216,14 +238,18 @@ class Study:
             return Trial(self._optuna, self._orphans.pop(0))
         if self.spent + len(self.history.in_flight) >= self.budget:
             return None
-        if self._strategy is None:
-            self._strategy = make_strategy(self.config.search, self._setting)
-        proposed = self._strategy.suggest(self.history)
+        reason = self._stopping.reason(self.history, self.history.baseline, self.elapsed_s)
+        proposed = None if reason else self._suggest()
         if proposed is not None:
             return self._begin(proposed)
-        if not self._live and not self.exhausted:
-            self._optuna.set_user_attr(EXHAUSTED, True)
+        if not self._live and not self.ended:  # what is in flight may change the reason
+            self._optuna.set_user_attr(ENDED, reason or "its strategy has nothing left to try")
         return None
+
+    def _suggest(self) -> Composition | None:
+        if self._strategy is None:
+            self._strategy = make_strategy(self.config.search, self._setting)
+        return self._strategy.suggest(self.history)
 
     def _begin(self, proposed: Composition) -> Trial:
         """A trial of a composition, recorded in one write, so that no kill leaves half of it."""
@@ -254,20 +280,13 @@ class Study:
             return None
         return job
 
-    def _next_test(self) -> Job | None:
-        """What is still to be scored on test: the baseline and the winner, once each."""
-        winner = self.winner()
-        baseline = self._read(TEST_BASELINE, "")
-        if baseline is None:
-            return self._start(Job(TEST_BASELINE, Composition(), "", "test"), None)
-        if winner is not None:
-            effect = winner.user_attrs["effect"]
-            name = test_name(winner.number)
-            if self._read(name, effect) is None:
-                composition = self.composition_of(winner)
-                reference = self._reference(baseline)
-                return self._start(Job(name, composition, effect, "test", None, reference), None)
-        return None
+    def _next_check(self) -> Job | None:
+        """What is still to be asked on questions that no trial saw, when no trial is in flight."""
+        if any(live.trial is not None for live in self._live.values()):
+            return None
+        wanted = self._finale.wanted(self.trials(), self.baseline)
+        job = next((job for job in wanted if job.name not in self._live), None)
+        return None if job is None else self._start(job, None)
 
     def _reference(self, baseline: Evaluation | None) -> Mapping[str, float] | None:
         """What the value of a job is relative to, if to anything."""
@@ -306,7 +325,7 @@ class Study:
         if (known := self.baseline) is None:
             return None
         if self._incumbent is None:
-            if (winner := self.winner()) is not None:
+            if (winner := choose_winner(self.trials(), self.baseline)) is not None:
                 effect = winner.user_attrs["effect"]
                 known = self._read(trial_name(winner.number), effect) or known
             self._incumbent = Incumbent.of(known.outcomes)
@@ -385,11 +404,21 @@ class Study:
         trial = live.trial
         if trial is None:
             raise AssertionError(f"{live.job.name} has no trial to close")
-        value = None
+        values = None
         if evaluation is not None:
-            value = evaluation.score
+            values = [evaluation.score]
             self._judge(trial, evaluation.scores)
-        self.history.put(as_tried(self._optuna.tell(trial, value, state=state)))
+            if self._shapes is not None:
+                kept = self._kept(trial)
+                trial.set_user_attr(KEPT, kept)
+                values += [1 - kept] if self.config.search.pareto else []
+        self.history.put(as_tried(self._optuna.tell(trial, values, state=state)))
+        if self.config.search.stop.wall_s is not None:
+            self._optuna.set_user_attr(ELAPSED, round(self.elapsed_s, 3))
+
+    def _kept(self, trial: Trial) -> float:
+        composition = self.history[trial.number].composition
+        return kept_share(composition, self._shapes or {}, self.history.max_ranks)
 
     def _judge(self, trial: Trial, scores: Mapping[str, float]) -> None:
         """Keep each task's score with a trial, and how far it misses each floor."""
@@ -433,10 +462,10 @@ class Study:
 
     # What was found ----------------------------------------------------------------------------
 
-    def composition_of(self, trial: FrozenTrial) -> Composition:
-        """The composition that a trial evaluated."""
-        return Composition.parse(trial.user_attrs["composition"].split())
+    def chosen(self) -> Chosen:
+        """The best complete trial if it beats the baseline; ties as in the paper."""
+        return self._finale.chosen(self.trials(), self.baseline)
 
     def winner(self) -> FrozenTrial | None:
-        """The best complete trial on validation if it beats the baseline; ties as in the paper."""
-        return choose_winner(self.trials(), self.baseline)
+        """The trial that is chosen, None if there is none yet or nothing helps."""
+        return self.chosen().winner

@@ -9,7 +9,8 @@ from itertools import pairwise
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.study.choice import choose_winner, is_feasible, merit
+from search.study.choice import choose_winner, is_feasible, merit, pareto_front, score_of
+from search.study.finale import Chosen
 from search.study.goals import Objective
 from search.study.outcomes import Evaluation
 from search.study.study import SCORES
@@ -22,10 +23,10 @@ class Summary:
     `rate_per_s` is that of the last finished trials, without the time between runs, 0 if unknown.
     `winner` is the best trial if it beats the baseline, `best` the best trial in any case, both
     among those that keep every floor; `infeasible` counts the complete ones that do not.
-    `exhausted`: the strategy had nothing left to try, so no trial begins although more are asked
-    for. `failures` counts the failed by reason, `failure_kinds` by kind of reason (timeout, out of
-    memory, not finite, worker died, error), the commonest first. `recent` are the last finished
-    trials, the latest first.
+    `ended`: why no trial begins although more are asked for, empty if one may. `front`: of a study
+    of score and size, the trials that none beats in both. `failures` counts the failed by reason,
+    `failure_kinds` by kind of reason (timeout, out of memory, not finite, worker died, error), the
+    commonest first. `recent` are the last finished trials, the latest first.
     """
 
     asked: int
@@ -41,16 +42,14 @@ class Summary:
     baseline: Evaluation | None
     objective: Objective
     infeasible: int = 0
-    exhausted: bool = False
+    ended: str = ""
+    front: tuple[FrozenTrial, ...] = ()
     recent: tuple[FrozenTrial, ...] = ()
 
     def shortfall(self, wanted: int) -> list[str]:
         """Why there are fewer trials than the `wanted` of study.yaml, empty if there are not."""
-        if self.exhausted and self.finished < self.asked:
-            return [
-                f"the search ended after {self.finished} of {wanted} trials: its strategy has "
-                "nothing left to try"
-            ]
+        if self.ended and self.finished < self.asked:
+            return [f"the search ended after {self.finished} of {wanted} trials: {self.ended}"]
         if self.asked < wanted:
             return [
                 f"the space holds only {self.asked} compositions with different effects, fewer "
@@ -68,9 +67,9 @@ class Summary:
     @property
     def best_text(self) -> str:
         """The best trial's value as people read it, empty while there is none."""
-        if self.best is None or self.best.value is None:
+        if self.best is None or (score := score_of(self.best)) is None:
             return ""
-        return self.objective.text(self.best.value, self.best.user_attrs.get(SCORES, {}))
+        return self.objective.text(score, self.best.user_attrs.get(SCORES, {}))
 
     @property
     def finished(self) -> int:
@@ -90,9 +89,13 @@ def summarise(
     objective: Objective,
     window: int = 50,
     *,
-    exhausted: bool = False,
+    ended: str = "",
+    chosen: Chosen | None = None,
 ) -> Summary:
-    """Count trials. The rate is that of the last `window` finished ones."""
+    """Count trials. The rate is that of the last `window` finished ones.
+
+    `chosen`: what a confirmation part made the winner, where there is one and it was asked.
+    """
     states = Counter(trial.state for trial in trials)
     failed = [t.user_attrs for t in trials if t.state == TrialState.FAIL]
     complete = [t for t in trials if t.state == TrialState.COMPLETE]
@@ -108,12 +111,13 @@ def summarise(
         failure_kinds=_count(known.get("failure", "error") for known in failed),
         rate_per_s=_rate(trials[-window:]),
         best=best,
-        winner=choose_winner([best] if best else [], baseline),
+        winner=choose_winner([best] if best else [], baseline) if chosen is None else chosen.winner,
         baseline=baseline,
         recent=_recent(trials),
         objective=objective,
         infeasible=len(complete) - len(feasible),
-        exhausted=exhausted,
+        ended=ended,
+        front=tuple(pareto_front(trials)) if best is not None and len(best.values) > 1 else (),
     )
 
 

@@ -7,23 +7,23 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.trial import TrialState, create_trial
+from optuna.trial import TrialState
 
+from search.composition import Composition
 from search.config import StopConfig
+from search.strategies.base import Tried
 from search.study.stopping import Stopping
 
 
 def trial(value: float | None, *, missed: float = 0.0):
     state = TrialState.FAIL if value is None else TrialState.COMPLETE
-    made = create_trial(state=state, value=value)
-    if missed:
-        made.set_constraint("floor", missed)
-    return made
+    values = () if value is None else (value,)
+    return Tried(0, Composition(), "", state, values, violations={"floor": missed})
 
 
 def reason(rules: StopConfig, values, baseline=0.5, elapsed_s=0.0, metric="accuracy"):
     trials = [value if hasattr(value, "state") else trial(value) for value in values]
-    return Stopping(rules, metric).reason(trials, baseline, elapsed_s)
+    return Stopping(rules, metric).reason(trials, trial(baseline), elapsed_s)
 
 
 def test_without_rules_nothing_ends() -> None:
@@ -33,7 +33,7 @@ def test_without_rules_nothing_ends() -> None:
 def test_time_is_up() -> None:
     rules = StopConfig(wall_s=60)
     assert reason(rules, [], elapsed_s=59.9) is None
-    assert "wall_s 60" in reason(rules, [], elapsed_s=60)
+    assert "wall_s is 60" in reason(rules, [], elapsed_s=60)
 
 
 @given(st.lists(st.floats(0, 1), max_size=30), st.integers(1, 8))
@@ -48,17 +48,18 @@ def test_patience_counts_finished_trials_since_the_best(values: list[float], pat
 def test_failures_count_and_infeasible_gains_are_none() -> None:
     rules = StopConfig(no_gain_trials=3)
     assert reason(rules, [0.6, None, None]) is None
-    assert "after 3 trials" in reason(rules, [0.6, None, None, None])
-    assert "after 3 trials" in reason(rules, [0.4, 0.4, trial(0.9, missed=0.1)])
+    assert "none of the last 3" in reason(rules, [0.6, None, None, None])
+    assert "none of the last 3" in reason(rules, [0.4, 0.4, trial(0.9, missed=0.1)])
 
 
 def test_a_target_is_in_the_metric_that_people_read() -> None:
     assert reason(StopConfig(target=0.8), [0.79]) is None
-    assert "target of 0.8" in reason(StopConfig(target=0.8), [0.8])
+    assert "target of 0.8 is reached" in reason(StopConfig(target=0.8), [0.8])
     assert reason(StopConfig(target=0.8), [trial(0.9, missed=0.1)]) is None
     perplexity = {"metric": "perplexity", "baseline": -math.log(30)}
     assert reason(StopConfig(target=20), [-math.log(21)], **perplexity) is None
-    assert "target of 20" in reason(StopConfig(target=20), [-math.log(19.9)], **perplexity)
+    reached = reason(StopConfig(target=20), [-math.log(19.9)], **perplexity)
+    assert "target of 20 is reached" in reached
 
 
 @pytest.mark.parametrize("rules", [{"wall_s": 0}, {"no_gain_trials": 0}, {"target": True}])

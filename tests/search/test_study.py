@@ -40,7 +40,7 @@ def finished(study) -> list[tuple[object, ...]]:
 
 def summary_of(study):
     return summarise(
-        *(study.trials(), study.baseline, study.budget, study.objective), exhausted=study.exhausted
+        *(study.trials(), study.baseline, study.budget, study.objective), ended=study.ended
     )
 
 
@@ -234,9 +234,9 @@ def test_a_continuous_rho_in_a_space_of_few_effects_says_that_it_ended(
     (notice,) = summary_of(study).shortfall(100)
     assert f"ended after {study.spent} of 100 trials" in notice
     again = open_study(tmp_path, config)
-    assert not again.exhausted, "a study that goes on may yet find one"
+    assert not again.ended, "a study that goes on may yet find one"
     drive(again)
-    assert again.exhausted
+    assert again.ended
     drive(other := open_study(tmp_path / "other", make_config(trials=10)))
     assert summary_of(other).shortfall(10) == []
 

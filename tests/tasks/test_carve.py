@@ -39,5 +39,5 @@ def test_every_task_has_its_share() -> None:
 
 
 def test_too_little_is_refused_with_a_sentence() -> None:
-    with pytest.raises(InputError, match="search.confirm.share 0.2.*in 1 groups.*confirm: null"):
+    with pytest.raises(InputError, match=r"search.confirm.share 0.2.*in 1 groups.*confirm: null"):
         carve(Split(examples(1), examples(2)), 0.2)

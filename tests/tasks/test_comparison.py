@@ -139,3 +139,13 @@ def test_drawing_in_chunks_changes_the_draws_only(outcomes, monkeypatch):
 def test_different_examples_are_refused(outcomes):
     with pytest.raises(ValueError, match="same examples"):
         compare(outcomes([1, 0]), outcomes([1]))
+
+
+@pytest.mark.parametrize(("fixed", "broken", "said"), [(4, 0, 0), (6, 0, 1), (0, 6, -1), (9, 6, 0)])
+def test_a_change_is_clear_where_interval_and_test_agree(fixed, broken, said, outcomes):
+    new = np.array([1] * fixed + [0] * (400 - fixed))
+    old = np.array([0] * fixed + [1] * broken + [0] * (400 - fixed - broken))
+    found = compare(outcomes(old), outcomes(new))
+    assert found.direction == said
+    if (fixed, broken) == (4, 0):
+        assert found.low > 0  # the interval alone would call it clear

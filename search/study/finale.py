@@ -1,0 +1,100 @@
+"""What is asked after the search, on questions that no trial saw, and the winner of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from search.composition import Composition
+from search.config import ConfirmConfig
+from search.study.choice import choose_finalists
+from search.study.goals import Objective
+from search.study.jobs import (
+    CONFIRM_BASELINE,
+    TEST_BASELINE,
+    Job,
+    Part,
+    confirm_name,
+    test_name,
+)
+from search.study.outcomes import Evaluation, read_outcomes
+
+Trials = Sequence[FrozenTrial]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The winner, None where nothing helps. `finalists`: how many were confirmed, 0 before that."""
+
+    winner: FrozenTrial | None
+    finalists: int = 0
+
+
+@dataclass(frozen=True)
+class Finale:
+    """The end of the study in `folder`. `confirm` None: the winner is the best on validation."""
+
+    folder: Path
+    study_id: str
+    confirm: ConfirmConfig | None
+    objective: Objective
+
+    def chosen(self, trials: Trials, baseline: Evaluation | None) -> Chosen:
+        """The winner; until all finalists are confirmed, the best on validation."""
+        finalists = self._finalists(trials, baseline)
+        if not finalists:
+            return Chosen(None)
+        seen = self._confirmed(finalists) if self.confirm is not None else None
+        if seen is None:
+            return Chosen(finalists[0])
+        best = max(finalists, key=lambda trial: _merit(seen[trial.user_attrs["effect"]]))
+        beats = _merit(seen[best.user_attrs["effect"]]) > _merit(seen[""])
+        return Chosen(best if beats else None, len(finalists))
+
+    def wanted(self, trials: Trials, baseline: Evaluation | None) -> list[Job]:
+        """What can be asked now, once the search is over; empty when all is known."""
+        finalists = self._finalists(trials, baseline)
+        if self.confirm is not None and finalists:
+            names = {confirm_name(trial.number): trial for trial in finalists}
+            if jobs := self._missing("confirm", CONFIRM_BASELINE, names):
+                return jobs
+        winner = self.chosen(trials, baseline).winner
+        names = {} if winner is None else {test_name(winner.number): winner}
+        return self._missing("test", TEST_BASELINE, names)
+
+    def _finalists(self, trials: Trials, baseline: Evaluation | None) -> list[FrozenTrial]:
+        count = 1 if self.confirm is None else self.confirm.finalists
+        return choose_finalists(trials, baseline, count)
+
+    def _missing(self, part: Part, baseline: str, names: Mapping[str, FrozenTrial]) -> list[Job]:
+        """Jobs of what has no outcomes yet; where values are relative, the baseline's first."""
+        before = self._read(baseline, "")
+        jobs = [] if before is not None else [Job(baseline, Composition(), "", part)]
+        if self.objective.relative and before is None:
+            return jobs
+        reference = before.scores if before is not None and self.objective.relative else None
+        for name, trial in names.items():
+            effect = trial.user_attrs["effect"]
+            if self._read(name, effect) is None:
+                composition = Composition.parse(trial.user_attrs["composition"].split())
+                jobs.append(Job(name, composition, effect, part, None, reference))
+        return jobs
+
+    def _confirmed(self, finalists: Trials) -> dict[str, Evaluation] | None:
+        """The finalists there by effect, that of the unedited model empty; None if any is not."""
+        names = {"": CONFIRM_BASELINE}
+        names |= {trial.user_attrs["effect"]: confirm_name(trial.number) for trial in finalists}
+        found = {effect: self._read(name, effect) for effect, name in names.items()}
+        known = {effect: one for effect, one in found.items() if one is not None}
+        return known if len(known) == len(found) else None
+
+    def _read(self, name: str, effect: str) -> Evaluation | None:
+        return read_outcomes(self.folder, name, self.study_id, effect)
+
+
+def _merit(evaluation: Evaluation) -> tuple[float, float]:
+    """Score, then lower log-loss."""
+    return (evaluation.score, -evaluation.log_loss)
