@@ -160,23 +160,21 @@ def marked(mark: str) -> dict[int, str]:
 
 def table(study: Path) -> dict[str, Any]:
     """Everything that should not depend on faults."""
-    from search.strategies.replayable import is_duplicate
-
     from search.study.record import StudyRecord
     from tasks.errors import InputError
 
     try:
         record = StudyRecord.read(study)
     except InputError:
-        return {"trials": {}, "running": 0, "asked": 0, "result": None, "failures": {}}
+        return {"trials": {}, "running": 0, "asked": 0, "effects": []}
     rows = {
-        str(t.number): [t.state.name, t.value, t.params, t.user_attrs.get("duplicate_of")]
+        str(t.number): [t.state.name, t.value, t.params, t.user_attrs.get("effect")]
         for t in record.trials
         if t.state.is_finished()
     }
     return {
         "trials": rows,
-        "evaluated": [str(t.number) for t in record.trials if not is_duplicate(t)],
+        "effects": sorted({str(t.user_attrs.get("effect")) for t in record.trials}),
         "running": record.summary.running,
         "asked": record.summary.asked,
         "result": record.result,
@@ -265,7 +263,7 @@ def judge_kept(run: Run, kept: dict[str, Any]) -> None:
 def judge(run: Run, reference: Path) -> None:
     """Hold the ended study against the laws."""
     found, whole = asked(lambda: table(run.study)), asked(lambda: table(reference))
-    count = len(found["evaluated"])
+    count = len(found["effects"])
     run.law(count == found["asked"] == whole["asked"], f"{count} trials of {whole['asked']}")
     run.law(found["running"] == 0, f"{found['running']} trials left running")
     faults = {fault for _, fault in run.plan}
