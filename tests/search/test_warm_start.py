@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from search.composition import Composition
-from search.config import StudyConfig, parse_config, read_config, write_config
+from search.config import SearchConfig, StudyConfig, parse_config, read_config, write_config
 from search.demo.study import HERE
 from search.plan import make_plan
 from search.strategies.registry import check_strategy
@@ -88,6 +88,11 @@ def test_groups_are_laid_over_the_model() -> None:
         ({}, {"warm_start": ["9.fc_in=0.1"]}, r"'9\.fc_in' names no matrix"),
         ({}, {"warm_start": ["1.fc_in=1.5"]}, r"rho 1\.5 is outside \[0, 1\]"),
         ({}, {"warm_start": ["1.fc_in=marchenko-pastur"]}, "depends on a spectrum"),
+        (
+            {},
+            {"strategy": "cma-es", "pareto": True},
+            "maximises one value; for pareto take nsga-ii",
+        ),
         ({}, {"strategy": "gready"}, "did you mean 'greedy'"),
     ],
 )
@@ -114,10 +119,11 @@ def test_what_no_model_could_make_right_is_refused_at_once(space, search, words:
 
 
 def test_an_absent_library_is_named_with_the_extra(monkeypatch) -> None:
-    check_strategy("cma-es")
+    cma_es = SearchConfig(strategy="cma-es")
+    check_strategy(cma_es)
     monkeypatch.setitem(__import__("sys").modules, "cmaes", None)
     with pytest.raises(InputError, match=r"needs the library cmaes.*laser-search\[cmaes\]"):
-        check_strategy("cma-es")
+        check_strategy(cma_es)
 
 
 def test_a_warm_start_with_a_rho_off_the_grid_is_tried_as_it_is(
