@@ -4,6 +4,7 @@
     python benchmarks/trial_cost.py layers --sst2 sst2-dev.tsv
     python benchmarks/trial_cost.py memory [--trials 10000]
     python benchmarks/trial_cost.py peak --sst2 sst2-dev.tsv [--budget 0.25]
+    python benchmarks/trial_cost.py thin --sst2 sst2-dev.tsv
     python benchmarks/trial_cost.py whole --model ./sst2-run/bert-sst2 --sst2 sst2-dev.tsv
 
 `naive`: a 12-layer BERT-base-shaped classifier on SST-2 sentences and a 12-layer 768-wide causal
@@ -15,6 +16,7 @@ full pass of the same batches, and the arithmetic of it as a share of what matmu
 same shapes. `memory`: the size of a worker over many trials of the demo. `peak`: the most that a
 worker of BERT-base's shape ever takes, against its model and the budgets it is given. `whole`: a
 real study of 200 trials by the command line, against what the naive way would take for as many.
+`thin`: trials that cut every MLP matrix, with two thin factors against dense products, by rho.
 """
 
 from __future__ import annotations
@@ -360,6 +362,34 @@ def peak(scratch: Path, data: Path, budget: float) -> dict[str, Any]:
     }
 
 
+def thin(scratch: Path, data: Path, repeats: int = 3) -> dict[str, Any]:
+    """Time of a trial with `products: factored` over one with dense products, by rho."""
+    case = classifier(scratch / "bert", data, 200)
+    source, parts = ModelSource(str(case.folder)), {"validation": case.examples}
+    benches = [
+        open_bench(source, case.task, parts, scratch / "f", room=Room(0), factored=factored)
+        for factored in (False, True)
+    ]
+    worst, ratios = 0.0, {}
+    for rho in (0.01, 0.05, 0.1, 0.2, 0.3, 0.4):
+        texts = [
+            f"{layer}.{kind}=rho:{rho}" for layer in range(LAYERS) for kind in ("fc_in", "fc_out")
+        ]
+        composition = Composition.parse(texts)
+        asked = Job(str(rho), composition, str(rho), "validation")
+        seconds: list[list[float]] = [[], []]
+        for _ in range(repeats):
+            found = []
+            for place, bench in enumerate(benches):
+                bench.editor.apply(composition)  # the passes are compared, not the products
+                spent, evaluation = timed(partial(bench.evaluate, asked))
+                seconds[place].append(spent)
+                found.append([outcome.log_probability for outcome in evaluation.outcomes])
+            worst = max(worst, *(abs(a - b) for a, b in zip(*found, strict=True)))
+        ratios[str(rho)] = round(min(seconds[1]) / min(seconds[0]), 3)
+    return {"factored over dense, by rho": ratios, "largest difference, nats": worst}
+
+
 def whole(scratch: Path, model: Path, data: Path, trials: int) -> dict[str, Any]:
     """Wall time of a study by the command line against the naive way's projected time."""
     settings = {
@@ -410,7 +440,7 @@ def whole(scratch: Path, model: Path, data: Path, trials: int) -> dict[str, Any]
 def main() -> None:
     """Run one measurement and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["naive", "layers", "memory", "peak", "whole"])
+    parser.add_argument("what", choices=["naive", "layers", "memory", "peak", "thin", "whole"])
     parser.add_argument("--sst2", type=Path)
     parser.add_argument("--counterfact", type=Path)
     parser.add_argument("--count", type=int, default=200)
@@ -426,6 +456,8 @@ def main() -> None:
             print(json.dumps(memory(scratch, asked.trials or 10_000), indent=1))
         if asked.what == "peak":
             print(json.dumps(peak(scratch, asked.sst2, asked.budget), indent=1))
+        if asked.what == "thin":
+            print(json.dumps(thin(scratch, asked.sst2), indent=1))
         if asked.what == "whole":
             found = whole(scratch, asked.model, asked.sst2, asked.trials or 200)
             print(json.dumps(found, indent=1))

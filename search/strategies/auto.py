@@ -1,4 +1,4 @@
-"""The default: singles as a screen predicts them, put together and refined (decision 0015)."""
+"""The default: singles as a screen predicts them, put together and refined (decision 0016)."""
 
 from __future__ import annotations
 
