@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from cluster.preemption import Preemption
-from cluster.resources import Resources, divide
+from cluster.preemption import Preempted, Preemption
+from cluster.resources import Capacity, Resources, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest
 from cluster.view import View
@@ -22,6 +22,8 @@ from search.plan import Plan, make_plan
 from search.strategies.base import Setting
 from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
 from search.strategies.singles import screened
+from search.study.ends import note_begin, note_end
+from search.study.enduring import StorageLost
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
     Identity,
@@ -76,7 +78,7 @@ def launch(config: StudyConfig, folder: Path, view: View, address: str | None = 
     with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(plan.config, folder / CONFIG)
-        return _drive(_at(plan, address), folder, view, lease)
+        return _noted(folder, lambda: _drive(_at(plan, address), folder, view, lease))
 
 
 def resume(
@@ -93,7 +95,24 @@ def resume(
     plan = make_plan(config)
     with driver_lock(folder) as lease:
         mend_journal(folder)
-        return _drive(_at(plan, address), folder, view, lease, accept_change)
+        plan = _at(plan, address)
+        return _noted(folder, lambda: _drive(plan, folder, view, lease, accept_change))
+
+
+def _noted(folder: Path, drive: Callable[[], End]) -> End:
+    """Drive, and keep in the folder how it ended."""
+    note_begin(folder)
+    try:
+        end = drive()
+    except (InputError, StorageLost) as error:
+        note_end(folder, str(error))
+        raise
+    except (Preempted, KeyboardInterrupt):
+        note_end(folder, "it was asked to stop")
+        raise
+    asked = "" if end.verdict else "it was asked to stop"
+    note_end(folder, end.stopped or asked)
+    return end
 
 
 def _at(plan: Plan, address: str | None) -> Plan:
@@ -111,11 +130,9 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = Fa
         view.note(f"note: {notice}")
     cluster = plan.config.cluster
     with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
-        import ray
-
         held.enter_context(StopRequest(folder))
         preemption.insist()
-        shares = divide(cluster, ray.cluster_resources())
+        shares = divide(cluster, living_nodes())
         identity, keys = _identify(plan, folder, shares, view, accept)
         leases = [lease]
         if (url := plan.config.storage) is not None:
@@ -236,14 +253,14 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         tuple(plan.split.test),
         plan.objective,
         shares.threads,
-        "cuda" if shares.gpus else "cpu",
+        _device(shares.gpus),
         frozenset(plan.space.matrices),
         shares.workers,
         tuple(plan.split.confirm),
         screened(plan.space) if plan.config.search.strategy in WANT_SCREEN else (),
     )
     watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
-    search = StudySearch(study, watchdog)
+    search = StudySearch(study, watchdog, Capacity(plan.config.cluster))
     # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
     scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]
     worker = tune.with_resources(
@@ -259,7 +276,6 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
                 scheduler=StudyScheduler(search, study),
                 callbacks=[watchdog],
                 num_samples=-1,
-                max_concurrent_trials=shares.workers,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
@@ -273,6 +289,13 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
             )
     finally:
         shutil.rmtree(scratch.parent, ignore_errors=True)
+
+
+def _device(gpus: float) -> str:
+    """What `ModelSource.load` calls the place for a model."""
+    if not gpus:
+        return "cpu"
+    return "cuda" if gpus <= 1 else "spread"
 
 
 def _trial_name(trial: object) -> str:

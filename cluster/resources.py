@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.config import ClusterConfig
 from tasks.errors import InputError
 
 MAX_CPU_WORKERS = 8
-"""Workers without GPUs, unless the configuration says otherwise: each holds the model."""
+"""Workers without GPUs on one node, unless the configuration says otherwise: each holds the
+model."""
+
+REFRESH_S = 2.0
+"""How soon a node that joins is noticed."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +27,70 @@ class Resources:
     threads: int
 
 
-def divide(config: ClusterConfig, available: Mapping[str, float]) -> Resources:
-    """Divide what Ray says is `available`. Raises InputError if no worker fits."""
-    cpus = int(available.get("CPU", 1))
-    gpus = float(available.get("GPU", 0))
+def divide(config: ClusterConfig, nodes: Sequence[Mapping[str, float]]) -> Resources:
+    """Divide what Ray says that each living node has; a worker never spans nodes.
+
+    Raises InputError if no worker fits.
+    """
+    cpus = sum(int(node.get("CPU", 0)) for node in nodes)
+    gpus = max((float(node.get("GPU", 0)) for node in nodes), default=0.0)
     asked = config.gpus_per_trial
     per_trial = (1.0 if gpus else 0.0) if asked == "auto" else float(asked)
-    if per_trial > 1:
+    if per_trial > 1 and per_trial != int(per_trial):
         raise InputError(
-            f"cluster.gpus_per_trial is {per_trial:g}; a worker uses one GPU or a fraction of it"
+            f"cluster.gpus_per_trial is {per_trial:g}; a worker uses a fraction of one GPU, "
+            "or several whole ones"
         )
     if per_trial > gpus:
+        most = f"the cluster has {gpus:g} GPUs" if len(nodes) < 2 else f"no node has over {gpus:g}"
         raise InputError(
-            f"cluster.gpus_per_trial is {per_trial:g}, but the cluster has {gpus:g} GPUs; "
-            "use auto or 0 to run on CPUs"
+            f"cluster.gpus_per_trial is {per_trial:g}, but {most}; use auto or 0 to run on CPUs"
         )
-    fitting = int(gpus) * int(1 / per_trial) if per_trial else min(cpus, MAX_CPU_WORKERS)
+    fitting = sum(_fitting(node, per_trial) for node in nodes)
     wanted = config.max_concurrent
     workers = max(1, fitting if wanted == "auto" else min(wanted, fitting if per_trial else cpus))
-    share = max(1, cpus // workers)
+    smallest = min((int(node["CPU"]) for node in nodes if node.get("CPU")), default=1)
+    share = max(1, min(cpus // workers, smallest))
     # A worker claims one CPU, not its share: claiming all would leave none for computing factors.
     return Resources(workers, 1.0, per_trial, share)
+
+
+def _fitting(node: Mapping[str, float], per_trial: float) -> int:
+    cpus, gpus = int(node.get("CPU", 0)), float(node.get("GPU", 0))
+    if not per_trial:
+        return min(cpus, MAX_CPU_WORKERS)
+    return int(gpus // per_trial) if per_trial >= 1 else int(gpus) * int(1 / per_trial)
+
+
+def living_nodes() -> list[Mapping[str, float]]:
+    """The resources of every node that Ray knows to live."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+class Capacity:
+    """How many workers the cluster holds now, as nodes join and leave."""
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        nodes: Callable[[], Sequence[Mapping[str, float]]] = living_nodes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`nodes` is asked at most every REFRESH_S seconds."""
+        self._config = config
+        self._nodes = nodes
+        self._clock = clock
+        self._asked_at = -REFRESH_S
+        self._workers = 1
+
+    def __call__(self) -> int:
+        """At least 1, so that a study waits for nodes when all that fit have left."""
+        if (now := self._clock()) - self._asked_at >= REFRESH_S:
+            self._asked_at = now
+            try:
+                self._workers = divide(self._config, self._nodes()).workers
+            except InputError:
+                self._workers = 1
+        return self._workers

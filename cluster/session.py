@@ -17,12 +17,14 @@ from tasks.errors import InputError
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Tune's loggers, checkpoints and printing cost more than a trial and say nothing that the study
-does not. Set before Ray is imported."""
+does not; how many trials may wait for a worker is the study's own affair. Set before Ray is
+imported."""
 
 LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """For a Ray of our own: all its servers listen on 127.0.0.1. The name speaks of the systems where

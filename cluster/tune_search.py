@@ -6,7 +6,7 @@ Tune's own restore is not used: a fresh Tuner is built at every start and its tr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,9 +23,13 @@ from search.study.study import Study
 class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
     """Hands a study's jobs to Tune and what became of them back to the study."""
 
-    def __init__(self, study: Study, watchdog: Watchdog) -> None:
-        """The study is open and locked by this process; `watchdog` knows whom it killed."""
+    def __init__(self, study: Study, watchdog: Watchdog, capacity: Callable[[], int]) -> None:
+        """The study is open and locked by this process; `watchdog` knows whom it killed.
+
+        `capacity` says how many trials may be in flight now.
+        """
         super().__init__(METRIC, "max")
+        self._capacity = capacity
         self._study = study
         self._watchdog = watchdog
         self.jobs: dict[str, Job] = {}
@@ -36,7 +40,9 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         return (Searcher, (METRIC, "max"))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next job as a Tune configuration; None while the last ones are in flight."""
+        """The next job as a Tune configuration; None while all workers have one."""
+        if len(self.jobs) >= self._capacity():
+            return None
         with self.recording():
             job = self._study.next_job()
             if job is not None:

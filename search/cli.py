@@ -16,6 +16,10 @@ from tasks.metrics import shown
 
 if TYPE_CHECKING:
     from search.study.record import StudyRecord
+    from search.study.summary import Summary
+
+MOST_REASONS = 5
+"""Reasons of failure that status lists."""
 
 
 def mount(app: typer.Typer) -> None:
@@ -184,8 +188,8 @@ def _say(record: StudyRecord) -> None:
         typer.echo(f"  {name}: {getattr(summary, name)}")
     if summary.infeasible:
         typer.echo(f"  complete, but below a floor: {summary.infeasible}")
-    for reason, count in summary.failures.items():
-        typer.echo(f"  failed {count}x: {reason}")
+    for line in _failures(summary):
+        typer.echo(f"  {line}")
     for line in standing(record.folder, summary):
         typer.echo(line)
     if summary.baseline is not None:
@@ -199,6 +203,17 @@ def _say(record: StudyRecord) -> None:
         lines += result_lines(record.result, summary.objective)
     if lines:
         typer.echo("\n".join(lines))
+
+
+def _failures(summary: Summary) -> list[str]:
+    """What went wrong, by kind and by reason."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failure_kinds.items())
+    lines = [f"failed by kind: {kinds}"] if len(summary.failure_kinds) > 1 else []
+    reasons = list(summary.failures.items())
+    lines += [f"failed {count}x: {reason}" for reason, count in reasons[:MOST_REASONS]]
+    if (more := len(reasons) - MOST_REASONS) > 0:
+        lines.append(f"and {more} other reasons; status --json has them all")
+    return lines
 
 
 def _status(record: Any) -> dict[str, Any]:
@@ -218,6 +233,7 @@ def _status(record: Any) -> dict[str, Any]:
         "running": summary.running,
         "infeasible": summary.infeasible,
         "failures": summary.failures,
+        "failure_kinds": summary.failure_kinds,
         "notices": summary.shortfall(record.config.search.trials),
         "baseline": None if summary.baseline is None else summary.baseline.score,
         "best": None

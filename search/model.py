@@ -201,8 +201,9 @@ class ModelSource:
     def load(self, device: str | torch.device = "cpu") -> nn.Module:
         """The model with its weights, in evaluation mode, without gradients.
 
-        Raises InputError if the weights are not safetensors, or lack a part that the head needs:
-        a freshly initialised head would give numbers that mean nothing.
+        `device` ``spread``: over all GPUs that this process sees, block by block. Raises InputError
+        if the weights are not safetensors, or lack a part that the head needs: a freshly
+        initialised head would give numbers that mean nothing.
         """
         from transformers.utils import logging
 
@@ -215,7 +216,15 @@ class ModelSource:
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                **({"device_map": "auto"} if device == "spread" else {}),
             )
+        except ImportError as error:
+            if device != "spread":
+                raise
+            raise InputError(
+                f"a model over several GPUs needs a package that is not installed ({error}); "
+                "install laser-search[large]"
+            ) from None
         except OSError as error:
             raise InputError(
                 f"{self.folder} holds no weights in safetensors "
@@ -229,7 +238,11 @@ class ModelSource:
                 f"{self.path} lacks weights that head {self.head!r} needs "
                 f"({', '.join((missing + mismatched)[:3])}); choose the head it was trained with"
             )
-        loaded: nn.Module = model.to(device).eval().requires_grad_(False)
+        if device == "spread":
+            _check_spread(model, self.path)
+        else:
+            model = model.to(device)
+        loaded: nn.Module = model.eval().requires_grad_(False)
         return loaded
 
     def tokenizer(self) -> Any:
@@ -243,6 +256,16 @@ class ModelSource:
         except (OSError, ValueError, KeyError) as error:
             sentence = str(error).strip().splitlines()[0]
             raise InputError(f"{self.folder} holds no usable tokenizer: {sentence}") from None
+
+
+def _check_spread(model: nn.Module, where: str) -> None:
+    """Raises InputError if a part was left out of memory: trials would load it again and again."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError(
+                f"{where} does not fit on {torch.cuda.device_count()} GPUs ({name} is left over); "
+                "raise cluster.gpus_per_trial or load it with a smaller model.dtype"
+            )
 
 
 def own_device() -> str:

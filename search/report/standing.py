@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.report.live import Worker, duration, find_workers
+from search.study.ends import last_end
 from search.study.lock import Holder, find_driver
 from search.study.summary import Summary
 
@@ -17,6 +18,7 @@ def standing_facts(folder: Path, summary: Summary) -> dict[str, Any]:
     driver, workers = find_driver(folder), find_workers(folder)
     return {
         "driver": None if driver is None else {"host": driver.host, "pid": driver.pid},
+        "last_end": None if driver is not None else last_end(folder),
         "rate_per_s": summary.rate_per_s,
         "left_s": summary.left_s,
         "ends": None if driver is None else _end(summary),
@@ -40,7 +42,9 @@ def _driver(driver: Holder | None, folder: Path, summary: Summary) -> str:
     if driver is not None:
         return f"driver: {driver.text}"
     if summary.finished < summary.asked and not summary.ended:
-        return f"driver: none; continue with laser-search resume {folder}"
+        why = last_end(folder)
+        said = f"; the last one stopped: {why}" if why else ""
+        return f"driver: none{said}; continue with laser-search resume {folder}"
     return "driver: none"
 
 
