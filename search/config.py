@@ -182,9 +182,9 @@ class ConfirmConfig(Strict):
 class SearchConfig(Strict):
     """How the space is searched. `trials` counts finished evaluations.
 
-    `pareto`: for a front of score and size, every trial that none beats in both.
     `warm_start`: compositions that are tried first, or folders of studies whose best are.
     `refine`: trials at the end that stay near the best; below 1 a share of all.
+    `pareto`: for a front of score and size, every trial that none beats in both.
     """
 
     strategy: str = "tpe"
@@ -202,11 +202,6 @@ class SearchConfig(Strict):
     stop: StopConfig = StopConfig()
     confirm: ConfirmConfig | None = None
 
-    @property
-    def objectives(self) -> int:
-        """Values of a trial."""
-        return 2 if self.pareto else 1
-
     @field_validator("refine")
     @classmethod
     def _share_or_count(cls, value: float) -> float:
@@ -215,19 +210,24 @@ class SearchConfig(Strict):
         return value
 
     @model_validator(mode="after")
+    def _refines_within_the_budget(self) -> SearchConfig:
+        if self.refine >= max(2, self.trials):
+            raise ValueError(
+                f"refine {self.refine:g} leaves none of {self.trials} trials to search with"
+            )
+        return self
+
+    @property
+    def objectives(self) -> int:
+        """Values of a trial."""
+        return 2 if self.pareto else 1
+
+    @model_validator(mode="after")
     def _front_of_whole_trials(self) -> SearchConfig:
         if self.pareto and self.chunks > 1:
             raise ValueError(
                 f"pareto looks for two values, which only whole trials have; set chunks "
                 f"{self.chunks} to 1 and leave the pruner out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _refines_within_the_budget(self) -> SearchConfig:
-        if self.refine >= max(2, self.trials):
-            raise ValueError(
-                f"refine {self.refine:g} leaves none of {self.trials} trials to search with"
             )
         return self
 
