@@ -23,7 +23,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,7 +42,9 @@ ENDS_DRIVER = {
     "kill raylet": None,
 }
 FAULTS = [*ENDS_DRIVER, "kill worker", "hang worker", "terminate worker", "second driver"]
-PATIENCE_S = 400.0
+PATIENCE_S = 600.0
+TOO_BUSY = "timed out during startup"
+"""What Ray says when its processes take longer than 30 s to start."""
 
 
 @dataclass
@@ -124,6 +126,19 @@ def ended(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found else None
 
 
+def settle(run: Run, pid: int, until: Callable[[], bool] = lambda: False) -> tuple[int, int | None]:
+    """Wait as `wait` does, and start the driver anew where the machine was too busy for Ray."""
+    for _ in range(8):
+        code = wait(pid, until)
+        log = (run.folder / "driver.log").read_text(errors="replace")[-2000:]
+        if code in (None, 0) or TOO_BUSY not in log:
+            break
+        (run.folder / "driver.log").write_text("")
+        run.notes.append("Ray did not start")
+        pid = drive(run)
+    return pid, code
+
+
 def wait(pid: int, until: Callable[[], bool] = lambda: False) -> int | None:
     """Wait for a driver to end or for `until`; its exit code, or None if `until` came first."""
     deadline = time.monotonic() + PATIENCE_S
@@ -141,18 +156,31 @@ def finished(run: Run) -> int:
     return len(list(run.study.glob("outcomes/trial-*[0-9].parquet")))
 
 
+def is_ready(run: Run, after: int) -> bool:
+    """Whether there are a worker and `after` finished trials."""
+    return finished(run) >= after and worker_of(run) is not None
+
+
 def worker_of(run: Run) -> int | None:
-    """The worker that wrote last."""
+    """The living worker that wrote last."""
     logs = sorted(run.study.glob("logs/worker-*.jsonl"), key=lambda path: path.stat().st_mtime)
-    return int(logs[-1].stem.rsplit("-", 1)[1]) if logs else None
+    pid = int(logs[-1].stem.rsplit("-", 1)[1]) if logs else 0
+    return pid if pid and is_marked(Path(f"/proc/{pid}"), run.mark) else None
+
+
+def is_marked(process: Path, mark: str) -> bool:
+    """Whether a process lives that was started with this mark."""
+    with suppress(OSError):
+        return f"{MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0")
+    return False
 
 
 def marked(mark: str) -> dict[int, str]:
     """Living processes of a run that were started with its mark, by id."""
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if f"{MARK}={mark}".encode() in (path / "environ").read_bytes().split(b"\0"):
+        if is_marked(path, mark):
+            with suppress(OSError):
                 words = (path / "cmdline").read_bytes().split(b"\0")
                 found[int(path.name)] = b" ".join(words).decode(errors="replace")[:160]
     return found
@@ -160,23 +188,21 @@ def marked(mark: str) -> dict[int, str]:
 
 def table(study: Path) -> dict[str, Any]:
     """Everything that should not depend on faults."""
-    from search.strategies.replayable import is_duplicate
-
     from search.study.record import StudyRecord
     from tasks.errors import InputError
 
     try:
         record = StudyRecord.read(study)
     except InputError:
-        return {"trials": {}, "running": 0, "asked": 0, "result": None, "failures": {}}
+        return {"trials": {}, "running": 0, "asked": 0, "effects": []}
     rows = {
-        str(t.number): [t.state.name, t.value, t.params, t.user_attrs.get("duplicate_of")]
+        str(t.number): [t.state.name, t.value, t.params, t.user_attrs.get("effect")]
         for t in record.trials
         if t.state.is_finished()
     }
     return {
         "trials": rows,
-        "evaluated": [str(t.number) for t in record.trials if not is_duplicate(t)],
+        "effects": sorted({str(t.user_attrs.get("effect")) for t in record.trials}),
         "running": record.summary.running,
         "asked": record.summary.asked,
         "result": record.result,
@@ -184,18 +210,16 @@ def table(study: Path) -> dict[str, Any]:
     }
 
 
-def strike(run: Run, fault: str, pid: int) -> None:
+def strike(run: Run, fault: str, pid: int, raylets: Sequence[int]) -> None:
     """Let one thing go wrong while the driver `pid` runs."""
     if fault in ("kill driver", "tear journal"):
         os.kill(pid, signal.SIGKILL)
     elif fault == "terminate driver":
         os.kill(pid, signal.SIGTERM)
     elif fault == "kill raylet":
-        raylets = [p for p, words in marked(run.mark).items() if "/raylet/raylet " in words]
         for one in raylets:
-            os.kill(one, signal.SIGKILL)
-        if not raylets:  # Ray is not up yet
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
     elif fault == "fill disk":
         with suppress(OSError), (run.study / "ballast").open("wb", buffering=0) as stream:
             while stream.write(b"\0" * 4096):
@@ -204,8 +228,8 @@ def strike(run: Run, fault: str, pid: int) -> None:
         second(run)
     else:
         number = {"kill worker": signal.SIGKILL, "hang worker": signal.SIGSTOP}
-        with suppress(ProcessLookupError):
-            os.kill(worker_of(run) or 0, number.get(fault, signal.SIGTERM))
+        if (worker := worker_of(run)) is not None:
+            os.kill(worker, number.get(fault, signal.SIGTERM))
 
 
 def second(run: Run) -> None:
@@ -232,14 +256,17 @@ def suffer(run: Run) -> None:
     pid = drive(run)
     kept: dict[str, Any] = {}
     for after, fault in run.plan:
-        code = wait(pid, lambda after=after: finished(run) >= after and worker_of(run) is not None)
+        pid, code = settle(run, pid, lambda: worker_of(run) is not None)
+        raylets = [p for p, words in marked(run.mark).items() if "/raylet/raylet " in words]
+        if code is None:
+            pid, code = settle(run, pid, partial(is_ready, run, after))
         if code is None:
             run.notes.append(f"{fault} at {finished(run)}")
-            strike(run, fault, pid)
+            strike(run, fault, pid, raylets)
             if fault not in ENDS_DRIVER:
                 continue
             code, expected = wait(pid), ENDS_DRIVER[fault]
-            fine = code != 0 if expected is None else code in (expected, 0)
+            fine = expected is None or code in (expected, 0)  # 0: it was at its end already
             run.law(fine, f"after {fault!r} the driver ended with {code}")
             mend(run, fault)
         elif code not in (0, 1):
@@ -247,7 +274,7 @@ def suffer(run: Run) -> None:
         kept |= asked(lambda: table(run.study))["trials"]
         pid = drive(run)
     for _ in range(3):  # a baseline that hung ends the driver with a sentence
-        code = wait(pid)
+        pid, code = settle(run, pid)
         if code == 0:
             break
         run.notes.append(f"resumed after {code}")
@@ -265,7 +292,7 @@ def judge_kept(run: Run, kept: dict[str, Any]) -> None:
 def judge(run: Run, reference: Path) -> None:
     """Hold the ended study against the laws."""
     found, whole = asked(lambda: table(run.study)), asked(lambda: table(reference))
-    count = len(found["evaluated"])
+    count = len(found["effects"])
     run.law(count == found["asked"] == whole["asked"], f"{count} trials of {whole['asked']}")
     run.law(found["running"] == 0, f"{found['running']} trials left running")
     faults = {fault for _, fault in run.plan}
@@ -354,7 +381,7 @@ def write_study(folder: Path, where: Path, seed: int, strategy: str, trials: int
     from search.demo.study import demo_config
 
     config = demo_config(folder, trials)
-    few = Path(str(config.task.data)).read_text(encoding="utf-8").splitlines(keepends=True)[:48]
+    few = Path(str(config.task.data)).read_text(encoding="utf-8").splitlines(keepends=True)[:144]
     folder.mkdir(exist_ok=True)
     (folder / "questions.jsonl").write_text("".join(few), encoding="utf-8")
     task = config.task.model_copy(update={"data": str(folder / "questions.jsonl")})
@@ -373,7 +400,8 @@ def reference(where: Path, strategy: str, seed: int, trials: int) -> bool:
     run = Run(where / f"{strategy}-{seed}", f"{os.getpid()}-{strategy}-{seed}", [])
     run.folder.mkdir(parents=True)
     write_study(run.folder, where, seed, strategy, trials)
-    if (code := wait(drive(run))) != 0:
+    _, code = settle(run, drive(run))
+    if code != 0:
         said = (run.folder / "driver.log").read_text(errors="replace")[-3000:]
         print(f"the reference {strategy} {seed} ended with {code}: {said}", flush=True)
     return code == 0
@@ -407,12 +435,16 @@ def preload() -> None:
         "RAY_OVERRIDE_RESOURCES": '{"CPU": 1}',
     }
     import torch
+    from ray._private.node import Node
 
     import cluster.tune_search
     import cluster.worker  # noqa: F401
     import search.report.text  # noqa: F401
 
     torch.set_num_threads(1)
+    # What no study uses, and each is a Python of its own: dashboard, autoscaler, log monitor.
+    for name in ("start_api_server", "start_monitor", "start_log_monitor"):
+        setattr(Node, name, lambda self, **options: setattr(self, "_webui_url", ""))
 
 
 def main() -> int:

@@ -3,6 +3,9 @@
     python benchmarks/trial_cost.py naive --sst2 sst2-dev.tsv --counterfact counterfact.json
     python benchmarks/trial_cost.py layers --sst2 sst2-dev.tsv
     python benchmarks/trial_cost.py memory [--trials 10000]
+    python benchmarks/trial_cost.py peak --sst2 sst2-dev.tsv [--budget 0.25]
+    python benchmarks/trial_cost.py thin --sst2 sst2-dev.tsv
+    python benchmarks/trial_cost.py whole --model ./sst2-run/bert-sst2 --sst2 sst2-dev.tsv
 
 `naive`: a 12-layer BERT-base-shaped classifier on SST-2 sentences and a 12-layer 768-wide causal
 model with 50,257 words on CounterFact prompts, both random. The baseline loads the checkpoint,
@@ -10,7 +13,10 @@ takes `torch.svd_lowrank` with two iterations, and asks one question at a time t
 and the whole head. Single interventions are drawn one per layer; each is timed in both ways, in
 turn, and the parts that make the difference one by one. `layers`: a trial at each layer over a
 full pass of the same batches, and the arithmetic of it as a share of what matmul reaches on the
-same shapes. `memory`: the size of a worker over many trials of the demo.
+same shapes. `memory`: the size of a worker over many trials of the demo. `peak`: the most that a
+worker of BERT-base's shape ever takes, against its model and the budgets it is given. `whole`: a
+real study of 200 trials by the command line, against what the naive way would take for as many.
+`thin`: trials that cut every MLP matrix, with two thin factors against dense products, by rho.
 """
 
 from __future__ import annotations
@@ -19,6 +25,8 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +37,7 @@ from typing import Any
 
 import psutil
 import torch
+import yaml
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 from transformers import (
     AutoModelForCausalLM,
@@ -43,11 +52,14 @@ from transformers import (
 
 import search.demo
 from search.composition import Composition
+from search.config import read_config
 from search.evaluation.bench import Bench
 from search.evaluation.kept import Room
 from search.evaluation.passes import Passes
 from search.evaluation.setup import open_bench
 from search.model import ModelSource
+from search.plan import make_plan
+from search.results import Study
 from search.study.jobs import Job
 from tasks.base import Choose, Classify, Complete, Example, Task
 from tasks.registry import get_task
@@ -122,18 +134,13 @@ def naive(case: Case, asked: Job, weight: torch.Tensor | None = None) -> dict[st
     """
     load_s, model = timed(lambda: case.auto.from_pretrained(case.folder).eval())
     tokenizer = ModelSource(str(case.folder)).tokenizer()
-    (cut,) = asked.composition.interventions
-    matrix = next(m for m in _matrices(model) if m.ref == cut.matrix)
-    parameter = model.get_parameter(matrix.parameter)
-    original = matrix.read(parameter)
-    rank = int(min(original.shape) * cut.rule.value)
-
-    def svd() -> torch.Tensor:
-        U, S, V = torch.svd_lowrank(original, q=max(1, rank), niter=2)
-        return U @ torch.diag(S) @ V.T
-
-    svd_s, value = timed(svd)
-    matrix.write(parameter, value if weight is None else weight)
+    svd_s = 0.0
+    for cut in asked.composition.interventions:
+        matrix = next(m for m in _matrices(model) if m.ref == cut.matrix)
+        parameter = model.get_parameter(matrix.parameter)
+        seconds, value = timed(partial(lowrank, matrix.read(parameter), cut.rule.value))
+        matrix.write(parameter, value if weight is None else weight)
+        svd_s += seconds
     ask = _classify if case.auto is AutoModelForSequenceClassification else _complete
     with torch.no_grad():
         pass_s, answers = timed(
@@ -142,6 +149,13 @@ def naive(case: Case, asked: Job, weight: torch.Tensor | None = None) -> dict[st
             ]
         )
     return {"load": load_s, "svd": svd_s, "pass": pass_s, "answers": answers}
+
+
+def lowrank(weight: torch.Tensor, rho: float) -> torch.Tensor:
+    """LASER's approximation of a matrix, of rank floor(rho of the most) but at least 1."""
+    rank = max(1, int(min(weight.shape) * rho))
+    U, S, V = torch.svd_lowrank(weight, q=rank, niter=2)
+    return U @ torch.diag(S) @ V.T
 
 
 def _head(case: Case) -> Any:
@@ -312,21 +326,141 @@ def memory(scratch: Path, trials: int) -> dict[str, Any]:
     return {"resident MiB after trials": sizes, "restored to the bit": same}
 
 
+def peak(scratch: Path, data: Path, budget: float) -> dict[str, Any]:
+    """The most that a process takes over trials of every matrix, and what it may take."""
+    case = classifier(scratch / "bert", data, 200)
+    process = psutil.Process()
+    start = process.memory_info().rss
+    source = ModelSource(str(case.folder))
+    parts = {"validation": case.examples}
+    room = Room(int(budget * 2**30))
+    bench = open_bench(source, case.task, parts, scratch / "f", room=room)
+    bench.editor._originals_bytes = bench.editor._products._memory._budget_bytes = room.device_bytes
+    bench.evaluate(Job("baseline", Composition(), "", "validation"))
+    most = [0, 0, 0]
+    matrices = [m for m in _matrices(bench.editor.model) if m.searchable]
+    for matrix in matrices:  # factors are computed before what a trial takes is measured
+        asked = Composition.parse([f"{matrix.ref}=rho:0.1"])
+        bench.editor.apply(asked)
+    for number, rho in enumerate((0.9, 0.1, 0.05)):
+        for matrix in matrices:
+            asked = Composition.parse([f"{matrix.ref}=rho:{rho}"])
+            bench.evaluate(Job(str(asked), asked, str(asked), "validation"))
+            most[number] = max(most[number], process.memory_info().rss)
+    model = sum(p.numel() * p.element_size() for p in bench.editor.model.parameters())
+    return {
+        "matrices, three rho each": len(matrices),
+        "MiB": {
+            "before": start >> 20,
+            "model": model >> 20,
+            "each of three budgets: activations, factors, originals": room.device_bytes >> 20,
+            "most while running, by rho": [value >> 20 for value in most],
+        },
+        "over what was there, model and budgets": round(
+            max(most) / (start + model + 3 * room.device_bytes), 3
+        ),
+    }
+
+
+def thin(scratch: Path, data: Path, repeats: int = 3) -> dict[str, Any]:
+    """Time of a trial with `products: factored` over one with dense products, by rho."""
+    case = classifier(scratch / "bert", data, 200)
+    source, parts = ModelSource(str(case.folder)), {"validation": case.examples}
+    benches = [
+        open_bench(source, case.task, parts, scratch / "f", room=Room(0), factored=factored)
+        for factored in (False, True)
+    ]
+    worst, ratios = 0.0, {}
+    for rho in (0.01, 0.05, 0.1, 0.2, 0.3, 0.4):
+        texts = [
+            f"{layer}.{kind}=rho:{rho}" for layer in range(LAYERS) for kind in ("fc_in", "fc_out")
+        ]
+        composition = Composition.parse(texts)
+        asked = Job(str(rho), composition, str(rho), "validation")
+        seconds: list[list[float]] = [[], []]
+        for _ in range(repeats):
+            found = []
+            for place, bench in enumerate(benches):
+                bench.editor.apply(composition)  # the passes are compared, not the products
+                spent, evaluation = timed(partial(bench.evaluate, asked))
+                seconds[place].append(spent)
+                found.append([outcome.log_probability for outcome in evaluation.outcomes])
+            worst = max(worst, *(abs(a - b) for a, b in zip(*found, strict=True)))
+        ratios[str(rho)] = round(min(seconds[1]) / min(seconds[0]), 3)
+    return {"factored over dense, by rho": ratios, "largest difference, nats": worst}
+
+
+def whole(scratch: Path, model: Path, data: Path, trials: int) -> dict[str, Any]:
+    """Wall time of a study by the command line against the naive way's projected time."""
+    settings = {
+        "model": {"path": str(model.resolve())},
+        "task": {"name": "sst2", "data": str(data.resolve())},
+        "split": {"validation": 0.5},
+        "space": {"matrices": ["all"]},
+        "search": {"strategy": "random", "trials": trials},
+        "factors": str(scratch / "factors"),
+    }
+    (scratch / "study.yaml").write_text(yaml.safe_dump(settings))
+    study = scratch / "study"
+    words = [sys.executable, "-m", "cluster.cli", "launch", str(scratch / "study.yaml")]
+    wall_s, _ = timed(partial(subprocess.run, [*words, "--out", str(study)], check=True))
+    frame = Study.open(study).trials_frame()
+    ranked = frame[frame["state"] == "complete"]
+    ranked = ranked.sort_values(["score", "log_loss"], ascending=[False, True])
+    places = [*range(5), *range(5, len(ranked), max(1, len(ranked) // 5))]
+    chosen = [
+        (float(row["score"]), Composition.parse(str(row["composition"]).split()))
+        for _, row in ranked.iloc[places].iterrows()
+    ]
+    plan = make_plan(read_config(study / "study.yaml"))
+    examples = list(plan.split.validation)
+    case = Case("trained", model, plan.task, examples, AutoModelForSequenceClassification)
+    seconds, scores = [], []
+    for _, composition in chosen:
+        found = naive(case, Job("", composition, "", "validation"))
+        seconds.append(found["load"] + found["svd"] + found["pass"])
+        answers = zip(examples, found["answers"], strict=True)
+        scores.append(
+            statistics.fmean(x.label == max((0, 1), key=a.__getitem__) for x, a in answers)
+        )
+    return {
+        "trials": trials,
+        "wall s": round(wall_s, 1),
+        "naive, s per trial": round(statistics.fmean(seconds), 2),
+        "naive projected s": round(statistics.fmean(seconds) * trials, 1),
+        "ratio": round(statistics.fmean(seconds) * trials / wall_s, 2),
+        "scores, ours and naive": [
+            (round(ours, 4), round(score, 4))
+            for (ours, _), score in zip(chosen, scores, strict=True)
+        ],
+        "ours is the naive way's best too": max(scores) == scores[0],
+    }
+
+
 def main() -> None:
     """Run one measurement and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["naive", "layers", "memory"])
+    parser.add_argument("what", choices=["naive", "layers", "memory", "peak", "thin", "whole"])
     parser.add_argument("--sst2", type=Path)
     parser.add_argument("--counterfact", type=Path)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--budget", type=float, default=0.25, help="GiB, of each of three")
+    parser.add_argument("--model", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         factors = scratch / "factors"
         if asked.what == "memory":
-            print(json.dumps(memory(scratch, asked.trials), indent=1))
+            print(json.dumps(memory(scratch, asked.trials or 10_000), indent=1))
+        if asked.what == "peak":
+            print(json.dumps(peak(scratch, asked.sst2, asked.budget), indent=1))
+        if asked.what == "thin":
+            print(json.dumps(thin(scratch, asked.sst2), indent=1))
+        if asked.what == "whole":
+            found = whole(scratch, asked.model, asked.sst2, asked.trials or 200)
+            print(json.dumps(found, indent=1))
         if asked.what == "layers":
             case = classifier(scratch / "bert", asked.sst2, asked.count)
             print(json.dumps(by_layer(case, factors, 2), indent=1))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.preemption import Preempted, Preemption
-from cluster.resources import Capacity, Resources, divide, living_nodes
+from cluster.resources import Resources, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest
 from cluster.view import View
@@ -241,8 +239,7 @@ def _identify(
 def _search(plan: Plan, study: Study, shares: Resources) -> None:
     from ray import tune
 
-    from cluster.tune_search import StudyScheduler, StudySearch
-    from cluster.watchdog import Watchdog
+    from cluster.execution import execute
     from cluster.worker import Blueprint, StudyWorker
 
     blueprint = Blueprint(
@@ -259,36 +256,8 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         tuple(plan.split.confirm),
         screened(plan.space) if plan.config.search.strategy in WANT_SCREEN else (),
     )
-    watchdog = Watchdog(plan.config.cluster.trial_timeout_s)
-    search = StudySearch(study, watchdog, Capacity(plan.config.cluster))
-    # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
-    scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]
-    worker = tune.with_resources(
-        tune.with_parameters(StudyWorker, blueprint=blueprint),
-        {"cpu": shares.cpus, "gpu": shares.gpus},
-    )
-    try:
-        with watchdog:
-            tune.run(
-                worker,
-                name="tune",
-                search_alg=search,
-                scheduler=StudyScheduler(search, study),
-                callbacks=[watchdog],
-                num_samples=-1,
-                reuse_actors=True,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
-                storage_path=str(scratch),
-                verbose=0,
-                max_failures=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                raise_on_failed_trial=False,
-                # Else ray:// would run this function, and the study, on the cluster.
-                _remote=False,
-            )
-    finally:
-        shutil.rmtree(scratch.parent, ignore_errors=True)
+    worker = tune.with_parameters(StudyWorker, blueprint=blueprint)
+    execute(study, worker, {"cpu": shares.cpus, "gpu": shares.gpus})
 
 
 def _device(gpus: float) -> str:
@@ -296,10 +265,6 @@ def _device(gpus: float) -> str:
     if not gpus:
         return "cpu"
     return "cuda" if gpus <= 1 else "spread"
-
-
-def _trial_name(trial: object) -> str:
-    return str(getattr(trial, "trial_id", trial))
 
 
 def _summary(study: Study) -> Summary:

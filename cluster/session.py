@@ -52,13 +52,7 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if config.address is None:
             # Without an address Ray would attach to any cluster that runs on this machine.
-            ray.init(
-                "local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                runtime_env=local_environment(scratch),
-                **quiet,
-            )
+            _start(runtime_env=local_environment(scratch), **quiet)
         else:
             _join(config.address, runtime_env=cluster_environment(scratch), **quiet)
             if config.address.startswith("ray://"):
@@ -67,6 +61,25 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _start(**options: Any) -> None:
+    """Start a Ray of our own. Raises InputError if it does not come up."""
+    import ray
+
+    try:
+        ray.init(
+            "local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **options,
+        )
+    except Exception as error:  # Ray raises no kinds of its own here
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"Ray does not start on this machine: {first.rstrip('.')}; try again when it is less "
+            "busy, or look into /tmp/ray/session_latest/logs"
+        ) from None
 
 
 def _authentication() -> dict[str, str]:

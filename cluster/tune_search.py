@@ -55,7 +55,8 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
     def recording(self) -> Iterator[None]:
         """Stop the study, in whose record the trials in flight stay, if nothing can be recorded."""
         try:
-            yield
+            with self._study.together():
+                yield
         except StorageLost as error:
             self._study.stopped = str(error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ class TokenRow:
     ids: tuple[int, ...]
     scored: tuple[Scored, ...]
     types: tuple[int, ...] = ()
+
+
+Row = TypeVar("Row", bound=TokenRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +154,13 @@ class Budget:
         return Budget(tokens, scored, PASS_TOKENS_CPU if device.type == "cpu" else tokens)
 
 
-def pack(rows: Iterable[TokenRow], budget: Budget) -> list[list[TokenRow]]:
+def pack(rows: Iterable[Row], budget: Budget) -> list[list[Row]]:
     """Group rows of similar length, shortest first, within `budget`.
 
     The order depends on the rows' contents only, so the same questions in another order make the
     same batches.
     """
-    batches: list[list[TokenRow]] = []
+    batches: list[list[Row]] = []
     tokens = scored = 0
     for row in sorted(rows, key=lambda row: (len(row.ids), row.ids, row.types)):
         last = batches[-1] if batches else []

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import Batch, Budget, Scored, TokenRow, merge_prefixes
+from search.evaluation.batching import (
+    Batch,
+    Budget,
+    Scored,
+    TokenRow,
+    collate,
+    merge_prefixes,
+)
+from search.evaluation.branches import BranchedRow, collate_branched, share_prompt
 from search.evaluation.chat import ChatTemplate
 from search.evaluation.encoding import Encoder, Ids, max_tokens
 from search.evaluation.generation import (
@@ -73,6 +82,7 @@ class CausalPredictor:
             requests = [self.chat.wrap(request) for request in requests]
         questions = flatten(requests, self.head, (Complete, Choose, Weigh, Generate, TokenNll))
         rows: list[TokenRow] = []
+        choices: dict[int, list[TokenRow]] = defaultdict(list)
         answers = []
         truncated: set[int] = set()
         slot = 0
@@ -83,11 +93,14 @@ class CausalPredictor:
                 rows += self._windows(request, answer, slot)
             else:
                 row, cut = self._row(prompt, answer, slot)
-                rows.append(row)
+                own = choices[place] if isinstance(request, Choose) else rows
+                own.append(row)
                 truncated |= {place} if cut else set()
             answers.append(answer)
             slot += len(answer)
         prompts, cut_prompts = self._prompts(requests)
+        shared = self._shared(choices)
+        rows += [row for place, own in choices.items() if place not in shared for row in own]
         return prepare_batches(
             requests,
             merge_prefixes(rows),
@@ -97,7 +110,21 @@ class CausalPredictor:
             self.tokens_per_batch,
             self.tokenizer.unk_token_id,
             prompts,
+            list(shared.values()),
         )
+
+    def _shared(self, choices: Mapping[int, Sequence[TokenRow]]) -> dict[int, BranchedRow]:
+        """Questions whose choices share a row, if the model bears that; tried on the longest."""
+        found = {place: share_prompt(rows) for place, rows in choices.items()}
+        shared = {place: row for place, row in found.items() if row is not None}
+        if not shared:
+            return {}
+        longest = max(shared, key=lambda place: max(len(row.ids) for row in choices[place]))
+        pad_id, device = self.scorer.pad_id, self.scorer.device
+        separate = collate(merge_prefixes(choices[longest]), pad_id, device)
+        self.scorer.calibrate(separate)
+        together = collate_branched([shared[longest]], pad_id, device)
+        return shared if self.scorer.bears_branches(together, separate) else {}
 
     def record(self, prepared: Prepared) -> None:
         """Keep what later passes can begin from; the model is unedited."""

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from search.evaluation.batching import Batch, Budget, TokenRow, collate, pack
+from search.evaluation.branches import BranchedRow, collate_branched
 from search.evaluation.encoding import Ids
 from search.evaluation.generation import Continuation, PromptBatch
 from search.evaluation.token_scorer import TokenScorer, TokenScores
@@ -97,17 +98,21 @@ def prepare_batches(
     tokens_per_batch: int,
     unknown_id: int | None,
     prompts: Sequence[PromptBatch] = (),
+    shared: Sequence[BranchedRow] = (),
 ) -> Prepared:
     """Pack `rows` and note which slots answer which request.
 
-    `answers`: the tokens of each flattened answer, whose slots follow one another.
+    `answers`: the tokens of each flattened answer, whose slots follow one another. `shared`: rows
+    of several choices each, which the scorer bears.
     """
-    pad_id = scorer.pad_id
+    pad_id, device = scorer.pad_id, scorer.device
     scored = max(1, SCORED_CELLS // scorer.vocabulary)
-    packed = pack(rows, Budget.of(tokens_per_batch, scored, scorer.device))
+    budget = Budget.of(tokens_per_batch, scored, device)
+    packed = pack(rows, budget)
     if packed:
-        scorer.calibrate(collate(packed[0][:2], pad_id, scorer.device))
-    batches = tuple(collate(group, pad_id, scorer.device) for group in packed)
+        scorer.calibrate(collate(packed[0][:2], pad_id, device))
+    batches = [collate(group, pad_id, device) for group in packed]
+    batches += [collate_branched(group, pad_id, device) for group in pack(shared, budget)]
     return finish(batches, requests, answers, truncated, unknown_id, prompts)
 
 

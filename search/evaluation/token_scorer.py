@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from search.evaluation.batching import Batch
+from search.evaluation.branches import BranchedBatch
 from search.evaluation.passes import Passes
 
 CELLS = 2**26
@@ -58,6 +59,7 @@ class TokenScorer:
         self.picks_before_head = False
         self.ends_early = False
         self._calibrated = False
+        self._branches: bool | None = None
         parameters = inspect.signature(model.forward).parameters
         self._options = {"use_cache": False} if "use_cache" in parameters else {}
 
@@ -79,6 +81,22 @@ class TokenScorer:
                     same = False
                 setattr(self, name, same)
 
+    def bears_branches(self, shared: BranchedBatch, separate: Batch) -> bool:
+        """Whether rows that share their prompt get the logits of `separate` ones; tried once.
+
+        Not where a model has no use for positions or a mask of our own: a recurrent one, say, or
+        one whose layers see a window that is shorter than the text.
+        """
+        if self._branches is None:
+            try:
+                with torch.inference_mode():
+                    found = self.run(shared)[shared.slots.argsort()]
+                    expected = self.run(separate)[separate.slots.argsort()]
+                self._branches = is_close(found, expected)
+            except (RuntimeError, IndexError, ValueError, TypeError):
+                self._branches = False
+        return self._branches
+
     def run(self, batch: Batch) -> Tensor:
         """One forward pass: logits [scored, vocabulary] at the scored places of `batch`."""
         if self.ends_early and self.passes.last is not None:
@@ -98,6 +116,8 @@ class TokenScorer:
 
     def inputs(self, batch: Batch) -> dict[str, Any]:
         """What the model is called with."""
+        if isinstance(batch, BranchedBatch):
+            return batch.inputs(self.model.dtype)
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         if batch.token_type_ids is not None:
             inputs["token_type_ids"] = batch.token_type_ids

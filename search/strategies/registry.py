@@ -38,6 +38,10 @@ WANT_SCREEN = ("auto", "screened")
 """Strategies that a screen orders the candidates for."""
 
 
+NEED_SCREEN = ("screened",)
+"""Those that have no order of their own, should a model or task not allow a screen."""
+
+
 def check_strategy(name: str) -> None:
     """Raises InputError if there is no strategy of that name, or its library is absent."""
     names = [*STRATEGIES, *SAMPLERS]

@@ -45,14 +45,14 @@ class KeyedSampler(BaseSampler):
     def __init__(self, kind: SamplerKind, seed: int) -> None:
         """Wrap samplers of `kind`."""
         self.number = 0
-        self._kind = kind
+        self._make = kind.family()
         self._seed = seed
         self._searcher = kind.make(0)  # infers spaces only, which draws nothing; keeps their cache
 
     def _keyed(self, purpose: str) -> BaseSampler:
         text = f"{self._seed}/{self.number}/{purpose}".encode()
         digest = hashlib.blake2b(text, digest_size=4).digest()
-        return self._kind.make(int.from_bytes(digest, "big") >> 1)
+        return self._make(int.from_bytes(digest, "big") >> 1)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial

@@ -11,6 +11,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
+from search.strategies.shared_tpe import Look, SharedTPE
 from tasks.errors import InputError
 
 
@@ -19,18 +20,22 @@ class SamplerKind:
     """How to build a sampler from a seed.
 
     `stateful`: it keeps what it learned beside the trials it drew (a generation, a distribution),
-    so that only drawing them again in order brings it back. `needs`: an optional library.
+    so that only drawing them again in order brings it back. `needs`: an optional library. `shared`:
+    where the samplers of one history share work.
     """
 
     of_seed: Callable[[int], BaseSampler]
     stateful: bool = False
     needs: str = ""
+    shared: Callable[[], Callable[[int], BaseSampler]] | None = None
+
+    def family(self) -> Callable[[int], BaseSampler]:
+        """Samplers by seed that may share what they learn from one history."""
+        return self.make if self.shared is None else _quiet(self.shared())
 
     def make(self, seed: int) -> BaseSampler:
         """A sampler with a seed in [0, 2**31)."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # of use to who calls Optuna
-            return self.of_seed(seed)
+        return _quiet(self.of_seed)(seed)
 
     def check(self, name: str) -> None:
         """Raise InputError if the library is absent."""
@@ -45,13 +50,23 @@ class SamplerKind:
             ) from None
 
 
-def _tpe(seed: int) -> BaseSampler:
+def _quiet(of_seed: Callable[[int], BaseSampler]) -> Callable[[int], BaseSampler]:
+    def make(seed: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of use to who calls Optuna
+            return of_seed(seed)
+
+    return make
+
+
+def _tpe() -> Callable[[int], BaseSampler]:
     # Bergstra et al. 2011. Optuna's defaults: multivariate, a constant liar for what is in flight.
-    return optuna.samplers.TPESampler(seed=seed)
+    look = Look()
+    return lambda seed: SharedTPE(seed, look)
 
 
 SAMPLERS: dict[str, SamplerKind] = {
-    "tpe": SamplerKind(_tpe),
+    "tpe": SamplerKind(lambda seed: SharedTPE(seed, Look()), shared=_tpe),
     "gp": SamplerKind(lambda seed: optuna.samplers.GPSampler(seed=seed)),
     "qmc": SamplerKind(lambda seed: optuna.samplers.QMCSampler(seed=seed), stateful=True),
     "nsga-ii": SamplerKind(lambda seed: optuna.samplers.NSGAIISampler(seed=seed), stateful=True),

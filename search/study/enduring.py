@@ -12,14 +12,14 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -44,7 +44,12 @@ def refusal(path: Path, error: OSError) -> str:
 
 
 class EnduringJournal(JournalFileBackend):
-    """A journal file without torn lines, written while `guard` allows it."""
+    """A journal file without torn lines, written while `guard` allows it.
+
+    What belongs together is flushed to the disk once: asking for a trial makes thirty lines, none
+    of which is of use before the last. A group that is killed has not begun, or got as far as its
+    first lines, as if every line were written by itself. For one writer.
+    """
 
     def __init__(self, path: Path, guard: Guard) -> None:
         """`guard` raises StorageLost when another driver has taken the study over."""
@@ -52,9 +57,43 @@ class EnduringJournal(JournalFileBackend):
         self._path = path
         self._guard = guard
         self._lost: str | None = None
+        self._depth = 0
+        self._waiting: list[dict[str, Any]] = []
+        self._first: int | None = None  # the number of the first that waits
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Within, lines wait; at the end they are written at once. Raises StorageLost."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth and self._waiting:
+                waiting, self._waiting = self._waiting, []
+                self._append(waiting)
+                if self._first is not None:  # else the whole file would be read to find its end
+                    end = self._first + len(waiting)
+                    self._log_number_offset[end] = self._path.stat().st_size
+                    self._first = None
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any]]:
+        """The lines from a number on, with those that wait."""
+        if not self._waiting:
+            yield from super().read_logs(log_number_from)
+            return
+        if self._first is None:  # the reader had read the file to its end when the group began
+            self._first = log_number_from
+        yield from self._waiting[max(0, log_number_from - self._first) :]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append whole lines or nothing. Raises StorageLost."""
+        """Append whole lines or nothing, at once or at the end of the group. Raises StorageLost."""
+        if self._depth:
+            self._waiting += logs
+        else:
+            self._append(logs)
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
         if self._lost is not None:
             raise StorageLost(self._lost)
         self._guard()
@@ -66,6 +105,12 @@ class EnduringJournal(JournalFileBackend):
             with suppress(OSError):  # a resume cuts it too
                 os.truncate(self._path, size)
             raise StorageLost(self._lost) from None
+
+
+def together(storage: BaseStorage) -> AbstractContextManager[None]:
+    """Within, what is recorded may wait for the end; a database records at once all the same."""
+    backend = getattr(storage, "_backend", None)
+    return backend.together() if isinstance(backend, EnduringJournal) else nullcontext()
 
 
 def hide_password(text: str) -> str:
@@ -108,11 +153,11 @@ class EnduringDatabase(RDBStorage):
         """What `ask` returns once the database answers. Raises StorageLost after `wait_s`."""
         if self._lost is not None:
             raise StorageLost(self._lost)
-        if writes:
-            self._guard()
         deadline, pause_s = time.monotonic() + self._wait_s, 0.1
         while True:
             try:
+                if writes:
+                    self._guard()  # it may ask the same database
                 return ask()
             except (StorageInternalError, OperationalError, InterfaceError) as error:
                 if not _is_down(error):

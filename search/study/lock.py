@@ -215,7 +215,11 @@ class Lease:
         """
         if time.monotonic() - self._renewed < self._lease_s / 2:
             return
-        if not self._renew():
+        try:
+            held = self._renew()
+        except OSError as error:
+            raise StorageLost(f"{self._what}: its lease cannot be renewed ({error})") from None
+        if not held:
             holder = self._ledger.read()
             who = "" if holder is None else f" ({holder.text})"
             raise StorageLost(f"another process drives {self._what} now{who}")

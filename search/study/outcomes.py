@@ -124,6 +124,11 @@ def _outcome(row: dict[str, Any]) -> Outcome:
     return Outcome(**known, measures={k: v for k, v in row.items() if v is not None})
 
 
+def no_screen(study: str, reason: str) -> Evaluation:
+    """A screen that predicts nothing, so that the search goes on without; `reason` says why."""
+    return Evaluation("screen", study, reason, "", "screen", 0.0, 0.0, {})
+
+
 def read_screen(evaluation: Evaluation) -> dict[tuple[MatrixRef, float], float]:
     """The predicted change of the loss in nats by (matrix, rho), of the evaluation of a screen."""
     changes = {}

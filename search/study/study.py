@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -25,15 +26,16 @@ from search.config import StudyConfig
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
 from search.strategies.parameters import Parameters
-from search.strategies.registry import WANT_SCREEN, make_strategy
+from search.strategies.registry import NEED_SCREEN, WANT_SCREEN, make_strategy
 from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
-from search.study.enduring import Guard, StorageLost, refusal
+from search.study.enduring import Guard, StorageLost, refusal, together
 from search.study.finale import Chosen, Finale
 from search.study.goals import Objective
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, SCREEN, Job, trial_name
 from search.study.outcomes import (
     Evaluation,
+    no_screen,
     parse_outcomes,
     read_outcomes,
     read_screen,
@@ -179,6 +181,10 @@ class Study:
                 self._orphans.append(trial._trial_id)
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Within, what is recorded is flushed to the disk once, at the end."""
+        return together(self._optuna._storage)
 
     # What to do next ---------------------------------------------------------------------------
 
@@ -353,7 +359,9 @@ class Study:
     def fail(self, job: Job, reason: str, kind: FailureKind = "error") -> None:
         """Record that a job has no result. Without a baseline or a test score, the study stops."""
         live = self._live.pop(job.name)
-        if live.trial is None:
+        if job.name == SCREEN and self.config.search.strategy not in NEED_SCREEN:
+            self._write(no_screen(self.identity.study_id, reason))
+        elif live.trial is None:
             self.stopped = f"{job.name} failed: {reason}"
         else:
             live.trial.set_user_attr("reason", reason)

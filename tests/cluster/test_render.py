@@ -117,7 +117,7 @@ def test_submit_says_what_is_wrong(tmp_path: Path, monkeypatch) -> None:
     sbatch = tmp_path / "sbatch"
     sbatch.write_text("#!/bin/sh\necho 'invalid partition' >&2; exit 1\n")
     sbatch.chmod(0o755)
-    with pytest.raises(InputError, match="refused .*: invalid partition"):
+    with pytest.raises(InputError, match=r"refused .*: invalid partition"):
         render.submit(tmp_path / "job.sh")
 
 

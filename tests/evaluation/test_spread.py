@@ -82,7 +82,7 @@ def test_the_answers_edits_and_reuse_are_those_of_a_whole_model(cache, tmp_path:
 
 def test_a_matrix_that_is_not_in_memory_is_refused(cache, tmp_path: Path) -> None:
     bench = bench_of(split(tmp_path), cache)
-    with pytest.raises(InputError, match="0.fc_in is not in memory"):
+    with pytest.raises(InputError, match=r"0\.fc_in is not in memory"):
         evaluate(bench, "0.fc_in=0.1")
 
 

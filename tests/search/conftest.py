@@ -93,13 +93,16 @@ IDENTITY = Identity("study-under-test", "2026-01-01", {}, "w", "c", "e", "s")
 @pytest.fixture
 def open_study(make_config: Callable[..., StudyConfig]) -> Callable[..., Study]:
     def make(
-        folder: Path, config: StudyConfig | None = None, identity: Identity = IDENTITY
+        folder: Path,
+        config: StudyConfig | None = None,
+        identity: Identity = IDENTITY,
+        guard: Callable[[], None] = lambda: None,
     ) -> Study:
         folder.mkdir(exist_ok=True)
         config = config or make_config()
         rho = config.space.rho
         rho = tuple(rho) if isinstance(rho, list) else rho
         space = Space(REFS, rho, config.space.max_interventions)
-        return Study(folder, identity, config, space, dict.fromkeys(REFS, FULL))
+        return Study(folder, identity, config, space, dict.fromkeys(REFS, FULL), guard=guard)
 
     return make

@@ -18,7 +18,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.study.enduring import StorageLost, hide_password
-from search.study.lock import hold
+from search.study.lock import Lease, hold
 from search.study.lock_table import TableLedger
 from tasks.errors import InputError
 
@@ -173,3 +173,20 @@ def test_passwords_are_not_shown() -> None:
     assert hide_password(f"could not connect to {url}") == (
         "could not connect to postgresql://user:***@host:5432/db"
     )
+
+
+def test_a_lease_in_a_killed_server_is_asked_again(
+    postgresql: Server, tmp_path: Path, make_config, open_study, drive
+) -> None:
+    config = make_config(storage=postgresql.url, trials=4)
+    identity = replace(open_study(tmp_path / "x", make_config(trials=1)).identity, study_id="both")
+    lease = Lease(TableLedger(postgresql.url, "both"), "both", lease_s=0.5)
+    study = open_study(tmp_path / "database", config, identity, lease.check)
+    drive(study, limit=2)
+    postgresql.kill()
+    back = threading.Timer(2, postgresql.start)
+    back.start()
+    drive(study)
+    back.join()
+    assert study.spent == 4
+    lease.close()

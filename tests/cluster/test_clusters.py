@@ -1,0 +1,189 @@
+"""The same study on a Ray that runs already, by every kind of address, and on a Slurm of shims."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.launch.render import write
+from cluster.launch.request import Request
+from search.study.record import StudyRecord
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def program(*words: object, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    # The folder of the user is no place to import from: as for the installed program.
+    command = [sys.executable, "-P", "-m", "cluster.cli", *map(str, words)]
+    env = {**env, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=500, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with packages of our names, which must never be imported."""
+    folder = tmp_path_factory.mktemp("user")
+    for name in ("cluster", "search", "tasks"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"raise ImportError('the user\\'s {name}')\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], int]]:
+    """A Ray head with a token on loopback: the environment to reach it, and its client port."""
+    port, client = free_port(), free_port()
+    env = {**os.environ, **LOOPBACK, "RAY_AUTH_MODE": "token"}
+    env |= {"RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    env["PATH"] = f"{BIN}:{env['PATH']}"
+    words = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2", "--block"]
+    words += [f"--ray-client-server-port={client}", "--include-dashboard=false"]
+    words += ["--disable-usage-stats", "--object-store-memory=200000000"]
+    scratch = tmp_path_factory.mktemp("r")
+    with (scratch / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [BIN / "ray", "start", *words], env=env, stdout=log, stderr=log, cwd=scratch
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while subprocess.run(
+            [BIN / "ray", "health-check", "--address", f"127.0.0.1:{port}"],
+            env=env,
+            capture_output=True,
+            check=False,
+        ).returncode:
+            assert process.poll() is None, (scratch / "log").read_text()
+            assert time.monotonic() < deadline
+        yield env, client
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def table(study: Path) -> list[tuple[object, ...]]:
+    return [(t.number, t.value, t.user_attrs["effect"]) for t in StudyRecord.read(study).trials]
+
+
+def test_one_study_by_every_kind_of_address(
+    head, users_folder: Path, make_study, tmp_path: Path
+) -> None:
+    env, client = head
+    path = make_study(tmp_path, trials=4)
+    found = {}
+    for name, address in (("auto", "auto"), ("client", f"ray://127.0.0.1:{client}")):
+        study = tmp_path / name
+        done = program(
+            *("launch", path, "--out", study, "--address", address), cwd=users_folder, env=env
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[name] = table(study)
+    # The frozen configuration names no address, so that it may go on elsewhere.
+    assert StudyRecord.read(tmp_path / "auto").config.cluster.address is None
+    study = tmp_path / "here"
+    done = program("launch", path, "--out", study, cwd=users_folder, env={**os.environ})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(found["auto"]) == 4
+    assert found["auto"] == found["client"] == table(study)
+
+
+def test_nobody_at_the_address(make_study, tmp_path: Path) -> None:
+    path = make_study(tmp_path, trials=2)
+    words = ("launch", path, "--out", tmp_path / "study", "--address", "ray://127.0.0.1:1")
+    done = program(*words, cwd=tmp_path, env={**os.environ})
+    assert done.returncode == 2
+    assert "'ray://127.0.0.1:1' does not answer" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_nodes_that_leave_and_join() -> None:
+    script = ROOT / "benchmarks" / "scaling.py"
+    if not script.exists():
+        pytest.skip("benchmarks are not shipped with the wheel")
+    done = subprocess.run(
+        [sys.executable, script, "nodes", "--trials", "60", "--seconds", "0.5"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lost 0, repeated 0" in done.stdout
+    assert "the new node's 2 workers" in done.stdout
+
+
+SHIMS = {
+    # Every "node" is a process of this machine.
+    "srun": """
+node=0; pids=
+while [ "$node" -lt "$SLURM_JOB_NUM_NODES" ]; do
+  while [ "${1#-}" != "$1" ]; do shift; done
+  SLURM_NODEID=$node "$@" & pids="$pids $!"
+  node=$((node + 1))
+done
+trap 'kill $pids 2>/dev/null' TERM
+for pid in $pids; do wait "$pid"; done
+for pid in $pids; do wait "$pid"; done
+""",
+    "hostname": "echo 127.0.0.1",
+    "squeue": "echo RUNNING",
+    "scontrol": 'echo "$@" >> "$SHIM_LOG"',
+}
+
+
+def test_the_slurm_script_runs_and_asks_to_be_requeued(make_study, tmp_path: Path) -> None:
+    shims = tmp_path / "bin"
+    shims.mkdir()
+    for name, text in SHIMS.items():
+        (shims / name).write_text(f"#!/bin/bash\n{text.strip()}\n")
+        (shims / name).chmod(0o755)
+    # The program as it is here, which may not be installed.
+    (shims / "laser-search").write_text(
+        f'#!/bin/bash\nPYTHONPATH={ROOT} exec {sys.executable} -P -m cluster.cli "$@"\n'
+    )
+    (shims / "laser-search").chmod(0o755)
+    request = Request(make_study(tmp_path, trials=400), str(tmp_path / "study"), nodes=2)
+    script = tmp_path / "job.sh"
+    write("slurm", replace(request, setup=(f"export PATH={shims}:$PATH",)), script)
+    text = script.read_text().replace(f"export PATH={BIN}:", f"export PATH={shims}:{BIN}:")
+    script.write_text(text)
+    assert script.stat().st_mode & stat.S_IXUSR
+    job = str(10_000 + os.getpid() % 10_000)
+    env = {**os.environ, **LOOPBACK, "SLURM_JOB_ID": job, "SLURM_JOB_NUM_NODES": "2"}
+    env |= {"SLURM_CPUS_ON_NODE": "1", "SHIM_LOG": str(tmp_path / "asked"), "PYTHONPATH": str(ROOT)}
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([script], env=env, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 300
+        while not list((tmp_path / "study").glob("outcomes/trial-*.parquet")):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        process.terminate()  # as Slurm does to the batch shell when time is up
+        code = process.wait(timeout=200)
+    finally:
+        process.kill()
+    said = (tmp_path / "log").read_text()
+    assert code == 75, said
+    assert (tmp_path / "asked").read_text().split() == ["requeue", job], said
+    summary = StudyRecord.read(tmp_path / "study").summary
+    assert 0 < summary.finished < 400

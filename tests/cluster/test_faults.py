@@ -1,0 +1,21 @@
+"""The chaos benchmark, a few runs of it: everything goes wrong, and the study is the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
+
+
+@pytest.mark.parametrize("first", [1, 6])
+def test_a_study_survives(first: int) -> None:
+    """Run 1 tears the journal, run 6 hangs the worker."""
+    if not SCRIPT.exists():
+        pytest.skip("benchmarks are not shipped with the wheel")
+    words = [sys.executable, SCRIPT, "--runs", "1", "--first", str(first), "--trials", "5"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
