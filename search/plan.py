@@ -91,7 +91,7 @@ def data_notices(examples: Sequence[Example]) -> list[str]:
 
 def make_plan(config: StudyConfig) -> Plan:
     """Check a configuration against its task, data and model, cheapest first. Raises InputError."""
-    check_strategy(config.search.strategy)
+    check_strategy(config.search)
     source = config.model.source()
     task = open_asked(config, source.head)
     only = config.task or TaskConfig(name=task.name)

@@ -36,8 +36,8 @@ space:
   max_interventions: {cuts}   # matrices cut at once
 
 search:
-  strategy: tpe
-  trials: {trials}     # evaluations; proposals that repeat a known one are free
+  strategy: tpe        # docs/strategies.md: auto, grid, greedy, snr, screened, random, ...
+  trials: {trials}     # evaluations; nothing is evaluated twice
   seed: 0
 
 factors: {factors}     # SVDs that all studies share: a folder, or a URL such as s3://bucket/prefix

@@ -1,4 +1,4 @@
-"""The default: screen the singles, put together what survives, refine the best (decision 0013)."""
+"""The default: singles as a screen predicts them, put together and refined (decision 0016)."""
 
 from __future__ import annotations
 

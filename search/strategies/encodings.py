@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -140,7 +141,8 @@ class Slots:
 class Sites:
     """One ordered choice per site: the smallest rho first, and "keep" at the end.
 
-    A sampler may cut more sites than a composition has; then those cut deepest stand.
+    A sampler may cut more sites than a composition has; then some of them stand, by a shuffle that
+    depends on what was drawn alone.
     """
 
     def __init__(self, space: Space) -> None:
@@ -159,14 +161,15 @@ class Sites:
 
     def draw(self, draw: Draw) -> list[Choice]:
         """Draw every site's place in the order."""
-        found: list[tuple[float, Choice]] = []
-        for site in self._space.sites:
-            place = draw(site.name, self._place)
-            if place < (len(self._levels) or 0.5):
-                found.append((place, (site, self._rho(place))))
-        found.sort(key=lambda pair: pair[0])
+        places = [(site, draw(site.name, self._place)) for site in self._space.sites]
+        found = [
+            (site, self._rho(place)) for site, place in places if place < (len(self._levels) or 0.5)
+        ]
+        if len(found) > self._space.max_interventions:
+            seed = "/".join(f"{place:g}" for _, place in places)
+            random.Random(seed).shuffle(found)  # noqa: S311  # reproducible, not secret
         chosen: list[Choice] = []
-        for _, (site, rho) in found:
+        for site, rho in found:
             if len(chosen) < self._space.max_interventions and not any(
                 ref in other.matrices for other, _ in chosen for ref in site.matrices
             ):

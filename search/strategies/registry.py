@@ -30,20 +30,19 @@ STRATEGIES: dict[str, Callable[[Setting], Strategy]] = {
 }
 """Strategies of our own; beside them every name of `SAMPLERS` is one."""
 
-
 WANT_SPECTRA = ("snr",)
 """Strategies that read singular values."""
 
 WANT_SCREEN = ("auto", "screened")
 """Strategies that a screen orders the candidates for."""
 
-
 NEED_SCREEN = ("screened",)
 """Those that have no order of their own, should a model or task not allow a screen."""
 
 
-def check_strategy(name: str) -> None:
-    """Raises InputError if there is no strategy of that name, or its library is absent."""
+def check_strategy(config: SearchConfig) -> None:
+    """Raises InputError if there is no such strategy, or it cannot do what is asked of it."""
+    name = config.strategy
     names = [*STRATEGIES, *SAMPLERS]
     if name not in names:
         raise InputError(
@@ -51,7 +50,7 @@ def check_strategy(name: str) -> None:
             f"{', '.join(names)}{nearest(name, names)}"
         )
     if name in SAMPLERS:
-        SAMPLERS[name].check(name)
+        SAMPLERS[name].check(name, config.objectives)
 
 
 def make_strategy(config: SearchConfig, setting: Setting) -> Strategy:
@@ -69,7 +68,7 @@ def make_strategy(config: SearchConfig, setting: Setting) -> Strategy:
 
 
 def _named(config: SearchConfig, setting: Setting) -> Strategy:
-    check_strategy(config.strategy)
+    check_strategy(config)
     if config.strategy in STRATEGIES:
         return STRATEGIES[config.strategy](setting)
     encoding = ENCODINGS[config.encoding](setting.space)

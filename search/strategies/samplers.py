@@ -20,12 +20,13 @@ class SamplerKind:
     """How to build a sampler from a seed.
 
     `stateful`: it keeps what it learned beside the trials it drew (a generation, a distribution),
-    so that only drawing them again in order brings it back. `needs`: an optional library. `shared`:
-    where the samplers of one history share work.
+    so that only drawing them again in order brings it back. `single`: it maximises one value alone.
+    `needs`: an optional library. `shared`: where the samplers of one history share work.
     """
 
     of_seed: Callable[[int], BaseSampler]
     stateful: bool = False
+    single: bool = False
     needs: str = ""
     shared: Callable[[], Callable[[int], BaseSampler]] | None = None
 
@@ -37,8 +38,12 @@ class SamplerKind:
         """A sampler with a seed in [0, 2**31)."""
         return _quiet(self.of_seed)(seed)
 
-    def check(self, name: str) -> None:
-        """Raise InputError if the library is absent."""
+    def check(self, name: str, objectives: int) -> None:
+        """Raise InputError if it cannot maximise that many values, or its library is absent."""
+        if self.single and objectives > 1:
+            raise InputError(
+                f"search.strategy {name!r} maximises one value; for pareto take nsga-ii or tpe"
+            )
         if not self.needs:
             return
         try:
@@ -72,6 +77,9 @@ SAMPLERS: dict[str, SamplerKind] = {
     "nsga-ii": SamplerKind(lambda seed: optuna.samplers.NSGAIISampler(seed=seed), stateful=True),
     "nsga-iii": SamplerKind(lambda seed: optuna.samplers.NSGAIIISampler(seed=seed), stateful=True),
     "cma-es": SamplerKind(
-        lambda seed: optuna.samplers.CmaEsSampler(seed=seed), stateful=True, needs="cmaes"
+        lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
+        stateful=True,
+        single=True,
+        needs="cmaes",
     ),
 }

@@ -12,6 +12,7 @@ from search.config import RhoRange, SearchConfig
 from search.space import Site, Space
 from search.strategies.base import History, Setting, Strategy, Tried
 from search.strategies.registry import STRATEGIES, make_strategy
+from search.strategies.samplers import SAMPLERS
 
 NAMES = [
     *STRATEGIES,
@@ -115,3 +116,19 @@ def test_groups_and_a_continuous_rho_are_searched_too(make: Make, setting: Setti
         assert len(set(effects(history))) == len(history)
         for tried in history:
             assert of_the_space(tried, space)
+
+
+@pytest.mark.parametrize(
+    "name", [*STRATEGIES, *(n for n, kind in SAMPLERS.items() if not kind.single)]
+)
+def test_a_trial_may_have_two_values(name: str, setting: Setting, new_history) -> None:
+    setting = replace(setting, objectives=2)
+    strategy, history = make_strategy(SearchConfig(strategy=name), setting), new_history(20)
+    for number in range(16):
+        composition = strategy.suggest(history)
+        if composition is None:
+            break
+        kept = sum(i.rule.value for i in composition.interventions)
+        state, values = TrialState.COMPLETE, (0.1 * (number % 4), -kept)
+        history.put(Tried(number, composition, history.effect(composition), state, values, 1.0))
+    assert len(set(effects(history))) == len(history) >= 8
