@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,8 @@ def strike(run: Run, fault: str, pid: int, raylets: Sequence[int]) -> None:
     else:
         number = {"kill worker": signal.SIGKILL, "hang worker": signal.SIGSTOP}
         if (worker := worker_of(run)) is not None:
-            os.kill(worker, number.get(fault, signal.SIGTERM))
+            with suppress(ProcessLookupError):
+                os.kill(worker, number.get(fault, signal.SIGTERM))
 
 
 def second(run: Run) -> None:
@@ -398,6 +400,8 @@ def write_study(folder: Path, where: Path, seed: int, strategy: str, trials: int
 def reference(where: Path, strategy: str, seed: int, trials: int) -> bool:
     """The fault-free study of one seed and strategy."""
     run = Run(where / f"{strategy}-{seed}", f"{os.getpid()}-{strategy}-{seed}", [])
+    if (run.study / "result.json").exists():
+        return True
     run.folder.mkdir(parents=True)
     write_study(run.folder, where, seed, strategy, trials)
     _, code = settle(run, drive(run))
@@ -414,7 +418,7 @@ def held(works: Iterable[Callable[[], bool]], parallel: int) -> int:
         if running == parallel:
             count += os.waitstatus_to_exitcode(os.wait()[1]) == 0
             running -= 1
-        fork(lambda work=work: not work())
+        fork(lambda work=work: os.setsid() or not work())
         running += 1
     return count + sum(os.waitstatus_to_exitcode(os.wait()[1]) == 0 for _ in range(running))
 
@@ -437,14 +441,33 @@ def preload() -> None:
     import torch
     from ray._private.node import Node
 
+    import cluster.cli
+    import cluster.driver
+    import cluster.precompute
     import cluster.tune_search
+    import cluster.view
     import cluster.worker  # noqa: F401
     import search.report.text  # noqa: F401
 
     torch.set_num_threads(1)
+    for module in asked(lately_imported):
+        with suppress(Exception):
+            import_module(module)
     # What no study uses, and each is a Python of its own: dashboard, autoscaler, log monitor.
     for name in ("start_api_server", "start_monitor", "start_log_monitor"):
         setattr(Node, name, lambda self, **options: setattr(self, "_webui_url", ""))
+
+
+def lately_imported() -> list[str]:
+    """Modules that are imported only when a study is planned."""
+    from search.config import read_config
+    from search.plan import make_plan
+
+    before = set(sys.modules)
+    with tempfile.TemporaryDirectory() as folder:
+        write_study(Path(folder) / "plan", Path(folder), 0, "tpe", 2)
+        make_plan(read_config(Path(folder) / "plan" / "study.yaml"))
+    return sorted(set(sys.modules) - before)
 
 
 def main() -> int:
@@ -454,12 +477,13 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first run's number")
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
+    parser.add_argument("--folder", type=Path, help="keep references there for the next call")
     options = parser.parse_args()
     preload()
     seeds = range(options.first, options.first + options.runs)
     wanted = sorted({(draw(seed, options.trials)[0], seed % STUDIES) for seed in seeds})
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
-        where = Path(scratch)
+        where = options.folder or Path(scratch)
         known = [partial(reference, where, *which, options.trials) for which in wanted]
         if held(known, options.parallel) < len(wanted):
             return 1

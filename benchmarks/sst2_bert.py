@@ -65,12 +65,8 @@ def train(
     epochs: int,
     width: int,
     rate: float,
-    frozen: bool = False,
 ) -> None:
-    """Train a BERT classifier and save it as any checkpoint is saved.
-
-    `frozen`: the embeddings stay as they were drawn, so that what is learnt lies in the blocks.
-    """
+    """Train a BERT classifier and save it as any checkpoint is saved."""
     torch.manual_seed(0)
     tokenizer = make_tokenizer([sentence for sentence, _ in rows], folder)
     config = BertConfig(
@@ -83,13 +79,8 @@ def train(
         num_labels=2,
     )
     model = BertForSequenceClassification(config).train()
-    if frozen:
-        torch.nn.init.normal_(model.bert.embeddings.word_embeddings.weight)
-        model.bert.embeddings.requires_grad_(False)
     steps = epochs * (len(rows) // 64)
-    optimiser = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.01
-    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + epochs)
     for epoch in range(epochs):
         order = torch.randperm(len(rows)).tolist()
@@ -149,13 +140,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--rate", type=float, default=3e-4, help="the largest learning rate")
-    parser.add_argument("--frozen", action="store_true", help="embeddings are not trained")
     parser.add_argument("--noise", type=float, default=0.0, help="share of wrong training labels")
     asked = parser.parse_args()
     model, study, exported = (asked.out / name for name in ("bert-sst2", "study", "exported"))
     if not (model / "config.json").exists():
         rows = flip(read(asked.train), asked.noise)
-        train(rows, model, asked.layers, asked.epochs, asked.width, asked.rate, asked.frozen)
+        train(rows, model, asked.layers, asked.epochs, asked.width, asked.rate)
     if not asked.trials:
         return
     config = {

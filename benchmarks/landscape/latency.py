@@ -15,6 +15,7 @@ import statistics
 import time
 from typing import Any
 
+import numpy as np
 from optuna.trial import TrialState
 
 from search.composition import Composition, Intervention
@@ -24,6 +25,7 @@ from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.registry import make_strategy
 from search.weights.ranks import RankRule
 from search.weights.refs import MatrixRef
+from search.weights.spectra import Spectrum
 
 TYPES = ("q_proj", "k_proj", "v_proj", "out_proj", "fc_in", "fc_up", "fc_out")
 LAYERS, RANK = 32, 4096
@@ -53,6 +55,17 @@ def tried(history: History, composition: Composition) -> Tried:
     return Tried(number, composition, effect, TrialState.COMPLETE, (score,), 1 - score)
 
 
+def setting(over: Space, ranks: dict[MatrixRef, int]) -> Setting:
+    """What strategies are given: a screen and spectra at random."""
+    rng = np.random.default_rng(0)
+    screen = {(ref, rho): float(rng.normal()) for ref in over.matrices for rho in PAPER_RHO}
+    spectra = {
+        ref: Spectrum(str(ref), "", "", (RANK, RANK), np.sort(rng.exponential(size=RANK))[::-1])
+        for ref in over.matrices
+    }
+    return Setting(over, ranks, screen=screen, spectra=spectra)
+
+
 def measure(name: str, finished: int, repeats: int, **settings: Any) -> tuple[float, float]:
     """Milliseconds of the first suggestion and the median of the next."""
     over = space()
@@ -65,7 +78,7 @@ def measure(name: str, finished: int, repeats: int, **settings: Any) -> tuple[fl
         if history.is_new(composition):
             history.put(tried(history, composition))
     config = SearchConfig(strategy=name, trials=finished + repeats, **settings)
-    strategy = make_strategy(config, Setting(over, ranks))
+    strategy = make_strategy(config, setting(over, ranks))
     taken = []
     for _ in range(repeats + 1):
         started = time.perf_counter()

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from replay import IDENTITY, configured
+from replay import IDENTITY, configured, prepare
 from table import Landscape, TableBench
 
 from search.composition import Composition
@@ -251,7 +251,11 @@ def judge(answers: Answers, seed: int, strategy: str, trials: int, interventions
     space = Space(plan.space.matrices, plan.space.rho, interventions)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        study = Study(folder, IDENTITY, config, space, plan.max_ranks, plan.objective)
+        setting, _ = prepare(answers.landscape, config, split.validation)
+        setting = replace(setting, space=space)
+        study = Study(
+            *(folder, IDENTITY, config, space, plan.max_ranks, plan.objective), setting=setting
+        )
         bench: Any = ShuffledBench(answers, split, places)
         run_study(study, bench)
         verdict = conclude(folder, IDENTITY, study.winner(), split, plan.objective)

@@ -18,6 +18,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
 from search.study.choice import merit
 from search.study.identity import Identity
 from search.study.study import Study
+from tasks.base import Example
 
 IDENTITY = Identity("replay", "", {}, "", "", "", "")
 REPLAYS = "replays"
@@ -91,18 +93,23 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
     }
 
 
-def prepare(landscape: Landscape, config: StudyConfig) -> tuple[Setting, float]:
-    """What a strategy knows before the first trial, and the forward passes that it cost."""
+def prepare(
+    landscape: Landscape, config: StudyConfig, among: Sequence[Example] | None = None
+) -> tuple[Setting, float]:
+    """What a strategy knows before the first trial, and the forward passes that it cost.
+
+    `among`: the questions of validation with other answers, for a screen.
+    """
     plan, search = landscape.plan, config.search
     setting = Setting(plan.space, plan.max_ranks, search.seed, threshold=search.threshold)
     if search.strategy in WANT_SPECTRA:
         return replace(setting, spectra=landscape.spectra()), 0.0
     if search.strategy not in WANT_SCREEN:
         return setting, 0.0
-    asked = min(SCREENED, len(landscape.examples("validation")))
-    screen = landscape.screen(search.seed, asked)
+    asked = landscape.examples("validation") if among is None else among
+    screen = landscape.screen(search.seed, SCREENED, asked)
     # A backward pass costs about two forward ones.
-    return replace(setting, screen=screen), 3 * asked / len(landscape.examples("validation"))
+    return replace(setting, screen=screen), 3 * min(1.0, SCREENED / len(asked))
 
 
 def run(landscape: Landscape, label: str, seed: int, trials: int) -> None:

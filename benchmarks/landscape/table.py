@@ -169,9 +169,15 @@ class Landscape:
             for matrix in self.plan.searched
         }
 
-    def screen(self, seed: int, count: int) -> dict[tuple[MatrixRef, float], float]:
-        """What a gradient on `count` questions of validation predicts of every single cut."""
-        examples = random.Random(seed).sample(list(self.examples("validation")), count)
+    def screen(
+        self, seed: int, count: int, among: Sequence[Example] | None = None
+    ) -> dict[tuple[MatrixRef, float], float]:
+        """What a gradient on `count` questions of validation predicts of every single cut.
+
+        `among`: the same questions with other answers.
+        """
+        known = list(among or self.examples("validation"))
+        examples = random.Random(seed).sample(known, min(count, len(known)))
         bench, space = self._bench("validation"), self.plan.space
         cuts = [Intervention(m, RankRule("rho", rho)) for m in space.matrices for rho in space.rho]
         found = predict_changes(

@@ -74,6 +74,17 @@ class Activations:
             self._kept[batch, index] = tensor.clone()
             self.held["device"] += size
 
+    def adopt(self, batch: str, indices: Iterable[int]) -> bool:
+        """Take the files that another process wrote, if it wrote all of them; else nothing."""
+        folder = self.room.folder
+        if folder is None:
+            return False
+        paths = {index: _file(folder, batch, index) for index in indices}
+        if not all(path.exists() for path in paths.values()):
+            return False
+        self._kept |= {(batch, index): _Mapped(path) for index, path in paths.items()}
+        return True
+
     def known(self, batch: str, index: int) -> bool:
         """Whether the tensor is kept."""
         return (batch, index) in self._kept
@@ -102,7 +113,7 @@ class Activations:
         folder = self.room.folder
         if folder is None:
             raise AssertionError("a file needs a folder")
-        path = folder / f"{batch}-{index}.safetensors"
+        path = _file(folder, batch, index)
         if not path.exists():
             # Another process may write the same bytes at the same time; one rename wins. Not
             # flushed to disk: the folder does not outlive the processes that use it.
@@ -111,6 +122,10 @@ class Activations:
                 stream.write(save({"x": tensor.detach().cpu().contiguous()}))
             Path(temporary).replace(path)
         return _Mapped(path)
+
+
+def _file(folder: Path, batch: str, index: int) -> Path:
+    return folder / f"{batch}-{index}.safetensors"
 
 
 @dataclass(frozen=True)

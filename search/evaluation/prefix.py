@@ -79,12 +79,30 @@ class PrefixReuse:
         if self.boundaries is None:
             self._choose(missing)
         for key, _, run in missing:
-            if not self.known(key):
+            if not self.known(key) and not self._adopt(key):
                 seen = self._watch(run, self.boundaries or ())
                 try:
                     self._records[key] = self._keep(key, seen)
                 except OSError as error:
                     self._give_up(key, error)
+
+    def _adopt(self, key: str) -> bool:
+        """Take what another process of this node has recorded of a batch, if all of it is there.
+
+        What a block returns has the same parts for every batch, so a record of this process's own
+        says which files those are; unless a part is a number, which may depend on the batch.
+        """
+        known = next(iter(self._records.values()), None)
+        if known is None:
+            return False
+        parts = [part for output in known.outputs.values() for part in _parts(output)]
+        leaves = [part for part in parts if isinstance(part, _Leaf)]
+        if len(leaves) < sum(part is not None for part in parts):
+            return False
+        if not self.activations.adopt(key, {leaf.index for leaf in leaves}):
+            return False
+        self._records[key] = _Record(dict(known.outputs))
+        return True
 
     @contextmanager
     def replaying(self, key: str) -> Iterator[int]:
@@ -240,6 +258,14 @@ def _mapped(output: Any, convert: Callable[[Tensor], Any]) -> Any:
     if output is None or isinstance(output, bool | int | float):
         return output
     raise _OpaqueError(f"its blocks return a {type(output).__name__}")
+
+
+def _parts(output: Any) -> Iterator[Any]:
+    if isinstance(output, tuple):
+        for part in output:
+            yield from _parts(part)
+    else:
+        yield output
 
 
 def _bytes(output: Any) -> int:

@@ -65,8 +65,7 @@ def model_card(
 
 {_results(record, trial)}
 
-The choice was made on validation, so the validation figure of the best of many trials is
-optimistic; test was not used for it.
+{_choice(record, trial)}
 
 {_verified(verdict)}
 
@@ -75,6 +74,21 @@ optimistic; test was not used for it.
 {_bullets([*contents.notes, *_LIMITS])}
 
 {_origin(record, contents)}"""
+
+
+def _choice(record: StudyRecord, trial: FrozenTrial) -> str:
+    """On what the trial was chosen."""
+    result = record.result or {}
+    if result.get("finalists") and result.get("trial") == trial.number:
+        return (
+            f"It was chosen among {result['finalists']} finalists on the confirmation part, which\n"
+            "no trial had seen; its validation figure is the best of many and optimistic. Test was\n"
+            "not used for the choice."
+        )
+    return (
+        "The choice was made on validation, so the validation figure of the best of many trials\n"
+        "is optimistic; test was not used for it."
+    )
 
 
 def _about(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:

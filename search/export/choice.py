@@ -28,8 +28,9 @@ def _winner(record: StudyRecord) -> FrozenTrial:
             f"continue it with laser-search resume {record.folder}"
         )
     if record.summary.winner is None:
+        confirmed = " and the confirmation part" if record.config.search.confirm else ""
         raise InputError(
-            f"{record.folder} has no trial that beats the baseline on validation; "
+            f"{record.folder} has no trial that beats the baseline on validation{confirmed}; "
             "name one with --trial or search on"
         )
     return record.summary.winner

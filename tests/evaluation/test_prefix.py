@@ -343,3 +343,36 @@ def test_without_room_nothing_is_run_for_the_sake_of_recording():
     prefix.record([(key, 27, counted) for key in "xyz"])
     assert len(runs) == first
     assert prefix.known("z")
+
+
+@pytest.mark.parametrize("family", ["GPT-2", "T5"])
+def test_what_one_process_recorded_another_takes(family, tmp_path):
+    model = make(family)
+    blocks = blocks_of(model)
+    passes = {}
+    for key in ("a", "b", "c"):
+        inputs = inputs_of(model, False)
+        inputs["input_ids"] = inputs["input_ids"].roll(ord(key), -1)
+        passes[key] = passes_of(model, inputs)
+    ran = []
+
+    def counted(key):
+        return lambda: ran.append(key) or passes[key]()
+
+    scratches = [Scratch("study", str(tmp_path)) for _ in range(2)]
+    first, second = (
+        PrefixReuse(blocks, range(len(blocks)), Room(0, 0, 10**9, scratch)) for scratch in scratches
+    )
+    with torch.inference_mode():
+        first.record([(key, 27, passes[key]) for key in passes])
+        second.record([(key, 27, counted(key)) for key in passes])
+    assert set(ran) == {"a"}, "only the batch that proves the boundaries runs"
+    disturb(blocks.modules[2], 0)
+    for key, run in passes.items():
+        full = run()
+        second.start = 2
+        with second.replaying(key) as start:
+            assert start == 2
+            assert torch.equal(run(), full)
+    for scratch in scratches:
+        scratch.close()

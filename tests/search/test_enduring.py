@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -33,29 +33,46 @@ def rows(study) -> list[tuple[object, ...]]:
     ]
 
 
+@pytest.fixture(params=["line by line", "in groups"])
+def work_off(request, evaluation) -> Callable[..., None]:
+    """Work off a study's jobs, every line or every decision flushed by itself."""
+
+    def work(study, limit: int = 1000) -> None:
+        group = study.together if request.param == "in groups" else nullcontext
+        for _ in range(limit):
+            with group():
+                job = study.next_job()
+            if job is None:
+                return
+            with group():
+                study.finish(job, evaluation(study, job))
+
+    return work
+
+
 def test_a_file_that_may_not_grow_loses_nothing(
-    tmp_path: Path, make_config, open_study, drive
+    tmp_path: Path, make_config, open_study, drive, work_off
 ) -> None:
     config = make_config(trials=12, strategy="random")
     whole = open_study(tmp_path / "whole", config)
     drive(whole)
     folder = tmp_path / "full"
     study = open_study(folder, config)
-    drive(study, limit=4)
+    work_off(study, limit=4)
     for extra in (0, 30, 75, 300, 1000):  # at the start, within and between lines
         before = rows(study)
         with quota((folder / JOURNAL).stat().st_size + extra):
             with pytest.raises(StorageLost, match=r"study.journal cannot be written .*; "):
-                drive(study)
+                work_off(study)
             refused = (folder / JOURNAL).read_bytes()
         assert refused.endswith(b"\n"), "the torn line was taken back"
         with pytest.raises(StorageLost):
-            drive(study)
+            work_off(study)
         assert (folder / JOURNAL).read_bytes() == refused, "nothing is written behind a gap"
         mend_journal(folder)
         study = open_study(folder, config)
         assert rows(study)[: len(before) - 1] == before[:-1]
-    drive(study)
+    work_off(study)
     assert rows(study) == rows(whole)
 
 
