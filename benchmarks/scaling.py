@@ -5,11 +5,11 @@
     python benchmarks/scaling.py nodes
     python benchmarks/scaling.py memory --trials 10000
 
-Real studies over the demo's space on a real Ray; only the workers are replaced, by actors that sleep
-and answer with a score drawn from the composition, so that 64 of them fit on two cores. Efficiency is
-the time that a fleet without any overhead would take, over what the study took from the first start
-of a trial with all workers up to its last end. CPU seconds of the driver's own process are given
-beside, for they do not depend on what else the machine does.
+Real studies over the demo's space on a real Ray; only the workers are replaced, by actors that
+sleep and answer with a score drawn from the composition, so that 64 of them fit on two cores.
+Efficiency is what a fleet without any overhead would need, over what the study needed, from when
+all workers are up. CPU seconds of the driver's own process are given beside: they depend less on
+what else the machine does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import random
-import socket
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,8 @@ from typing import Any
 from cluster.session import LOCAL_SETTINGS, SETTINGS
 
 os.environ.update(SETTINGS | LOCAL_SETTINGS)
+if "nodes" in sys.argv:  # nodes that ray.cluster_utils starts know no token
+    os.environ["RAY_AUTH_MODE"] = "disabled"
 import psutil
 import ray
 from ray import tune
@@ -67,11 +68,14 @@ class Sleeper(tune.Trainable):
     """Takes jobs as `StudyWorker` does, and sleeps."""
 
     def setup(self, config: dict[str, Any], study_id: str, log: str, seconds: float) -> None:
+        """Take the first job."""
         self._study_id, self._seconds = study_id, seconds
-        self._path = Path(log) / f"{socket.gethostname()}-{os.getpid()}.jsonl"
+        node = ray.get_runtime_context().get_node_id()
+        self._path = Path(log) / f"{node}-{os.getpid()}.jsonl"
         self._job = json.loads(config["job"])
 
     def reset_config(self, config: dict[str, Any]) -> bool:
+        """Take the next job."""
         self._job = json.loads(config["job"])
         return True
 
@@ -82,6 +86,7 @@ class Sleeper(tune.Trainable):
             stream.write(json.dumps(line) + "\n")
 
     def step(self) -> dict[str, Any]:
+        """Sleep, and answer."""
         self._write("start")
         if self._job["part"] == "validation":
             time.sleep(self._seconds)
@@ -96,7 +101,7 @@ def open_study(folder: Path, trials: int, strategy: str, workers: int) -> tuple[
     data = config.model_dump(mode="json")
     data["space"]["rho"] = {"low": 0.005, "high": 0.95}
     data["search"] |= {"strategy": strategy, "trials": trials}
-    data["cluster"]["max_concurrent"] = workers
+    data["cluster"]["max_concurrent"] = workers or "auto"
     config = type(config).model_validate(data)
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +114,7 @@ def open_study(folder: Path, trials: int, strategy: str, workers: int) -> tuple[
 
 
 def feed(study: Study, trials: int, in_flight: int) -> Iterator[tuple[float, float]]:
-    """Drive a study in this process; yields CPU and wall seconds of asking and telling per trial."""
+    """Drive a study in this process; yields CPU and wall seconds of each ask and tell."""
     jobs: list[Any] = []
     for _ in range(trials):
         cpu, wall = time.process_time(), time.perf_counter()
@@ -186,68 +191,71 @@ def check(study: Study, log: Path, trials: int) -> tuple[int, int]:
     return lost, 0 if not done else sum(n - 1 for n in done.values())
 
 
-def run(study: Study, log: Path, seconds: float) -> tuple[float, float]:
-    """Execute a study on sleepers; CPU seconds of this process and wall seconds."""
-    log.mkdir()
+def run(study: Study, log: Path, seconds: float) -> None:
+    """Execute a study on sleepers."""
+    log.mkdir(exist_ok=True)
     worker = tune.with_parameters(
         Sleeper, study_id=study.identity.study_id, log=str(log), seconds=seconds
     )
-    cpu, wall = time.process_time(), time.perf_counter()
     execute(study, worker, {"cpu": 1})
-    return time.process_time() - cpu, time.perf_counter() - wall
 
 
 def rate(workers: int, seconds: float, trials: int, strategy: str) -> None:
-    """Trials per second that one driver sustains, once all workers are up."""
+    """Trials per second that one driver sustains, from when all workers are up.
+
+    The last trials leave workers idle by necessity, so they are not counted.
+    """
     with tempfile.TemporaryDirectory() as name, local_ray(workers, Path(name)):
         study, _ = open_study(Path(name) / "study", trials, strategy, workers)
+        marks: list[tuple[float, float]] = []
+        study.on_change = lambda: marks.append((time.time(), time.process_time()))
         log = Path(name) / "log"
-        cpu, _ = run(study, log, seconds)
+        run(study, log, seconds)
         lost, repeated = check(study, log, trials)
-        events = [x for x in lines(log) if x["job"].startswith("trial-") and "test" not in x["job"]]
-        began: dict[str, float] = {}
-        up, ends, gaps = set(), [], []
-        full = None
-        for path in log.glob("*.jsonl"):
-            own = [json.loads(x) for x in path.read_text().splitlines()]
-            began[path.name] = own[0]["time"]
-        full = sorted(began.values())[min(workers, len(began)) - 1] + seconds
-        ends = [x["time"] for x in events if x["event"] == "done" and x["time"] > full]
-        # The last trials leave workers idle by necessity: the tail is not the driver's.
-        ends = ends[: max(2, len(ends) - workers)]
-        measured = (len(ends) - 1) / (ends[-1] - ends[0])
-        text = f"{measured:.1f} trials/s from {full - min(began.values()):.0f} s on"
-        if seconds:
-            text += f", efficiency {measured * seconds / workers:.1%}"
-        print(
-            f"{strategy}, {len(began)} workers, {seconds:g}-s trials, {trials} trials: {text}, "
-            f"driver {1000 * cpu / trials:.1f} ms CPU per trial, lost {lost}, repeated {repeated}"
-        )
+        began = sorted(first_line(path)["time"] for path in log.iterdir())
+    steady = [mark for mark in marks if mark[0] > began[-1] + seconds]
+    steady = steady[: max(2, len(steady) - workers)]
+    (start, cpu), (end, cpu_end) = steady[0], steady[-1]
+    measured = (len(steady) - 1) / (end - start)
+    text = f"{measured:.1f} trials/s over {len(steady)} trials"
+    if seconds:
+        text += f", efficiency {measured * seconds / workers:.1%}"
+    print(
+        f"{strategy}, {len(began)} workers up after {began[-1] - began[0]:.0f} s, {seconds:g}-s "
+        f"trials: {text}, driver {1000 * (cpu_end - cpu) / (len(steady) - 1):.1f} ms CPU per trial, "
+        f"lost {lost}, repeated {repeated}"
+    )
+
+
+def first_line(path: Path) -> dict[str, Any]:
+    """When a worker began."""
+    found: dict[str, Any] = json.loads(path.read_text().partition("\n")[0])
+    return found
+
+
+def node_of(path: Path) -> str:
+    """The node of a worker, by the name of its log."""
+    return path.stem.partition("-")[0]
 
 
 def nodes(trials: int, seconds: float) -> None:
     """Four nodes of two workers each; one is killed in mid-run, another joins."""
     from ray.cluster_utils import Cluster
 
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     with tempfile.TemporaryDirectory() as name:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
         others = [cluster.add_node(num_cpus=2) for _ in range(3)]
+        environment = local_environment(Path(name))
         ray.init(
-            cluster.address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env=local_environment(Path(name)),
+            cluster.address, log_to_driver=False, logging_level="ERROR", runtime_env=environment
         )
-        study, _ = open_study(Path(name) / "study", trials, "random", 1)
-        data = study.config.model_dump(mode="json")
-        data["cluster"]["max_concurrent"] = "auto"
-        study.config = type(study.config).model_validate(data)
+        known = {node["NodeID"] for node in ray.nodes()}
+        study, _ = open_study(Path(name) / "study", trials, "random", 0)
         log = Path(name) / "log"
         marks: dict[str, float] = {}
 
         def disturb() -> None:
-            while study.spent < trials // 4:
+            while study.spent < trials // 4 or len(set(map(node_of, log.iterdir()))) < 4:
                 time.sleep(0.05)
             marks["killed"] = time.time()
             cluster.remove_node(others[0], allow_graceful=False)
@@ -256,44 +264,42 @@ def nodes(trials: int, seconds: float) -> None:
             marks["joined"] = time.time()
             cluster.add_node(num_cpus=2)
 
+        log.mkdir()
         thread = threading.Thread(target=disturb, daemon=True)
         thread.start()
         run(study, log, seconds)
         thread.join()
         lost, repeated = check(study, log, trials)
-        events = lines(log)
-        first = {x.name: json.loads(x.read_text().splitlines()[0])["time"] for x in log.iterdir()}
-        new = [t - marks["joined"] for t in first.values() if t > marks["joined"]]
-        done = [x["effect"] for x in events if x["event"] == "done"]
-        cut = [x for x in events if x["event"] == "start" and x["time"] < marks["killed"]]
-        cut = [
-            x
-            for x in cut
-            if x["effect"]
-            not in {
-                y["effect"]
-                for y in events
-                if y["event"] == "done" and y["time"] < marks["killed"] + seconds
-            }
+        back = [again - marks["killed"] for again in started_again(lines(log), marks["killed"])]
+        new = [
+            first_line(path)["time"] - marks["joined"]
+            for path in log.iterdir()
+            if node_of(path) not in known
         ]
-        back = []
-        for one in cut:
-            later = [
-                y["time"]
-                for y in events
-                if y["event"] == "start"
-                and y["effect"] == one["effect"]
-                and y["time"] > marks["killed"]
-            ]
-            back += [min(later) - marks["killed"]] if later else []
         print(
             f"4 nodes, {trials} trials of {seconds:g} s: {len(back)} in flight on the killed node "
-            f"ran again {max(back, default=0):.1f} s after the kill; the new node's {len(new)} workers "
+            f"ran again within {max(back, default=0):.1f} s; the new node's {len(new)} workers "
             f"began after {', '.join(f'{x:.1f}' for x in sorted(new))} s; "
-            f"{len(done)} evaluations for {trials} trials, lost {lost}, repeated {repeated}"
+            f"lost {lost}, repeated {repeated}"
         )
         ray.shutdown()
         cluster.shutdown()
+
+
+def started_again(events: list[dict[str, Any]], killed: float) -> list[float]:
+    """When each trial that was in flight at `killed`, and did not end, began again."""
+    ended: set[str] = set()
+    again: dict[str, float] = {}
+    begun: set[str] = set()
+    for event in events:
+        job = event["job"]
+        if event["event"] == "done":
+            ended.add(job)
+        elif event["time"] < killed:
+            begun.add(job)
+        elif job in begun and job not in ended:
+            again.setdefault(job, event["time"])
+    return list(again.values())
 
 
 def memory(trials: int, workers: int) -> None:
