@@ -220,10 +220,10 @@ def rate(workers: int, seconds: float, trials: int, strategy: str) -> None:
     text = f"{measured:.1f} trials/s over {len(steady)} trials"
     if seconds:
         text += f", efficiency {measured * seconds / workers:.1%}"
+    each = 1000 * (cpu_end - cpu) / (len(steady) - 1)
     print(
         f"{strategy}, {len(began)} workers up after {began[-1] - began[0]:.0f} s, {seconds:g}-s "
-        f"trials: {text}, driver {1000 * (cpu_end - cpu) / (len(steady) - 1):.1f} ms CPU per trial, "
-        f"lost {lost}, repeated {repeated}"
+        f"trials: {text}, driver {each:.1f} ms CPU per trial, lost {lost}, repeated {repeated}"
     )
 
 
