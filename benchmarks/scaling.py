@@ -19,6 +19,7 @@ import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -253,6 +254,7 @@ def nodes(trials: int, seconds: float) -> None:
         study, _ = open_study(Path(name) / "study", trials, "random", 0)
         log = Path(name) / "log"
         marks: dict[str, float] = {}
+        joined: list[subprocess.Popen[bytes]] = []
 
         def disturb() -> None:
             while study.spent < trials // 4 or len(set(map(node_of, log.iterdir()))) < 4:
@@ -262,7 +264,12 @@ def nodes(trials: int, seconds: float) -> None:
             while study.spent < trials // 2:
                 time.sleep(0.05)
             marks["joined"] = time.time()
-            cluster.add_node(num_cpus=2)
+            # By the program: ray.cluster_utils starts nodes in the main thread alone.
+            ray_program = Path(sys.executable).parent / "ray"
+            words = [f"--address={cluster.address}", "--num-cpus=2", "--block"]
+            joined.append(
+                subprocess.Popen([ray_program, "start", *words], stdout=subprocess.DEVNULL)
+            )
 
         log.mkdir()
         thread = threading.Thread(target=disturb, daemon=True)
@@ -283,6 +290,9 @@ def nodes(trials: int, seconds: float) -> None:
             f"lost {lost}, repeated {repeated}"
         )
         ray.shutdown()
+        for process in joined:
+            process.terminate()
+            process.wait()
         cluster.shutdown()
 
 
