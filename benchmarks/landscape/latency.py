@@ -3,7 +3,7 @@
     python benchmarks/landscape/latency.py --strategies random tpe --finished 100 1000 5000
 
 The space of a model of 32 layers: seven matrix types, the paper's nine rho, up to five cuts. The
-history is random compositions with a smooth score. Milliseconds per suggestion, each told its score
+history is random compositions with a smooth score. CPU milliseconds per suggestion, each told its score
 before the next is asked for: the median of `--repeats`, and the first, which reads the history.
 """
 
@@ -67,7 +67,7 @@ def setting(over: Space, ranks: dict[MatrixRef, int]) -> Setting:
 
 
 def measure(name: str, finished: int, repeats: int, **settings: Any) -> tuple[float, float]:
-    """Milliseconds of the first suggestion and the median of the next."""
+    """CPU milliseconds of the first suggestion and the median of the next."""
     over = space()
     ranks = dict.fromkeys(over.matrices, RANK)
     history = History(ranks, finished + repeats)
@@ -81,9 +81,9 @@ def measure(name: str, finished: int, repeats: int, **settings: Any) -> tuple[fl
     strategy = make_strategy(config, setting(over, ranks))
     taken = []
     for _ in range(repeats + 1):
-        started = time.perf_counter()
+        started = time.process_time()
         suggested = strategy.suggest(history)
-        taken.append(1e3 * (time.perf_counter() - started))
+        taken.append(1e3 * (time.process_time() - started))
         if suggested is None:
             break
         history.put(tried(history, suggested))

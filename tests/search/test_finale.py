@@ -195,3 +195,24 @@ def test_what_a_composition_keeps() -> None:
 def test_a_front_needs_whole_trials(make_config) -> None:
     with pytest.raises(InputError, match="set chunks 4 to 1"):
         make_config(pareto=True, chunks=4)
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_several_workers_come_to_an_end(
+    tmp_path: Path, make_config, open_study, evaluation, workers: int
+) -> None:
+    search = {"stop": {"no_gain_trials": 6}, "confirm": {"finalists": 3}}
+    study = open_study(tmp_path, make_config(trials=60, **search))
+    flying, parts = [], []
+    for _ in range(1000):
+        while len(flying) < workers and (job := study.next_job()) is not None:
+            flying.append(job)
+        if not flying:
+            break
+        job = flying.pop(0)
+        parts.append(job.part)
+        study.finish(job, evaluation(study, job))
+    assert parts == sorted(parts, key=["validation", "confirm", "test"].index)
+    assert parts.count("confirm") == 4
+    assert study.chosen().finalists == 3
+    assert study.ended
