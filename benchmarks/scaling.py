@@ -19,7 +19,6 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -254,28 +253,18 @@ def nodes(trials: int, seconds: float) -> None:
         study, _ = open_study(Path(name) / "study", trials, "random", 0)
         log = Path(name) / "log"
         marks: dict[str, float] = {}
-        joined: list[subprocess.Popen[bytes]] = []
 
-        def disturb() -> None:
-            while study.spent < trials // 4 or len(set(map(node_of, log.iterdir()))) < 4:
-                time.sleep(0.05)
-            marks["killed"] = time.time()
-            cluster.remove_node(others[0], allow_graceful=False)
-            while study.spent < trials // 2:
-                time.sleep(0.05)
-            marks["joined"] = time.time()
-            # By the program: ray.cluster_utils starts nodes in the main thread alone.
-            ray_program = Path(sys.executable).parent / "ray"
-            words = [f"--address={cluster.address}", "--num-cpus=2", "--block"]
-            joined.append(
-                subprocess.Popen([ray_program, "start", *words], stdout=subprocess.DEVNULL)
-            )
+        def disturb() -> None:  # between two trials, for nodes start in the main thread alone
+            started = log.is_dir() and len(set(map(node_of, log.iterdir()))) >= 4
+            if "killed" not in marks and started and study.spent >= trials // 4:
+                marks["killed"] = time.time()
+                cluster.remove_node(others[0], allow_graceful=False)
+            elif "killed" in marks and "joined" not in marks and study.spent >= trials // 2:
+                cluster.add_node(num_cpus=2)
+                marks["joined"] = time.time()
 
-        log.mkdir()
-        thread = threading.Thread(target=disturb, daemon=True)
-        thread.start()
+        study.on_change = disturb
         run(study, log, seconds)
-        thread.join()
         lost, repeated = check(study, log, trials)
         back = [again - marks["killed"] for again in started_again(lines(log), marks["killed"])]
         new = [
@@ -290,9 +279,6 @@ def nodes(trials: int, seconds: float) -> None:
             f"lost {lost}, repeated {repeated}"
         )
         ray.shutdown()
-        for process in joined:
-            process.terminate()
-            process.wait()
         cluster.shutdown()
 
 
