@@ -81,8 +81,8 @@ def _choice(record: StudyRecord, trial: FrozenTrial) -> str:
     result = record.result or {}
     if result.get("finalists") and result.get("trial") == trial.number:
         return (
-            f"It was chosen among {result['finalists']} finalists on the confirmation part, which\n"
-            "no trial had seen; its validation figure is the best of many and optimistic. Test was\n"
+            f"It was chosen among {result['finalists']} finalists on the confirmation part, "
+            "which\nno trial had seen; its validation figure is the best of many and optimistic. Test was\n"
             "not used for the choice."
         )
     return (
