@@ -187,7 +187,7 @@ class SearchConfig(Strict):
     `pareto`: for a front of score and size, every trial that none beats in both.
     """
 
-    strategy: str = "tpe"
+    strategy: str = "auto"
     encoding: Literal["slots", "sites"] = "slots"
     threshold: Literal["laser-rmt", "marchenko-pastur"] = "laser-rmt"
     trials: Count = 200

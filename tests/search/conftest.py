@@ -78,7 +78,7 @@ def make_config(tmp_path: Path) -> Callable[..., StudyConfig]:
                 "model": {"path": "nowhere"},
                 "task": {"name": "jsonl"},
                 "space": space,
-                "search": {"trials": 30, **search},
+                "search": {"trials": 30, "strategy": "tpe", **search},
                 "storage": storage,
             },
             "test",
