@@ -220,10 +220,10 @@ def rate(workers: int, seconds: float, trials: int, strategy: str) -> None:
     text = f"{measured:.1f} trials/s over {len(steady)} trials"
     if seconds:
         text += f", efficiency {measured * seconds / workers:.1%}"
+    each = 1000 * (cpu_end - cpu) / (len(steady) - 1)
     print(
         f"{strategy}, {len(began)} workers up after {began[-1] - began[0]:.0f} s, {seconds:g}-s "
-        f"trials: {text}, driver {1000 * (cpu_end - cpu) / (len(steady) - 1):.1f} ms CPU per trial, "
-        f"lost {lost}, repeated {repeated}"
+        f"trials: {text}, driver {each:.1f} ms CPU per trial, lost {lost}, repeated {repeated}"
     )
 
 
@@ -254,21 +254,17 @@ def nodes(trials: int, seconds: float) -> None:
         log = Path(name) / "log"
         marks: dict[str, float] = {}
 
-        def disturb() -> None:
-            while study.spent < trials // 4 or len(set(map(node_of, log.iterdir()))) < 4:
-                time.sleep(0.05)
-            marks["killed"] = time.time()
-            cluster.remove_node(others[0], allow_graceful=False)
-            while study.spent < trials // 2:
-                time.sleep(0.05)
-            marks["joined"] = time.time()
-            cluster.add_node(num_cpus=2)
+        def disturb() -> None:  # between two trials, for nodes start in the main thread alone
+            started = log.is_dir() and len(set(map(node_of, log.iterdir()))) >= 4
+            if "killed" not in marks and started and study.spent >= trials // 4:
+                marks["killed"] = time.time()
+                cluster.remove_node(others[0], allow_graceful=False)
+            elif "killed" in marks and "joined" not in marks and study.spent >= trials // 2:
+                cluster.add_node(num_cpus=2)
+                marks["joined"] = time.time()
 
-        log.mkdir()
-        thread = threading.Thread(target=disturb, daemon=True)
-        thread.start()
+        study.on_change = disturb
         run(study, log, seconds)
-        thread.join()
         lost, repeated = check(study, log, trials)
         back = [again - marks["killed"] for again in started_again(lines(log), marks["killed"])]
         new = [

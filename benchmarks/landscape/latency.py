@@ -3,8 +3,9 @@
     python benchmarks/landscape/latency.py --strategies random tpe --finished 100 1000 5000
 
 The space of a model of 32 layers: seven matrix types, the paper's nine rho, up to five cuts. The
-history is random compositions with a smooth score. CPU milliseconds per suggestion, each told its score
-before the next is asked for: the median of `--repeats`, and the first, which reads the history.
+history is random compositions with a smooth score. CPU milliseconds per suggestion, each told its
+score before the next is asked for: the median of `--repeats`, and the first, which reads the
+history.
 """
 
 from __future__ import annotations

@@ -81,9 +81,9 @@ def _choice(record: StudyRecord, trial: FrozenTrial) -> str:
     result = record.result or {}
     if result.get("finalists") and result.get("trial") == trial.number:
         return (
-            f"It was chosen among {result['finalists']} finalists on the confirmation part, which\n"
-            "no trial had seen; its validation figure is the best of many and optimistic. Test was\n"
-            "not used for the choice."
+            f"It was chosen among {result['finalists']} finalists on the confirmation part,\n"
+            "which no trial had seen; its validation figure is the best of many and optimistic.\n"
+            "Test was not used for the choice."
         )
     return (
         "The choice was made on validation, so the validation figure of the best of many trials\n"
