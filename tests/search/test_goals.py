@@ -107,7 +107,7 @@ def make_goals():
                 ],
                 "objective": objective,
                 "space": {"max_interventions": 2},
-                "search": {"trials": trials, **search},
+                "search": {"strategy": "tpe", "trials": trials, **search},
             },
             "test",
         )
