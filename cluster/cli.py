@@ -265,6 +265,7 @@ def _run(start: Callable[[View], End], folder: Path, quiet: bool, as_json: bool)
 def stop(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 120.0,
+    as_json: JsonFlag = False,
 ) -> None:
     """Let a study's driver end, wherever it runs; trials in flight may finish first.
 
@@ -272,7 +273,8 @@ def stop(
     """
     from cluster.stop import stop as ask
 
-    typer.echo(ask(folder, wait))
+    said = ask(folder, wait)
+    typer.echo(json.dumps({"message": said}) if as_json else said)
 
 
 @app.command()

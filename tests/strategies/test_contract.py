@@ -76,11 +76,11 @@ def test_the_history_is_all_that_it_remembers(make: Make, setting: Setting, run)
 
 
 def test_several_in_flight_end_at_the_budget_too(make: Make, setting: Setting, run) -> None:
-    alone = run(make(setting))
+    alone = run(make(setting), 20)
     for flying in (3, 7):
-        history = run(make(setting), flying=flying)
+        history = run(make(setting), 20, flying=flying)
         assert len(set(effects(history))) == len(history)
-        assert len(history) >= min(40, len(alone))
+        assert len(history) >= min(20, len(alone))
 
 
 def test_it_ends_when_there_is_nothing_left(make: Make, setting: Setting, run) -> None:
