@@ -95,7 +95,9 @@ def evaluations(study: Path) -> Counter[str]:
     return Counter(
         event["effect"]
         for event in events
-        if event["event"] == "done" and not event["job"].endswith("-test")
+        if event["event"] == "done"
+        and event["job"] != "screen"
+        and not event["job"].endswith("-test")
     )
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from cluster.precompute import Built, Storing, cost, precompute
-from cluster.resources import divide
+from cluster.resources import divide, living_nodes
 from cluster.view import PLAIN_S
 from search.config import ClusterConfig
 from search.model import ModelSource
@@ -49,9 +49,7 @@ def decompose_checkpoint(
     check_factors(root)
     config = ClusterConfig(address=ray_address)
     with ray_session(config):
-        import ray
-
-        shares = divide(config, ray.cluster_resources())
+        shares = divide(config, living_nodes())
         with BuildView(console, matrices) as view:
             precompute(
                 source,

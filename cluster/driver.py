@@ -18,8 +18,7 @@ from search.config import StudyConfig, read_config, write_config
 from search.evaluation.kept import Scratch
 from search.plan import Plan, make_plan
 from search.strategies.base import Setting
-from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
-from search.strategies.singles import screened
+from search.strategies.registry import WANT_SPECTRA
 from search.study.ends import note_begin, note_end
 from search.study.enduring import StorageLost
 from search.study.identity import FILE as IDENTITY_FILE
@@ -254,7 +253,6 @@ def _search(plan: Plan, study: Study, shares: Resources) -> None:
         frozenset(plan.space.matrices),
         shares.workers,
         tuple(plan.split.confirm),
-        screened(plan.space) if plan.config.search.strategy in WANT_SCREEN else (),
     )
     worker = tune.with_parameters(StudyWorker, blueprint=blueprint)
     execute(study, worker, {"cpu": shares.cpus, "gpu": shares.gpus})

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from ray import tune
 
-from search.composition import Intervention
 from search.config import StudyConfig
 from search.evaluation.bench import Bench, Progress
 from search.evaluation.kept import GIB, Room, Scratch
@@ -50,7 +49,6 @@ class Blueprint:
     searched: frozenset[MatrixRef] = frozenset()
     workers: int = 1
     confirm: tuple[Example, ...] = ()
-    screened: tuple[Intervention, ...] = ()
 
     def build(self) -> Bench:
         """Load the model and the factors on this worker's device."""
@@ -69,7 +67,6 @@ class Blueprint:
             searched=self.searched,
             room=self.room(),
             factored=self.config.products == "factored",
-            screened=self.screened,
         )
 
     def room(self) -> Room:

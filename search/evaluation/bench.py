@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from search.composition import Composition, Intervention
+from search.composition import Composition
 from search.evaluation.finite import first_non_finite
 from search.evaluation.passes import Passes
 from search.evaluation.predictor import NonFiniteLogits, RecordingPredictor
@@ -63,14 +63,11 @@ class Bench:
         chunks: int = 1,
         objective: Objective | None = None,
         passes: Passes | None = None,
-        screened: Sequence[Intervention] = (),
     ) -> None:
         """Nothing is tokenised yet. Without an `objective` it is the mean score of one task.
 
-        `passes`: those of the `predictor`, where its activations are to be reused. `screened`: what
-        a screen predicts.
+        `passes`: those of the `predictor`, where its activations are to be reused.
         """
-        self._screened = tuple(screened)
         self.passes = passes or Passes()
         self.editor = editor
         self._study_id = study_id
@@ -145,7 +142,7 @@ class Bench:
             self._predictor,
             self._task,
             order[:SCREENED_EXAMPLES],
-            self._screened,
+            job.screened,
             self._objective,
             self.passes,
         )

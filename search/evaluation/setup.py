@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from search.composition import Intervention
 from search.evaluation.bench import Bench
 from search.evaluation.blocks import Blocks
 from search.evaluation.kept import Room
@@ -39,13 +38,11 @@ def open_bench(
     searched: Collection[MatrixRef] | None = None,
     room: Room | None = None,
     factored: bool = False,
-    screened: Sequence[Intervention] = (),
 ) -> Bench:
     """Load the model on `device` and lay the questions before it. Raises InputError.
 
     `searched`: matrices that jobs may edit (default: all), before whose blocks activations are
     kept, as far as `room` goes. `factored`: small ranks multiply as two thin factors.
-    `screened`: what a screen predicts.
     """
     model = source.load(device)
     matrices = find_matrices(model)
@@ -68,7 +65,6 @@ def open_bench(
         chunks=chunks,
         objective=objective,
         passes=passes,
-        screened=screened,
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from search.composition import Composition
+from search.composition import Composition, Intervention
 
 Part = Literal["validation", "confirm", "test", "screen"]
 """What of the data is asked. ``screen``: a backward pass over some of validation, no trial."""
@@ -18,7 +18,7 @@ class Job:
 
     `name` is unique in a study and names the outcome file. `number` is the Optuna trial's, None for
     the baseline and for scoring on confirm and test. `baseline`: the unedited model's score by task
-    on that part, where a composition's value is relative to it.
+    on that part, where a composition's value is relative to it. `screened`: what a screen predicts.
     """
 
     name: str
@@ -27,15 +27,20 @@ class Job:
     part: Part
     number: int | None = None
     baseline: Mapping[str, float] | None = None
+    screened: tuple[Intervention, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, to be sent to another process."""
-        return {**asdict(self), "composition": self.composition.to_json()}
+        screened = [str(Composition((cut,))) for cut in self.screened]
+        facts = {**asdict(replace(self, screened=())), "screened": screened}
+        return {**facts, "composition": self.composition.to_json()}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Job:
         """Read what `to_dict` wrote."""
-        return Job(**{**data, "composition": Composition.from_json(data["composition"])})
+        screened = tuple(Composition.parse([text]).interventions[0] for text in data["screened"])
+        composition = Composition.from_json(data["composition"])
+        return Job(**{**data, "composition": composition, "screened": screened})
 
 
 BASELINE = "baseline-validation"

@@ -27,6 +27,7 @@ from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
 from search.strategies.parameters import Parameters
 from search.strategies.registry import NEED_SCREEN, WANT_SCREEN, make_strategy
+from search.strategies.singles import screened
 from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
 from search.study.enduring import Guard, StorageLost, refusal, together
 from search.study.finale import Chosen, Finale
@@ -211,7 +212,7 @@ class Study:
         if self.history.baseline is None and BASELINE not in self._live:
             return Job(BASELINE, Composition(), "", "validation")
         if SCREEN not in self._live and self._screen_is_missing():
-            return Job(SCREEN, Composition(), "", "screen")
+            return Job(SCREEN, Composition(), "", "screen", screened=screened(self._setting.space))
         return None
 
     def _must_wait(self) -> bool:

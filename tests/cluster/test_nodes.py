@@ -11,7 +11,7 @@ import pytest
 
 from search.study.record import StudyRecord
 
-TRIALS = 14
+TRIALS = 80  # more than one worker finishes before the other has loaded
 
 
 @pytest.fixture

@@ -138,7 +138,6 @@ def demo_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     from search.evaluation.setup import open_bench
     from search.loop import run_study
     from search.plan import make_plan
-    from search.strategies.singles import screened
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("demo") / "laser-demo"
@@ -152,7 +151,6 @@ def demo_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     study = Study(folder, identity, config, plan.space, plan.max_ranks, plan.objective)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
     run_study(study, open_bench(plan.source, plan.task, parts, config.factors,
-                                study_id=identity.study_id,
-                                screened=screened(plan.space)))  # fmt: skip
+                                study_id=identity.study_id))  # fmt: skip
     conclude(folder, identity, study.winner(), plan.split, plan.objective)
     return StudyRecord.read(folder)

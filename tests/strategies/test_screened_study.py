@@ -40,7 +40,6 @@ def bench_of(plan):
         plan.config.factors,
         study_id="screened",
         objective=plan.objective,
-        screened=screened(plan.space),
     )
 
 
