@@ -11,9 +11,9 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "chaos.py"
 
 
-@pytest.mark.parametrize("first", [12])
+@pytest.mark.parametrize("first", [1])
 def test_a_study_survives(first: int) -> None:
-    """Run 12 fills the disk, sends SIGTERM, starts a second driver."""
+    """Run 1 tears the journal and kills the driver."""
     if not SCRIPT.exists():
         pytest.skip("benchmarks are not shipped with the wheel")
     words = [sys.executable, SCRIPT, "--runs", "1", "--first", str(first), "--trials", "8"]
