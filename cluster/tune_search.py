@@ -1,6 +1,6 @@
 """The thin layer between a study and Ray Tune: the study decides, Tune executes.
 
-Tune's own restore is not used: a fresh Tuner is built at every start and its trials are disposable.
+Tune's own restore is not used: every start is a fresh run, and its trials are disposable.
 """
 
 from __future__ import annotations

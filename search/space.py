@@ -41,6 +41,11 @@ Choice = tuple[Site, float]
 """A site and the rho at which it is cut."""
 
 
+def overlap(site: Site, others: Iterable[Choice]) -> bool:
+    """Whether a matrix of `site` is cut by one of `others`."""
+    return any(ref in other.matrices for other, _ in others for ref in site.matrices)
+
+
 def choose_types(names: Sequence[str], available: Sequence[str]) -> list[str]:
     """Expand groups and check types against what the model has. Raises InputError."""
     chosen: list[str] = []
@@ -240,14 +245,12 @@ class Space:
             return rng.random() < keep
 
         count = len(near) if near and stays() else rng.randint(1, self.max_interventions)
-        sites: list[Site] = []
         found: list[Choice] = []
         for place in range(count):
             known = near[place] if place < len(near) else None
             site = known[0] if known and stays() else rng.choice(self.sites)
-            if any(ref in other.matrices for other in sites for ref in site.matrices):
+            if overlap(site, found):
                 continue
-            sites.append(site)
             found.append((site, known[1] if known and stays() else self._draw_rho(rng)))
         return found
 

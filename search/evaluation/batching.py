@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import torch
@@ -91,6 +91,15 @@ class Batch:
             "targets": self.targets[chosen],
             "slots": self.slots[chosen],
         }
+
+
+B = TypeVar("B", bound=Batch)
+
+
+def widen(batch: Batch, kind: type[B], **further: Tensor) -> B:
+    """The batch as one of another kind, whose own fields are `further`."""
+    own = {field.name: getattr(batch, field.name) for field in fields(Batch)}
+    return kind(**own, **further)
 
 
 def digest_of(*tensors: Tensor | None) -> str:

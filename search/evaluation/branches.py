@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import Batch, TokenRow, collate, digest_of, merge_prefixes
+from search.evaluation.batching import (
+    Batch,
+    TokenRow,
+    collate,
+    digest_of,
+    merge_prefixes,
+    widen,
+)
 
 WORTH_IT = 0.8
 """Tokens of the shared row over those of separate rows, up to which it is used: a mask of its own
@@ -109,14 +116,9 @@ def collate_branched(
         full = [line + [0] * (width - len(line)) for line in values]
         return torch.tensor(full, dtype=torch.int64, device=device)
 
-    return BranchedBatch(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        token_type_ids=None,
-        rows=batch.rows,
-        positions=batch.positions,
-        targets=batch.targets,
-        slots=batch.slots,
+    return widen(
+        batch,
+        BranchedBatch,
         branches=padded([row.branches() for row in rows]),
         position_ids=padded([row.places() for row in rows]),
     )

@@ -154,7 +154,7 @@ class _Seen:
 
     def __init__(self, editor: Editor, candidates: Sequence[Intervention]) -> None:
         self._editor = editor
-        self._ranks = {cut: editor.rank(cut) for cut in candidates}
+        self._ranks = {c: c.rule.rank(editor.matrix(c.matrix).max_rank) for c in candidates}
         most: dict[MatrixRef, Intervention] = {}
         for cut, rank in self._ranks.items():
             if cut.matrix not in most or rank > self._ranks[most[cut.matrix]]:

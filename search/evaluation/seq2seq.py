@@ -18,6 +18,7 @@ from search.evaluation.batching import (
     digest_of,
     merge_equal,
     pack,
+    widen,
 )
 from search.evaluation.encoding import Encoder, Ids, max_tokens
 from search.evaluation.generation import (
@@ -246,14 +247,9 @@ class Seq2SeqPredictor:
         ]
         sources = collate([TokenRow(row.ids, ()) for row in group], pad_id, device)
         batch = collate([row for _, row in rows], pad_id, device)
-        return PairBatch(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            token_type_ids=None,
-            rows=batch.rows,
-            positions=batch.positions,
-            targets=batch.targets,
-            slots=batch.slots,
+        return widen(
+            batch,
+            PairBatch,
             source_ids=sources.input_ids,
             source_mask=sources.attention_mask,
             source_of=torch.tensor([n for n, _ in rows], dtype=torch.int64, device=device),

@@ -10,10 +10,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from optuna.trial import FrozenTrial
 
-from search.composition import Composition
 from search.export.verify import Verdict
 from search.report.text import floor_sentence
-from search.study.choice import score_of
+from search.study.choice import composition_of, score_of
 from search.study.goals import FloorCheck
 from search.study.jobs import trial_name
 from search.study.outcomes import read_outcomes
@@ -93,7 +92,7 @@ def _choice(record: StudyRecord, trial: FrozenTrial) -> str:
 
 def _about(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
     path = record.config.model.path
-    composition = Composition.parse(trial.user_attrs["composition"].split())
+    composition = composition_of(trial)
     rows = "\n".join(
         f"| {i.matrix} | {i.kind} | {i.rule.name} {i.rule.value:g} | "
         f"{contents.rows.get(str(i.matrix), '')} |"

@@ -34,6 +34,7 @@ from search.export.verify import ADAPTER, CUT, Verdict, verify_afresh
 from search.model import own_device
 from search.plan import Plan as StudyPlan
 from search.plan import open_task
+from search.study.choice import composition_of
 from search.study.outcomes import Evaluation, outcome_bytes
 from search.study.record import StudyRecord
 from search.weights.edit import Editor
@@ -103,7 +104,7 @@ def heal(
     base = open_base(record)
     scorer = Scorer(record, trial.user_attrs["effect"])
     examples, left_out = training_examples(scorer.plan, train, recipe.task)
-    composition = Composition.parse(trial.user_attrs["composition"].split())
+    composition = composition_of(trial)
     needed = dense_bytes(base, base.place(composition))
     keep = (base.reader.folder, record.folder)
     with new_folder(out, needed, overwrite=overwrite, keep=keep) as partial:

@@ -18,6 +18,7 @@ from search.export.folder import MARK, new_folder
 from search.export.formats import Work, Written, get_format, load_lines, parameters
 from search.export.patch import read_edit
 from search.export.verify import Verdict, verify_afresh
+from search.study.choice import composition_of
 from search.study.identity import digest_checkpoint
 from search.study.record import StudyRecord
 from search.weights.factors import FactorCache
@@ -45,7 +46,7 @@ def export(record: StudyRecord, trial: FrozenTrial, wish: Wish) -> Verdict | Non
     """
     form = get_format(wish.format)
     base = open_base(record)
-    composition = Composition.parse(trial.user_attrs["composition"].split())
+    composition = composition_of(trial)
     work = Work(base, composition, open_factors(record.config.factors))
     keep = (base.reader.folder, record.folder, Path(record.config.factors))
     with new_folder(wish.out, form.size(work), overwrite=wish.overwrite, keep=keep) as partial:

@@ -36,7 +36,7 @@ space:
   max_interventions: {cuts}   # matrices cut at once
 
 search:
-  strategy: tpe        # docs/strategies.md: auto, grid, greedy, snr, screened, random, ...
+  strategy: auto       # docs/strategies.md: grid, greedy, snr, screened, random, tpe, ...
   trials: {trials}     # evaluations; nothing is evaluated twice
   seed: 0
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from search.composition import Composition
-from search.space import Choice
+from search.space import Choice, overlap
 from search.strategies.base import History, Setting, Tried
 from search.strategies.novelty import unseen
 from search.strategies.queue import Queue
 from search.strategies.refine import Refine
-from search.strategies.singles import by_screen, coarse_to_fine, overlap
+from search.strategies.singles import by_screen, coarse_to_fine
 
 Gain = tuple[float, float]
 """What a trial has over the unedited model: in score, and in log-loss."""

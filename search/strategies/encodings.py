@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 
 from search.config import RhoRange
-from search.space import Choice, Site, Space
+from search.space import Choice, Site, Space, overlap
 
 
 class Draw(Protocol):
@@ -170,9 +170,7 @@ class Sites:
             random.Random(seed).shuffle(found)  # noqa: S311  # reproducible, not secret
         chosen: list[Choice] = []
         for site, rho in found:
-            if len(chosen) < self._space.max_interventions and not any(
-                ref in other.matrices for other, _ in chosen for ref in site.matrices
-            ):
+            if len(chosen) < self._space.max_interventions and not overlap(site, chosen):
                 chosen.append((site, rho))
         return chosen
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from search.composition import Composition
 from search.config import RhoRange
-from search.space import Choice, Site, Space
+from search.space import Choice, Site, Space, overlap
 from search.strategies.base import History, Setting, Tried
-from search.strategies.singles import overlap
 
 FINER = 16
 """Steps that a continuous rho is divided into here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from search.composition import Intervention
-from search.space import Choice, Site, Space
+from search.space import Choice, Space
 from search.weights.ranks import RankRule
 from search.weights.refs import MatrixRef
 
@@ -59,8 +59,3 @@ def _depths(values: Sequence[float]) -> dict[float, int]:
                 halves += [(low, middle), (middle, high)]
         parts = halves
     return found
-
-
-def overlap(site: Site, others: Sequence[Choice]) -> bool:
-    """Whether a matrix of `site` is cut by one of `others`."""
-    return any(ref in other.matrices for other, _ in others for ref in site.matrices)

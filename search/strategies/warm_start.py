@@ -52,7 +52,7 @@ def _given(item: str, matrices: Sequence[Matrix], space: Sequence[MatrixRef]) ->
 
 
 def _best_of(folder: Path, space: Sequence[MatrixRef]) -> list[Composition]:
-    from search.study.choice import is_feasible, merit
+    from search.study.choice import composition_of, is_feasible, merit
     from search.study.record import StudyRecord
 
     if not folder.is_dir():
@@ -67,8 +67,7 @@ def _best_of(folder: Path, space: Sequence[MatrixRef]) -> list[Composition]:
     ]
     found = []
     for trial in sorted(trials, key=merit, reverse=True)[:TAKEN]:
-        whole = Composition.parse(trial.user_attrs["composition"].split())
-        kept = tuple(i for i in whole.interventions if i.matrix in space)
+        kept = tuple(i for i in composition_of(trial).interventions if i.matrix in space)
         if kept:
             found.append(Composition(kept))
     if not found:

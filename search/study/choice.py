@@ -80,12 +80,17 @@ def pareto_front(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return front
 
 
+def composition_of(trial: FrozenTrial) -> Composition:
+    """The composition that a trial evaluates."""
+    return Composition.parse(trial.user_attrs["composition"].split())
+
+
 def as_tried(trial: FrozenTrial) -> Tried:
     """A stored trial as strategies see it."""
     complete = trial.state == TrialState.COMPLETE
     return Tried(
         trial.number,
-        Composition.parse(trial.user_attrs["composition"].split()),
+        composition_of(trial),
         trial.user_attrs["effect"],
         trial.state,
         tuple(trial.values) if complete else (),

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from search.composition import Composition
 from search.config import ConfirmConfig
-from search.study.choice import choose_finalists
+from search.study.choice import choose_finalists, composition_of
 from search.study.goals import Objective
 from search.study.jobs import (
     CONFIRM_BASELINE,
@@ -79,8 +79,7 @@ class Finale:
         for name, trial in names.items():
             effect = trial.user_attrs["effect"]
             if self._read(name, effect) is None:
-                composition = Composition.parse(trial.user_attrs["composition"].split())
-                jobs.append(Job(name, composition, effect, part, None, reference))
+                jobs.append(Job(name, composition_of(trial), effect, part, None, reference))
         return jobs
 
     def _confirmed(self, finalists: Trials) -> dict[str, Evaluation] | None:

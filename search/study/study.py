@@ -182,6 +182,8 @@ class Study:
                 self._orphans.append(trial._trial_id)
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
+        if self._screen_is_missing() and (screen := self._read(SCREEN, "")) is not None:
+            self._remember_screen(screen)
 
     def together(self) -> AbstractContextManager[None]:
         """Within, what is recorded is flushed to the disk once, at the end."""
@@ -222,11 +224,7 @@ class Study:
 
     def _screen_is_missing(self) -> bool:
         """Whether the strategy wants a screen that no worker has made yet."""
-        wanted = self.config.search.strategy in WANT_SCREEN and self._setting.screen is None
-        if wanted and (known := self._read(SCREEN, "")) is not None:
-            self._setting = replace(self._setting, screen=read_screen(known))
-            wanted = False
-        return wanted
+        return self.config.search.strategy in WANT_SCREEN and self._setting.screen is None
 
     def _start(self, job: Job, trial: Trial | None) -> Job:
         deaths = 0 if trial is None else int(trial.user_attrs.get("deaths", 0))
@@ -349,6 +347,8 @@ class Study:
             self._close(live, TrialState.COMPLETE, evaluation)
         elif job.name == BASELINE:
             self._remember_baseline(evaluation)
+        elif job.name == SCREEN:
+            self._remember_screen(evaluation)
         self.on_change()
 
     def prune(self, job: Job) -> None:
@@ -361,7 +361,9 @@ class Study:
         """Record that a job has no result. Without a baseline or a test score, the study stops."""
         live = self._live.pop(job.name)
         if job.name == SCREEN and self.config.search.strategy not in NEED_SCREEN:
-            self._write(no_screen(self.identity.study_id, reason))
+            nothing = no_screen(self.identity.study_id, reason)
+            self._write(nothing)
+            self._remember_screen(nothing)
         elif live.trial is None:
             self.stopped = f"{job.name} failed: {reason}"
         else:
@@ -448,6 +450,9 @@ class Study:
                 evaluation.log_loss,
             )
         )
+
+    def _remember_screen(self, evaluation: Evaluation) -> None:
+        self._setting = replace(self._setting, screen=read_screen(evaluation))
 
     def evaluation(self, job: Job, data: bytes | None) -> Evaluation | None:
         """What a worker made of a job: from the `data` it sent, else from the study folder."""

@@ -77,17 +77,12 @@ class Editor:
         """The parameter that the matrix is in. Raises InputError if it cannot be edited."""
         return self._parameters[self.matrix(ref).parameter]
 
-    def rank(self, cut: Intervention) -> int:
-        """How many leading singular triples `cut` keeps. Raises ValueError if it keeps others."""
-        self._check(cut.matrix)
-        kept = self._products.kept(cut, self._original(cut.matrix), self._key_for(cut))
-        if kept is None or kept.start:
-            raise ValueError(f"{cut} does not keep leading ranks")
-        return len(kept)
-
     def factors(self, cut: Intervention) -> Factors:
-        """The factors of the unedited matrix, of which the triples that `cut` keeps are read."""
-        rank = self.rank(cut)
+        """The factors of the unedited matrix, of which the leading ranks that `cut` keeps are read.
+
+        Raises ValueError if that depends on the spectrum.
+        """
+        rank = cut.rule.rank(self.matrix(cut.matrix).max_rank)
         original = self._original(cut.matrix)
         return self._products.factors(cut, original, rank, rank, self._key(cut.matrix))
 

@@ -126,7 +126,7 @@ def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers,
         parameter, matrix = editor.parameter(cut.matrix), editor.matrix(cut.matrix)
         original = matrix.read(parameter)
         U, S, V = torch.linalg.svd(original, full_matrices=False)
-        rank = editor.rank(cut)
+        rank = cut.rule.rank(min(original.shape))
         change = (U[:, :rank] * S[:rank]) @ V[:rank] - original
         values = []
         for sign in (1, -1):
