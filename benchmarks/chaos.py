@@ -226,7 +226,7 @@ def strike(run: Run, fault: str, pid: int, raylets: Sequence[int]) -> None:
             while stream.write(b"\0" * 4096):
                 pass
     elif fault == "second driver":
-        second(run)
+        second(run, pid)
     else:
         number = {"kill worker": signal.SIGKILL, "hang worker": signal.SIGSTOP}
         if (worker := worker_of(run)) is not None:
@@ -234,13 +234,21 @@ def strike(run: Run, fault: str, pid: int, raylets: Sequence[int]) -> None:
                 os.kill(worker, number.get(fault, signal.SIGTERM))
 
 
-def second(run: Run) -> None:
-    """Another driver must be refused, with who holds the study."""
-    log = run.folder / "driver.log"
-    before = log.stat().st_size
-    code = wait(drive(run))
-    said = log.read_text(errors="replace")[before:]
-    run.law(code == 2 and "pid" in said, f"a second driver is refused ({code}: {said[-200:]!r})")
+def second(run: Run, first: int) -> None:
+    """Another driver must be refused, with who holds the study.
+
+    The `first` is suspended meanwhile: on a fast machine it would end before the other is there.
+    """
+    os.kill(first, signal.SIGSTOP)
+    try:
+        log = run.folder / "driver.log"
+        before = log.stat().st_size
+        code = wait(drive(run))
+        said = log.read_text(errors="replace")[before:]
+    finally:
+        os.kill(first, signal.SIGCONT)
+    told = code == 2 and f"pid {first}" in said
+    run.law(told, f"a second driver is refused ({code}: {said[-200:]!r})")
 
 
 def mend(run: Run, fault: str) -> None:

@@ -20,10 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from search.durable import write_text
 from search.study.enduring import StorageLost, refusal
 from tasks.errors import InputError
 
-FILE = "driver.lock"
+FOLDER = "lease"
+FREE = "nobody\n"
 LEASE_S = 60.0
 """Seconds without renewal after which a lease on another machine counts as left behind."""
 
@@ -87,25 +89,38 @@ class Ledger(Protocol):
 
 
 class FolderLedger:
-    """A lease as a file. It is created exclusively and renewed by its time of change.
+    """A lease as the last of a row of numbered files, of which only one driver can make the next.
 
-    Ages are differences of two times that the file's own server gave, so clocks need not agree,
+    That is how one gets it of all who see at once that it was left behind. Its holder renews it by
+    its time of change and gives it back by emptying it; nothing but an older number is removed.
+    Ages are differences of two times that the files' own server gave, so clocks need not agree,
     and renewing needs no room on a full disk.
     """
 
     def __init__(self, folder: Path) -> None:
         """`folder` exists; it may be shared by machines."""
-        self._path = folder / FILE
+        self._folder = folder / FOLDER
 
     def read(self) -> Holder | None:
         """Who holds it; an unreadable file is held by somebody unknown."""
-        return self._read(self._path)
+        return self._last()[1]
+
+    def _last(self) -> tuple[int, Holder | None]:
+        while number := max(self._numbers(), default=0):
+            with suppress(FileNotFoundError):  # swept: there is a later one
+                return number, self._read(self._folder / str(number))
+        return 0, None
+
+    def _numbers(self) -> list[int]:
+        try:
+            return [int(path.name) for path in self._folder.iterdir() if path.name.isdigit()]
+        except FileNotFoundError:
+            return []
 
     def _read(self, path: Path) -> Holder | None:
-        try:
-            age_s = self._now() - path.stat().st_mtime
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        age_s = self._now() - path.stat().st_mtime
+        text = path.read_text(encoding="utf-8")
+        if text == FREE:
             return None
         try:
             return Holder(**{**json.loads(text), "age_s": age_s})
@@ -114,32 +129,32 @@ class FolderLedger:
 
     def _now(self) -> float:
         try:
-            with tempfile.TemporaryFile(dir=self._path.parent) as probe:
+            with tempfile.TemporaryFile(dir=self._folder) as probe:
                 return os.fstat(probe.fileno()).st_mtime
         except OSError:  # a full disk
             return time.time()
 
     def claim(self, mine: Holder, seen: Holder | None) -> bool:
-        """Move a lease that was left behind aside, look whether it is the one, then create."""
-        if seen is not None:
-            aside = self._path.with_name(f".{FILE}.{mine.token}")
-            try:
-                self._path.rename(aside)
-            except FileNotFoundError:
-                return False
-            found = self._read(aside)
-            if found is None or found.token != seen.token:  # somebody was quicker: put theirs back
-                with suppress(FileExistsError):
-                    self._path.hardlink_to(aside)
-                aside.unlink()
-                return False
-            aside.unlink()
-        return self._create(mine)
+        """Make the number after that of `seen`."""
+        number, found = self._last()
+        if (found and found.token) != (seen and seen.token):
+            return False
+        path = self._folder / str(number + 1)
+        if not self._create(path, mine):
+            return False
+        if max(self._numbers()) > number + 1:  # swept before it was made anew: others were quicker
+            path.unlink()
+            return False
+        for older in self._numbers():
+            if older <= number:
+                (self._folder / str(older)).unlink(missing_ok=True)
+        return True
 
-    def _create(self, mine: Holder) -> bool:
+    def _create(self, path: Path, mine: Holder) -> bool:
         text = json.dumps({k: v for k, v in asdict(mine).items() if k != "age_s"})
         try:
-            with self._path.open("x", encoding="utf-8") as stream:
+            self._folder.mkdir(exist_ok=True)
+            with path.open("x", encoding="utf-8") as stream:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -147,25 +162,23 @@ class FolderLedger:
             return False
         except OSError as error:
             with suppress(OSError):
-                self._path.unlink(missing_ok=True)
-            raise InputError(refusal(self._path, error)) from None
+                path.unlink(missing_ok=True)
+            raise InputError(refusal(path, error)) from None
         return True
 
     def renew(self, mine: Holder) -> bool:
         """Touch it."""
-        found = self.read()
-        if found is None:  # in the hands of one who looks whether it was left behind
-            return self._create(mine)
-        if found.token != mine.token:
+        number, found = self._last()
+        if found is None or found.token != mine.token:
             return False
-        os.utime(self._path)
+        os.utime(self._folder / str(number))
         return True
 
     def release(self, mine: Holder) -> None:
-        """Remove it."""
-        found = self.read()
+        """Empty it: who comes next makes the next number."""
+        number, found = self._last()
         if found is not None and found.token == mine.token:
-            self._path.unlink(missing_ok=True)
+            write_text(self._folder / str(number), FREE)
 
 
 class Lease:

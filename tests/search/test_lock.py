@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from search.study.enduring import StorageLost
-from search.study.lock import FILE, LEASE_S, FolderLedger, Holder, Lease, driver_lock, hold
+from search.study.lock import FOLDER, LEASE_S, FolderLedger, Holder, Lease, driver_lock, hold
 from search.study.lock_table import TableLedger
 from tasks.errors import InputError
 
@@ -46,7 +46,7 @@ def age(ledger, seconds: float) -> None:
     """Let the last renewal be `seconds` ago by the clock of whoever keeps the lease."""
     if isinstance(ledger, FolderLedger):
         at = time.time() - seconds
-        os.utime(ledger._path, (at, at))
+        os.utime(max(ledger._folder.iterdir(), key=lambda path: int(path.name)), (at, at))
         return
     from datetime import UTC, datetime, timedelta
 
@@ -104,7 +104,21 @@ def test_a_holder_who_was_suspended_notices_the_new_one(ledger) -> None:
     assert ledger.read().host == "far", "what is another's is not given back"
 
 
-def test_of_many_that_come_at_once_one_gets_it(ledger) -> None:
+def test_who_saw_a_lease_that_was_taken_since_does_not_get_it(ledger) -> None:
+    assert ledger.claim(elsewhere(), None)
+    seen = ledger.read()
+    quicker, slower = elsewhere(token="quicker"), elsewhere(token="slower")
+    assert ledger.claim(quicker, seen)
+    assert not ledger.claim(slower, seen)
+    assert not ledger.claim(slower, None)
+    assert ledger.renew(quicker)
+    ledger.release(quicker)
+    assert not ledger.claim(slower, seen)
+    assert ledger.claim(slower, None)
+
+
+@pytest.mark.parametrize("again", range(20))
+def test_of_many_that_come_at_once_one_gets_it(ledger, again: int) -> None:
     assert ledger.claim(elsewhere(), None)
     age(ledger, LEASE_S + 5)
     held, refused = [], []
@@ -141,13 +155,14 @@ def test_a_killed_driver_leaves_the_study_at_once(tmp_path: Path) -> None:
 
 def test_an_id_that_another_process_has_now_is_no_life(tmp_path: Path) -> None:
     dead = replace(Holder.here(), started="1")  # same machine and id, begun at another time
-    (tmp_path / FILE).write_text(json.dumps(asdict(dead)))
+    assert FolderLedger(tmp_path).claim(dead, None)
     with driver_lock(tmp_path):
         pass
 
 
 def test_what_cannot_be_read_is_held_until_it_expires(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text("")
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "1").touch()
     with pytest.raises(InputError, match="host unknown"), driver_lock(tmp_path):
         pass
     age(FolderLedger(tmp_path), LEASE_S + 1)
