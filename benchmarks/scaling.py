@@ -126,7 +126,7 @@ def feed(study: Study, trials: int, in_flight: int) -> Iterator[tuple[float, flo
         data = answer(job.to_dict(), study.identity.study_id, str(job.composition))
         start_cpu, start = time.process_time(), time.perf_counter()
         with study.together():
-            study.finish(job, study.evaluation(job, data))
+            study.take(job, data)
         yield cpu + time.process_time() - start_cpu, wall + time.perf_counter() - start
 
 

@@ -86,17 +86,10 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         elif "error" in result:
             self._study.fail(job, result["error"], result.get("kind", "error"))
         elif result.get("finished"):
-            self._finish(job, result)
+            if not self._study.take(job, result.pop("outcomes", None)):
+                self._study.died(job, "its outcome file cannot be read")
         else:
             self._study.prune(job)
-
-    def _finish(self, job: Job, result: dict[str, Any]) -> None:
-        data = result.pop("outcomes", None)
-        evaluation = self._study.evaluation(job, data)
-        if evaluation is None:
-            self._study.died(job, "its outcome file cannot be read")
-        else:
-            self._study.finish(job, evaluation)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Intermediate scores reach the study through the scheduler."""

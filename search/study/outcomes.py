@@ -68,8 +68,12 @@ def outcome_file(folder: Path, name: str) -> Path:
 
 def write_outcomes(folder: Path, evaluation: Evaluation) -> None:
     """Durably write one evaluation; writing it again replaces it whole."""
-    data = outcome_bytes(evaluation)
-    path = outcome_file(folder, evaluation.name)
+    write_outcome_bytes(folder, evaluation.name, outcome_bytes(evaluation))
+
+
+def write_outcome_bytes(folder: Path, name: str, data: bytes) -> None:
+    """Durably write what `outcome_bytes` made of evaluation `name`."""
+    path = outcome_file(folder, name)
     path.parent.mkdir(exist_ok=True)
     write_bytes(path, data)
 
@@ -97,26 +101,32 @@ def outcome_bytes(evaluation: Evaluation) -> bytes:
     return sink.getvalue()
 
 
-def read_outcomes(folder: Path, name: str, study: str, effect: str) -> Evaluation | None:
+def read_outcomes(
+    folder: Path, name: str, study: str, effect: str, *, rows: bool = True
+) -> Evaluation | None:
     """Read evaluation `name` if it is there, whole, and of this study and effect; else None."""
     try:
         data = outcome_file(folder, name).read_bytes()
     except OSError:
         return None
-    return parse_outcomes(data, study, effect)
+    return parse_outcomes(data, study, effect, rows=rows)
 
 
-def parse_outcomes(data: bytes, study: str, effect: str) -> Evaluation | None:
-    """Read what `outcome_bytes` wrote; None if it is damaged or of another study or effect."""
+def parse_outcomes(data: bytes, study: str, effect: str, *, rows: bool = True) -> Evaluation | None:
+    """Read what `outcome_bytes` wrote; None if it is damaged or of another study or effect.
+
+    Without `rows` only the facts, at a cost that does not grow with the number of examples.
+    """
     try:
-        table = pq.ParquetFile(io.BytesIO(data)).read()
-        facts = json.loads(table.schema.metadata[_META])
+        file = pq.ParquetFile(io.BytesIO(data))
+        facts = json.loads(file.schema_arrow.metadata[_META])
+        table = file.read() if rows else None
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None  # damaged: it is evaluated again
     if facts["study"] != study or facts["effect"] != effect:
         return None
-    rows = table.drop_columns("evaluation").to_pylist()
-    return Evaluation(outcomes=tuple(_outcome(row) for row in rows), **facts)
+    found = [] if table is None else table.drop_columns("evaluation").to_pylist()
+    return Evaluation(outcomes=tuple(map(_outcome, found)), **facts)
 
 
 def _outcome(row: dict[str, Any]) -> Outcome:

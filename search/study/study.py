@@ -37,10 +37,11 @@ from search.study.jobs import BASELINE, SCREEN, Job, trial_name
 from search.study.outcomes import (
     Evaluation,
     no_screen,
+    outcome_bytes,
     parse_outcomes,
     read_outcomes,
     read_screen,
-    write_outcomes,
+    write_outcome_bytes,
 )
 from search.study.race import Incumbent, Race
 from search.study.size import KEPT, kept_share
@@ -263,10 +264,11 @@ class Study:
             distributions=distributions,
             user_attrs={"composition": str(proposed), "effect": effect},
         )
-        self._optuna.add_trial(begun)
-        stored = self.trials()[-1]
-        self.history.put(as_tried(stored))
-        return Trial(self._optuna, stored._trial_id)
+        # Not Study.add_trial, which does the same and does not say which trial it made.
+        storage = self._optuna._storage
+        trial_id = storage.create_new_trial(self._optuna._study_id, template_trial=begun)
+        self.history.put(as_tried(storage.get_trial(trial_id)))
+        return Trial(self._optuna, trial_id)
 
     def _job_of(self, trial: Trial) -> Job | None:
         """The work that a trial needs; None if an outcome file answers it."""
@@ -336,11 +338,36 @@ class Study:
         if fault := not_finite(evaluation):
             self.fail(job, fault, "not finite")
             return
+        if self._read(job.name, job.effect) is None:
+            self._write(evaluation.name, outcome_bytes(evaluation))
+        self._record(job, evaluation)
+
+    def take(self, job: Job, data: bytes | None) -> bool:
+        """Record what a worker made of a job: the file it sent, else the one it left in the folder.
+
+        Returns False, with nothing recorded, if that cannot be read. Raises StorageLost. It costs
+        the same however many examples there are.
+        """
+        known = (self.identity.study_id, job.effect)
+        if data is None:
+            found = read_outcomes(self.folder, job.name, *known, rows=False)
+        else:
+            found = parse_outcomes(data, *known, rows=False)
+        if found is None:
+            return False
+        if fault := not_finite(found):
+            self.fail(job, fault, "not finite")
+            return True
+        if data is not None:
+            self._write(job.name, data)
+        self._record(job, found)
+        return True
+
+    def _record(self, job: Job, evaluation: Evaluation) -> None:
+        """Tell the trial what its outcome file, which is written, says."""
         live = self._live.pop(job.name)
         self._deaths_in_a_row = 0
         self._incumbent = None
-        if self._read(job.name, job.effect) is None:
-            self._write(evaluation)
         if live.trial is not None:
             live.trial.set_user_attr("log_loss", evaluation.log_loss)
             live.trial.set_user_attr("seconds", evaluation.seconds)
@@ -348,7 +375,7 @@ class Study:
         elif job.name == BASELINE:
             self._remember_baseline(evaluation)
         elif job.name == SCREEN:
-            self._remember_screen(evaluation)
+            self._remember_screen(self._read(SCREEN, "") or evaluation)
         self.on_change()
 
     def prune(self, job: Job) -> None:
@@ -362,7 +389,7 @@ class Study:
         live = self._live.pop(job.name)
         if job.name == SCREEN and self.config.search.strategy not in NEED_SCREEN:
             nothing = no_screen(self.identity.study_id, reason)
-            self._write(nothing)
+            self._write(nothing.name, outcome_bytes(nothing))
             self._remember_screen(nothing)
         elif live.trial is None:
             self.stopped = f"{job.name} failed: {reason}"
@@ -454,15 +481,9 @@ class Study:
     def _remember_screen(self, evaluation: Evaluation) -> None:
         self._setting = replace(self._setting, screen=read_screen(evaluation))
 
-    def evaluation(self, job: Job, data: bytes | None) -> Evaluation | None:
-        """What a worker made of a job: from the `data` it sent, else from the study folder."""
-        if data is None:
-            return self._read(job.name, job.effect)
-        return parse_outcomes(data, self.identity.study_id, job.effect)
-
-    def _write(self, evaluation: Evaluation) -> None:
+    def _write(self, name: str, data: bytes) -> None:
         try:
-            write_outcomes(self.folder, evaluation)
+            write_outcome_bytes(self.folder, name, data)
         except OSError as error:
             raise StorageLost(refusal(self.folder, error)) from None
 

@@ -21,7 +21,7 @@ from search.study.identity import (
     digest_settings,
 )
 from search.study.jobs import BASELINE, TEST_BASELINE
-from search.study.outcomes import outcome_file, write_outcomes
+from search.study.outcomes import outcome_bytes, outcome_file, write_outcomes
 from search.study.storage import JOURNAL, mend_journal
 from search.study.summary import summarise
 from tasks.base import Example
@@ -127,6 +127,40 @@ def test_a_damaged_outcome_file_is_evaluated_again(tmp_path: Path, open_study, d
     path = outcome_file(tmp_path, job.name)
     path.write_bytes(b"PAR1 torn")
     assert open_study(tmp_path).next_job() == job
+
+
+def test_what_a_worker_sends_or_leaves_is_recorded_as_what_is_evaluated_here(
+    tmp_path: Path, open_study, drive, evaluation
+) -> None:
+    here = open_study(tmp_path / "here")
+    drive(here)
+    there = open_study(tmp_path / "there")
+    while (job := there.next_job()) is not None:
+        found = evaluation(there, job)
+        if job.number is not None and job.number % 2:
+            write_outcomes(tmp_path / "there", found)
+            assert there.take(job, None)
+        else:
+            assert there.take(job, outcome_bytes(found))
+        path = outcome_file(tmp_path / "there", job.name)
+        assert path.read_bytes() == outcome_bytes(found)
+    assert finished(there) == finished(here)
+
+
+def test_what_cannot_be_read_of_a_worker_changes_nothing(
+    tmp_path: Path, open_study, drive, evaluation
+) -> None:
+    study = open_study(tmp_path)
+    drive(study, limit=3)
+    job = study.next_job()
+    whole = outcome_bytes(evaluation(study, job))
+    assert not study.take(job, None)
+    assert not study.take(job, whole[:-1])
+    assert not study.take(job, outcome_bytes(replace(evaluation(study, job), study="another")))
+    assert study.running() == [job]
+    assert not outcome_file(tmp_path, job.name).exists()
+    assert study.take(job, outcome_bytes(replace(evaluation(study, job), score=math.nan)))
+    assert study.trials()[job.number].state == TrialState.FAIL
 
 
 def test_what_was_in_flight_runs_again_under_its_own_number(
