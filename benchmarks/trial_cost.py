@@ -328,9 +328,9 @@ def memory(scratch: Path, trials: int) -> dict[str, Any]:
     return {"resident MiB after trials": sizes, "restored to the bit": same}
 
 
-def peak(scratch: Path, data: Path, budget: float) -> dict[str, Any]:
+def peak(scratch: Path, data: Path, budget: float, count: int) -> dict[str, Any]:
     """The most that a process takes over trials of every matrix, and what it may take."""
-    case = classifier(scratch / "bert", data, 200)
+    case = classifier(scratch / "bert", data, count)
     process = psutil.Process()
     start = process.memory_info().rss
     source = ModelSource(str(case.folder))
@@ -364,9 +364,9 @@ def peak(scratch: Path, data: Path, budget: float) -> dict[str, Any]:
     }
 
 
-def thin(scratch: Path, data: Path, repeats: int = 3) -> dict[str, Any]:
+def thin(scratch: Path, data: Path, count: int, repeats: int = 3) -> dict[str, Any]:
     """Time of a trial with `products: factored` over one with dense products, by rho."""
-    case = classifier(scratch / "bert", data, 200)
+    case = classifier(scratch / "bert", data, count)
     source, parts = ModelSource(str(case.folder)), {"validation": case.examples}
     benches = [
         open_bench(source, case.task, parts, scratch / "f", room=Room(0), factored=factored)
@@ -454,9 +454,9 @@ def main() -> None:
         if asked.what == "memory":
             print(json.dumps(memory(scratch, asked.trials or 10_000), indent=1))
         if asked.what == "peak":
-            print(json.dumps(peak(scratch, asked.sst2, asked.budget), indent=1))
+            print(json.dumps(peak(scratch, asked.sst2, asked.budget, asked.count), indent=1))
         if asked.what == "thin":
-            print(json.dumps(thin(scratch, asked.sst2), indent=1))
+            print(json.dumps(thin(scratch, asked.sst2, asked.count), indent=1))
         if asked.what == "whole":
             found = whole(scratch, asked.model, asked.sst2, asked.trials or 200)
             print(json.dumps(found, indent=1))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -144,19 +142,6 @@ def test_a_second_driver_is_refused_and_a_dead_worker_replaced(
     evaluated = StudyRecord.read(study).trials
     effects = [t.user_attrs["effect"] for t in evaluated]
     assert len(set(effects)) == len(effects) == 60
-
-
-def test_the_driver_may_be_killed_at_any_moment() -> None:
-    script = ROOT / "benchmarks" / "kill_test.py"
-    if not script.exists():
-        pytest.skip("benchmarks are not shipped with the wheel")
-    done = subprocess.run(
-        [sys.executable, script, "--kills", "2", "--trials", "14", "--questions", "480"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_stopping_early_prunes(run, make_study, tmp_path: Path) -> None:
