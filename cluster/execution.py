@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,9 @@ def execute(study: Study, trainable: Any, each: Mapping[str, float]) -> None:
     search = StudySearch(study, watchdog, Capacity(cluster))
     # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
     scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]
+    # What is there already, torch and Ray above all, stays: looking through it takes the collector
+    # half a second, in which no worker gets a job.
+    gc.freeze()
     try:
         with watchdog, _known_trainables():
             tune.run(
@@ -49,6 +53,7 @@ def execute(study: Study, trainable: Any, each: Mapping[str, float]) -> None:
                 _remote=False,
             )
     finally:
+        gc.unfreeze()
         shutil.rmtree(scratch.parent, ignore_errors=True)
 
 
