@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune import registry
 
 from cluster.resources import Capacity
-from cluster.tune_search import StudyScheduler, StudySearch
+from cluster.tune_search import Forgetting, StudyScheduler, StudySearch
 from cluster.watchdog import Watchdog
 from search.study.study import Study
 
@@ -39,7 +39,7 @@ def execute(study: Study, trainable: Any, each: Mapping[str, float]) -> None:
                 name="tune",
                 search_alg=search,
                 scheduler=StudyScheduler(search, study),
-                callbacks=[watchdog],
+                callbacks=[watchdog, Forgetting()],
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,

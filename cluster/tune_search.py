@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -134,3 +135,17 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         if error is not None:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             self._search.deaths[trial.trial_id] = " ".join([type(error).__name__, *lines])[:300]
+
+
+class Forgetting(tune.Callback):  # type: ignore[misc]  # Ray ships no types
+    """Lets go of what Tune keeps of an ended trial: the study has it.
+
+    Tune holds every trial to the end of the run, with its last result, in which a worker sends the
+    outcomes of all examples, and six statistics of each number in it.
+    """
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Comes after searcher and scheduler have heard of it."""
+        kept = trial.run_metadata
+        kept.last_result = {"done": True}  # were it empty, Tune would ask the worker for one
+        kept.metric_analysis, kept.metric_n_steps = {}, {}
