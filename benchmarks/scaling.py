@@ -334,7 +334,7 @@ def main() -> None:
     elif asked.what == "rate":
         rate(asked.workers, asked.seconds, asked.trials, asked.strategy)
     elif asked.what == "nodes":
-        nodes(min(asked.trials, 160), asked.seconds)
+        nodes(min(asked.trials, 480), asked.seconds)
     else:
         memory(asked.trials, min(asked.workers, 4))
 
