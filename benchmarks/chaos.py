@@ -31,6 +31,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 MARK = "LASER_SEARCH_CHAOS"
 STUDIES = 2
 """Different studies, each with a fault-free reference for either strategy."""
@@ -57,6 +59,7 @@ class Run:
     plan: list[tuple[int, str]]
     notes: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    driver: int = 0
 
     @property
     def study(self) -> Path:
@@ -108,6 +111,12 @@ def asked(work: Callable[[], Any]) -> Any:
 
 def drive(run: Run) -> int:
     """Start the study's driver, or resume it once it has begun; returns its process id."""
+    run.driver = start(run)
+    return run.driver
+
+
+def start(run: Run) -> int:
+    """Start a driver, be it the one or a second one."""
     from cluster.cli import main
 
     begun = (run.study / "study.json").exists()
@@ -163,10 +172,12 @@ def is_ready(run: Run, after: int) -> bool:
 
 
 def worker_of(run: Run) -> int | None:
-    """The living worker that wrote last."""
+    """The living worker that wrote last, if it is the present driver's: a killed one's lives on."""
     logs = sorted(run.study.glob("logs/worker-*.jsonl"), key=lambda path: path.stat().st_mtime)
     pid = int(logs[-1].stem.rsplit("-", 1)[1]) if logs else 0
-    return pid if pid and is_marked(Path(f"/proc/{pid}"), run.mark) else None
+    with suppress(psutil.NoSuchProcess):
+        return pid if run.driver in [p.pid for p in psutil.Process(pid).parents()] else None
+    return None
 
 
 def is_marked(process: Path, mark: str) -> bool:
@@ -240,15 +251,17 @@ def second(run: Run, first: int) -> None:
     The `first` is suspended meanwhile: on a fast machine it would end before the other is there.
     """
     os.kill(first, signal.SIGSTOP)
+    over = (run.study / "result.json").exists()
     try:
         log = run.folder / "driver.log"
         before = log.stat().st_size
-        code = wait(drive(run))
+        code = wait(start(run))
         said = log.read_text(errors="replace")[before:]
     finally:
         os.kill(first, signal.SIGCONT)
     told = code == 2 and f"pid {first}" in said
-    run.law(told, f"a second driver is refused ({code}: {said[-200:]!r})")
+    # A driver whose study has ended holds it no more, and another only reads it.
+    run.law(told or (over and code == 0), f"a second driver is refused ({code}: {said[-200:]!r})")
 
 
 def mend(run: Run, fault: str) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from cluster.shipping import cluster_environment, local_environment
 from search.config import ClusterConfig
@@ -31,7 +34,7 @@ LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 this is Ray's default; elsewhere they would listen on every interface."""
 
 PATIENCE_S = 10.0
-"""How long a cluster may take to answer."""
+"""How long a cluster may take to answer, and the processes of a local Ray to end."""
 
 OBJECT_STORE_BYTES = 512 * 2**20
 
@@ -60,7 +63,29 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
         try:
             yield
         finally:
+            begun = psutil.Process().children(recursive=True) if config.address is None else []
             ray.shutdown()
+            _end(begun)
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    """Wait until processes of a Ray that is gone have ended; kill those that do not.
+
+    A worker ends by itself when it notices, which one that hangs never does: it would keep its GPU.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while (left := [p for p in processes if _lives(p)]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for process in left:
+        with suppress(psutil.Error):  # kill() asks whether the id is still this process's
+            process.kill()
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs or is stopped, and is no zombie that only waits to be buried."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _start(**options: Any) -> None:

@@ -23,6 +23,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from replay import REPLAYS
 from table import Landscape
@@ -175,11 +176,12 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 def draw(landscapes: Sequence[Landscape], path: Path) -> None:
     """Regret against what was spent, a row per table, a column per unit."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 3.4 * len(landscapes)), layout="constrained")
+        figure = Figure(figsize=(10.8, 3.4 * len(landscapes)), layout="constrained")
         axes = figure.subplots(len(landscapes), len(UNITS), squeeze=False)
         for line, landscape in zip(axes, landscapes, strict=True):
             for place, unit in zip(line, UNITS, strict=True):
                 _draw_one(place, landscape, unit)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
         figure.savefig(path)
 
 
@@ -197,7 +199,7 @@ def _draw_one(axes: Axes, landscape: Landscape, unit: str) -> None:
     axes.axhline(yard.best - yard.single, color="#59626d", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", xlabel=f"{unit}, as a share of the grid's", ylabel="regret")
     axes.set_title(f"{landscape.folder.name}: regret by {unit} (dotted: the best single cut)")
-    axes.legend(fontsize=7.5)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
 
 
 def main() -> None:
