@@ -177,7 +177,9 @@ def test_the_slurm_script_runs_and_asks_to_be_requeued(make_study, tmp_path: Pat
     try:
         deadline = time.monotonic() + 300
         # A worker needs a CPU, and a node has one.
-        while len(list((tmp_path / "study").glob("logs/worker-*.jsonl"))) < 2:
+        study = tmp_path / "study"
+        wanted = {"logs/worker-*.jsonl": 2, "outcomes/trial-*.parquet": 1}
+        while any(len(list(study.glob(kind))) < count for kind, count in wanted.items()):
             assert process.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.2)
