@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,10 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="laser-search-") as name:
         scratch = Path(name)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        roots: Sequence[psutil.Process] = ()
         if config.address is None:
             # Without an address Ray would attach to any cluster that runs on this machine.
-            _start(runtime_env=local_environment(scratch), **quiet)
+            roots = _start(runtime_env=local_environment(scratch), **quiet)
         else:
             _join(config.address, runtime_env=cluster_environment(scratch), **quiet)
             if config.address.startswith("ray://"):
@@ -63,9 +65,15 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
         try:
             yield
         finally:
-            begun = psutil.Process().children(recursive=True) if config.address is None else []
+            fleet = [*roots, *chain.from_iterable(map(_descendants, roots))]
             ray.shutdown()
-            _end(begun)
+            _end(fleet)
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return list(process.children(recursive=True))
+    return []
 
 
 def _end(processes: Sequence[psutil.Process]) -> None:
@@ -88,10 +96,14 @@ def _lives(process: psutil.Process) -> bool:
     return False
 
 
-def _start(**options: Any) -> None:
-    """Start a Ray of our own. Raises InputError if it does not come up."""
+def _start(**options: Any) -> list[psutil.Process]:
+    """Start a Ray of our own: its processes, save their children.
+
+    Raises InputError if it does not come up.
+    """
     import ray
 
+    before = psutil.Process().children()
     try:
         ray.init(
             "local",
@@ -105,6 +117,7 @@ def _start(**options: Any) -> None:
             f"Ray does not start on this machine: {first.rstrip('.')}; try again when it is less "
             "busy, or look into /tmp/ray/session_latest/logs"
         ) from None
+    return [process for process in psutil.Process().children() if process not in before]
 
 
 def _authentication() -> dict[str, str]:
