@@ -153,7 +153,11 @@ def _join(address: str, **options: Any) -> None:
         host, port = _host(address)
         if port is not None:  # Ray itself would try for minutes
             socket.create_connection((host, port), PATIENCE_S).close()
-        ray.init(address, **options)
+        try:
+            ray.init(address, **options)
+        except ConnectionAbortedError:
+            # Now and then the process that a ray:// server forks for a client does not survive it.
+            ray.init(address, **options)
     except ImportError as error:
         raise InputError(
             f"cluster.address {address!r} needs a package that is not installed ({error}); "

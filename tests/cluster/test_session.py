@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 
 import psutil
+import pytest
 import ray
 
 from cluster.session import ray_session
 from search.config import ClusterConfig
+from tasks.errors import InputError
 
 
 @ray.remote(num_cpus=0)
@@ -28,3 +31,25 @@ def test_a_worker_that_hangs_at_the_end_is_killed_with_what_it_started() -> None
         assert all(process.is_running() for process in processes)
     _, left = psutil.wait_procs(processes, timeout=5)
     assert not left
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_server_that_loses_its_client_is_asked_once_more(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def init(address: str, **_: object) -> None:
+        asked.append(address)
+        if len(asked) <= failures:
+            raise ConnectionAbortedError("Initialization failure from server:")
+
+    monkeypatch.setattr(ray, "init", init)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        config = ClusterConfig(address=f"127.0.0.1:{server.getsockname()[1]}")
+        if failures == 1:
+            with ray_session(config):
+                assert asked == [config.address] * 2
+        else:
+            with pytest.raises(InputError, match="Initialization failure"), ray_session(config):
+                pass
