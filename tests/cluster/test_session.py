@@ -1,4 +1,4 @@
-"""A Ray of our own leaves no process behind, whatever its workers do."""
+"""A session with Ray: how it comes up, and that a Ray of our own leaves no process behind."""
 
 from __future__ import annotations
 
