@@ -34,6 +34,10 @@ Address = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="Ray's address, instead of cluster.address; `local`: this machine alone."),
 ]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--set", help="KEY=VALUE, such as space.rho='[0.1,0.01]'; may be repeated."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict alone.")]
 
 
@@ -58,6 +62,11 @@ def launch(
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="The study folder; by default named after the file, beside it."),
+    ] = None,
+    overrides: Overrides = None,
+    trials: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Short for --set search.trials=N."),
     ] = None,
     address: Address = None,
     again: Annotated[
@@ -94,9 +103,15 @@ def launch(
     """
     from search.config import read_config
 
-    config = read_config(study)
+    changes = [*(overrides or []), *([] if trials is None else [f"search.trials={trials}"])]
+    config = read_config(study, changes)
     folder = out or study.with_suffix("")
     if on is not None:
+        if changes:
+            raise InputError(
+                "--on writes a script that starts the file as it is; put what --set and --trials "
+                f"say into {study}"
+            )
         from cluster.launch.request import SPARE_S, Request, read_options
 
         request = Request(
@@ -144,6 +159,10 @@ def _write_launcher(
 @app.command()
 def resume(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
+    trials: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A new number of trials: 300, or +100 for a hundred more."),
+    ] = None,
     address: Address = None,
     accept_change: Annotated[
         bool,
@@ -156,12 +175,12 @@ def resume(
 ) -> None:
     """Continue a study that was interrupted, to the number of trials it asks for.
 
-    Example: laser-search resume my-study
+    Example: laser-search resume my-study --trials +100
     """
     from cluster.driver import resume as proceed
 
     _run(
-        lambda view: proceed(folder, view, address, accept_change=accept_change),
+        lambda view: proceed(folder, view, address, accept_change=accept_change, trials=trials),
         *(folder, quiet, as_json),
     )
 

@@ -14,7 +14,7 @@ from cluster.resources import Resources, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest
 from cluster.view import View
-from search.config import StudyConfig, read_config, write_config
+from search.config import StudyConfig, read_config, with_trials, write_config
 from search.evaluation.kept import Scratch
 from search.plan import Plan, make_plan
 from search.strategies.base import Setting
@@ -79,19 +79,29 @@ def launch(config: StudyConfig, folder: Path, view: View, address: str | None = 
 
 
 def resume(
-    folder: Path, view: View, address: str | None = None, *, accept_change: bool = False
+    folder: Path,
+    view: View,
+    address: str | None = None,
+    *,
+    accept_change: bool = False,
+    trials: str | None = None,
 ) -> End:
     """Continue a study to the number of trials that it asks for. Raises InputError.
 
     `address`: of another Ray than the study's own. `accept_change`: also where settings or versions
-    differ in a way that leaves its trials true.
+    differ in a way that leaves its trials true. `trials`: a new number of them, or ``+N`` for N
+    more; it is written into the frozen study.yaml.
     """
     Identity.read(folder)
     config = read_config(folder / CONFIG)
+    if trials is not None:
+        config = with_trials(config, trials)
     check_factors(config.factors)
     plan = make_plan(config)
     with driver_lock(folder) as lease:
         mend_journal(folder)
+        if trials is not None:
+            write_config(plan.config, folder / CONFIG)
         plan = _at(plan, address)
         return _noted(folder, lambda: _drive(plan, folder, view, lease, accept_change))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from search.durable import write_text
 from search.model import DType, HeadChoice, ModelSource
+from search.overrides import apply_overrides
 from tasks.errors import InputError, nearest
 from tasks.splits import Protocol
 
@@ -347,10 +349,11 @@ class StudyConfig(Strict):
         return self
 
 
-def read_config(path: Path) -> StudyConfig:
+def read_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """Read and check study.yaml; relative paths in it are relative to its folder.
 
-    Raises InputError: one sentence with the key, the value, what was expected, the nearest name.
+    `overrides`: ``KEY=VALUE`` texts, put in place of what the file says. Raises InputError: for
+    each mistake a sentence with the key, the value, what was expected, the nearest name.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -364,6 +367,7 @@ def read_config(path: Path) -> StudyConfig:
         raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path} holds no mapping; start with model: and task:")
+    apply_overrides(data, overrides)
     return _anchor(parse_config(data, str(path)), path.resolve().parent)
 
 
@@ -372,7 +376,26 @@ def parse_config(data: dict[str, Any], where: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{where}: {_sentence(error, data)}") from None
+        found = list(dict.fromkeys(_sentence(group) for group in _by_place(error)))
+        if len(found) == 1:
+            raise InputError(f"{where}: {found[0]}") from None
+        lines = "".join(f"\n  {sentence}" for sentence in found)
+        raise InputError(f"{where} has {len(found)} mistakes:{lines}") from None
+
+
+def with_trials(config: StudyConfig, text: str) -> StudyConfig:
+    """`config` with another number of trials: ``300``, or ``+100`` for a hundred more.
+
+    Raises InputError unless that is a number above 0.
+    """
+    more = text.startswith("+")
+    number = text[1:] if more else text
+    if not (number.isascii() and number.isdigit() and len(number) < 10 and int(number) > 0):
+        raise InputError(f"--trials {text!r} is no number of trials; give one such as 300 or +100")
+    count = int(number) + (config.search.trials if more else 0)
+    data = config.model_dump()
+    data["search"]["trials"] = count
+    return parse_config(data, "--trials")
 
 
 def write_config(config: StudyConfig, path: Path) -> None:
@@ -415,9 +438,27 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
     return config.model_copy(update={"model": model, **asked, "search": search, "factors": factors})
 
 
-def _sentence(error: ValidationError, data: dict[str, Any]) -> str:
-    """The first thing that is wrong, as one sentence."""
+def _by_place(error: ValidationError) -> list[list[ErrorDetails]]:
+    """What is wrong, by place: a value that fits no branch of a union has one error for each.
+
+    Errors inside one branch say that the others were not meant.
+    """
     found = error.errors()
+    inside = {
+        tuple(_path(e)[:depth])
+        for e in found
+        if not _is_other_branch(e["loc"], e["type"])
+        for depth in range(len(_path(e)))
+    }
+    places: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for e in found:
+        if not (_is_other_branch(e["loc"], e["type"]) and tuple(_path(e)) in inside):
+            places.setdefault(tuple(_path(e)), []).append(e)
+    return list(places.values())
+
+
+def _sentence(found: Sequence[ErrorDetails]) -> str:
+    """What is wrong at one place, as one sentence."""
     first = next((e for e in found if not _is_other_branch(e["loc"], e["type"])), found[0])
     path = _path(first)
     key = ".".join(str(part) for part in path)
@@ -430,9 +471,7 @@ def _sentence(error: ValidationError, data: dict[str, Any]) -> str:
     value = first["input"]
     message = first["msg"].removeprefix("Value error, ")
     if _is_other_branch(first["loc"], first["type"]):
-        alternatives = [
-            e["msg"].removeprefix("Input should be ") for e in found if _path(e) == path
-        ]
+        alternatives = [e["msg"].removeprefix("Input should be ") for e in found]
         message = f"input should be {' or '.join(dict.fromkeys(alternatives))}"
     if first["type"] == "literal_error" and isinstance(value, str):
         expected = first["ctx"]["expected"]
