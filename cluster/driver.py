@@ -42,6 +42,7 @@ from search.study.verdict import Verdict, conclude
 from search.weights.remote import check_factors, open_factors
 from search.weights.spectra import Spectrum
 from tasks.errors import InputError
+from tasks.parts import sizes_text
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ def _at(plan: Plan, address: str | None) -> Plan:
 
 
 def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = False) -> End:
+    view.note(sizes_text(plan.sizes))
     for notice in plan.notices:
         view.note(f"note: {notice}")
     cluster = plan.config.cluster

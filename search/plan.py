@@ -17,6 +17,7 @@ from tasks.base import Example, Head, Task
 from tasks.datasets import Split
 from tasks.identity import count_duplicates
 from tasks.paper import PaperScoring
+from tasks.parts import PartSize, size_of
 from tasks.registry import check_head, get_task
 from tasks.several import Asked, Several
 from tasks.splits import carve, split_tasks
@@ -49,9 +50,17 @@ class Plan:
         return tuple(matrix for matrix in self.matrices if matrix.ref in chosen)
 
     @property
+    def sizes(self) -> list[PartSize]:
+        """Questions and groups of each part."""
+        split = self.split
+        parts = {"validation": split.validation, "confirm": split.confirm, "test": split.test}
+        return [size_of(name, examples) for name, examples in parts.items()]
+
+    @property
     def notices(self) -> list[str]:
         """What people should know about the data before they trust a score."""
-        return data_notices(self.split.examples)
+        large = [warning for size in self.sizes for warning in size.warnings]
+        return data_notices(self.split.examples) + large
 
 
 def open_task(config: TaskConfig, head: Head) -> Task:

@@ -171,18 +171,17 @@ def _answers(row: Row) -> tuple[list[str], tuple[str, ...]]:
     scores: Any = row.get("target_scores")
     if scores is None and row.get("multiple_choice_targets"):
         scores = dict(
-            zip(row["multiple_choice_targets"], row["multiple_choice_scores"], strict=True)
+            zip(row.texts("multiple_choice_targets"), row["multiple_choice_scores"], strict=True)
         )
     if scores:
-        if not isinstance(scores, Mapping):
+        if not isinstance(scores, Mapping) or None in scores.values():
             raise InputError(f"{row.where}: field 'target_scores' must map each choice to a score")
         best = max(scores.values())
         choices = tuple(str(choice).strip() for choice in scores)
         return [str(c).strip() for c, score in scores.items() if score == best], choices
-    targets = row.get("target", row.get("targets"))
-    if not isinstance(targets, list):
-        targets = [row.text("target")]
-    answers = list(dict.fromkeys(str(target).strip() for target in targets))
+    field = "target" if "target" in row else "targets"
+    targets = row.texts(field) if isinstance(row.get(field), list) else [row.text("target")]
+    answers = list(dict.fromkeys(target.strip() for target in targets))
     choices = _options(row.text("input"))
     return answers, choices if set(answers) <= set(choices) else ()
 
@@ -208,5 +207,6 @@ def _prefixes(source: str) -> tuple[str, str]:
     if not isinstance(data, dict):
         return "", ""
     parts: Sequence[str] = ("task_prefix", "example_input_prefix", "example_output_prefix")
-    task, before, after = (str(data.get(part) or "") for part in parts)
+    said = Row({part: data.get(part) for part in parts}, path.name)
+    task, before, after = (str(said[part] or "") for part in parts)
     return task + before, after

@@ -120,7 +120,7 @@ def _consider(example: Example) -> str:
 
 def _place(row: Row, field: str, names: Sequence[str]) -> int:
     """Which of `names` a field says, by name or number."""
-    value = row.text(field).strip().casefold().replace("_", " ")
+    value = row.name(field).casefold().replace("_", " ")
     if value.isdecimal() and int(value) < len(names):
         return int(value)
     if value not in names:

@@ -91,7 +91,7 @@ def _flat(row: Row) -> dict[str, Any]:
     prompt = row.text("prompt").rstrip()
     subject = str(row.get("subject") or "")
     prompts = [prompt]
-    if row.get("rephrase_prompt"):
+    if row.has("rephrase_prompt"):
         prompts.append(row.text("rephrase_prompt").rstrip())
     return {
         "subject": subject,

@@ -132,7 +132,7 @@ class Glue:
 
     def _example(self, row: Row) -> Example:
         labels = self.part.labels
-        label = row.text("label").strip().casefold()
+        label = row.name("label").casefold()
         if label.isdecimal() and int(label) < len(labels):
             index = int(label)
         elif label in labels:

@@ -48,11 +48,11 @@ class HotpotQA:
         question = row.text("question").strip()
         end = "" if question.endswith(("?", ".")) else "?"
         return Example(
-            row.text("id") if row.get("id") else "",
+            row.name("id") if row.has("id") else "",
             "",
             f"{question}{end} The answer is",
             row.text("answer").strip(),
-            columns={key: row.text(key) for key in ("type", "level") if row.get(key)},
+            columns={key: row.text(key) for key in ("type", "level") if row.has(key)},
         )
 
     def request(self, example: Example, head: Head) -> Request:

@@ -40,7 +40,9 @@ class Jsonl:
     Texts: ``text``, optional ``text_pair``, and ``label``: the name of one of the model's labels,
     or its index. For a classification head.
     Optional in both: ``group`` (rows of one group never cross the split; by default rows with the
-    same question are a group) and ``id``. Further columns are kept for breakdowns. Licence and
+    same question are a group) and ``id``. Further columns are kept for breakdowns. null and NaN,
+    in a table also an empty cell, ``nan``, ``NaN`` and ``<NA>``, mean that a value is missing;
+    groups 1 and 1.0 are one. Licence and
     size are those of your file.
     """
 
@@ -121,19 +123,19 @@ def _choices(row: Row) -> tuple[str, ...]:
             raise InputError(
                 f'{row.where}: choices is {value!r}, expected a JSON list such as ["yes", "no"]'
             ) from None
-    if value is None or value in ("", []):
+    if not row.has("choices") or value == []:
         return ()
     if not isinstance(value, list) or len(value) < 2:
         raise InputError(f"{row.where}: choices is {value!r}, expected a list of two or more texts")
-    texts = Row({f"choices[{n}]": item for n, item in enumerate(value)}, row.where)
-    choices = tuple(texts.text(field).strip() for field in texts)
+    texts = Row({"choices": value}, row.where).texts("choices")
+    choices = tuple(text.strip() for text in texts)
     if len(set(choices)) < len(choices):
         raise InputError(f"{row.where}: choices {', '.join(choices)} name one answer twice")
     return choices
 
 
 def _texts(rows: list[Row]) -> list[Example]:
-    names = [row.text("label").strip() for row in rows]
+    names = [row.name("label") for row in rows]
     classes = sorted(set(names))
     return [
         Example(
@@ -143,14 +145,14 @@ def _texts(rows: list[Row]) -> list[Example]:
             name,
             label=classes.index(name),
             columns=_columns(row),
-            text_pair=row.text("text_pair") if row.get("text_pair") else None,
+            text_pair=row.text("text_pair") if row.has("text_pair") else None,
         )
         for row, name in zip(rows, names, strict=True)
     ]
 
 
 def _optional(row: Row, field: str) -> str:
-    return row.text(field).strip() if row.get(field) not in (None, "") else ""
+    return row.name(field) if row.has(field) else ""
 
 
 def _columns(row: Row) -> dict[str, Column]:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +24,64 @@ LISTS = ("examples", "data", "rows")
 """Keys under which a JSON object may hold its list of rows (BIG-bench uses the first)."""
 
 
-class Row(dict[str, Any]):
-    """One row of data; `where` names it for people: ``questions.jsonl line 17``."""
+MISSING_CELLS = frozenset(("nan", "NaN", "<NA>"))
+"""Cells by which numpy and pandas write a missing value into a table; words such as NA are text."""
 
-    def __init__(self, values: dict[str, Any], where: str) -> None:
-        super().__init__(values)
+WHOLE = re.compile(r"(-?\d+)\.0+")
+"""A whole number that was written as a float, as pandas does with integers of which some miss."""
+
+
+class Row(dict[str, Any]):
+    """One row of data; `where` names it for people: ``questions.jsonl line 17``.
+
+    NaN is None in it, within lists and objects too: it is how pandas and numpy write what is
+    missing, and as a text it would be an answer or a group like any other.
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str, *, cells: bool = False) -> None:
+        """`cells`: the values are a table's, where a text may stand for a missing value."""
+        super().__init__({name: _present(value) for name, value in values.items()})
         self.where = where
+        self._lost: dict[str, str] = {}
+        if cells:
+            self._lost = {n: v for n, v in self.items() if v.strip() in MISSING_CELLS}
+            self.update(dict.fromkeys(self._lost))
+
+    def has(self, field: str) -> bool:
+        """Whether `field` holds anything: not absent, null, NaN or blank."""
+        value = self.get(field)
+        return bool(value.strip()) if isinstance(value, str) else value is not None
 
     def text(self, field: str) -> str:
         """Return the text in `field`, a number written out. Raises InputError if it has none."""
         value = self.get(field)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            value = str(value)
+            value = value if value in (math.inf, -math.inf) else str(value)
         if not isinstance(value, str) or not value.strip():
             missing = "is missing" if field not in self else f"is {value!r}"
             hint = nearest(field, self) if field not in self else ""
+            if field in self._lost:
+                hint = f" ({self._lost[field]!r} in a table means missing; write it as .jsonl)"
             raise InputError(f"{self.where}: field {field!r} {missing}, expected text{hint}")
         return value
+
+    def texts(self, field: str) -> list[str]:
+        """Return the texts of the list in `field`. Raises InputError if one of them is none."""
+        items = {f"{field}[{n}]": item for n, item in enumerate(self[field])}
+        inner = Row(items, self.where)
+        return [inner.text(item) for item in items]
+
+    def name(self, field: str) -> str:
+        """Return what `field` calls something: 1, 1.0 and ``1.0`` are one name, ``1``.
+
+        Raises InputError if it has none.
+        """
+        value = self.get(field)
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
+        text = self.text(field).strip()
+        whole = WHOLE.fullmatch(text)
+        return str(int(whole[1])) if whole else text
 
 
 def read_json(path: Path) -> list[Row]:
@@ -105,7 +149,7 @@ def read_parquet(path: Path) -> list[Row]:
 
 
 def read_table(path: Path, names: Sequence[str] = ()) -> list[Row]:
-    """Read a CSV or TSV file; every value is text.
+    """Read a CSV or TSV file; every value is text, or None where it is one of MISSING_CELLS.
 
     `names`: the columns of a file without a header. The first line counts as a header when one of
     its cells is one of `names`, or when there are no `names`. In a CSV file quotes enclose cells;
@@ -127,7 +171,7 @@ def read_table(path: Path, names: Sequence[str] = ()) -> list[Row]:
             raise InputError(
                 f"{where} has {len(cells)} cells, expected {len(columns)}: {', '.join(columns)}"
             )
-        rows.append(Row(dict(zip(columns, cells, strict=True)), where))
+        rows.append(Row(dict(zip(columns, cells, strict=True)), where, cells=True))
     return rows
 
 
@@ -148,6 +192,21 @@ def _tsv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(_text(path).split("\n"), 1):
         if line.strip():
             yield number, line.rstrip("\r").split("\t")
+
+
+def _present(value: Any) -> Any:
+    """`value` with None for NaN, and numpy's numbers, such as half floats, as Python's."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Mapping):
+        return {name: _present(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_present(inner) for inner in value]
+    if isinstance(value, Integral):  # numpy's own numbers are such too
+        return int(value)
+    if isinstance(value, Real):
+        return None if math.isnan(value) else float(value)
+    return value
 
 
 def _row(item: Any, where: str) -> Row:

@@ -39,7 +39,7 @@ class SamSum:
             source, revision = self.hub, revision or self.hub_revision
         drafts = [
             Example(
-                row.text("id") if row.get("id") else "",
+                row.name("id") if row.has("id") else "",
                 "",
                 row.text("dialogue").replace("\r\n", "\n").strip(),
                 row.text("summary").strip(),

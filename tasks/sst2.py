@@ -44,7 +44,7 @@ class Sst2:
         return identify([self._example(row) for row in rows])
 
     def _example(self, row: Row) -> Example:
-        label = row.text("label").strip().lower()
+        label = row.name("label").lower()
         index = {"0": 0, "1": 1, "negative": 0, "positive": 1}.get(label)
         if index is None:
             raise InputError(

@@ -65,7 +65,7 @@ def _examples(row: Row) -> Iterator[Example]:
     question = row.text("question").strip()
     group = content_hash(question)
     columns: dict[str, Column] = {
-        key: row.text(key).strip() for key in ("category", "type") if row.get(key)
+        key: row.text(key).strip() for key in ("category", "type") if row.has(key)
     }
     for answer, label in _answers(row).items():
         yield Example(
@@ -91,7 +91,7 @@ def _answers(row: Row) -> dict[str, int]:
         except json.JSONDecodeError:
             targets = None
     if isinstance(targets, Mapping) and {"choices", "labels"} <= targets.keys():
-        choices, labels = targets["choices"], targets["labels"]
+        choices, labels = Row(targets, row.where).texts("choices"), targets["labels"]
         targets = dict(zip(choices, labels, strict=True)) if len(choices) == len(labels) else None
     if not isinstance(targets, Mapping) or not set(targets.values()) <= {0, 1} or not targets:
         raise InputError(

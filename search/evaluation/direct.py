@@ -18,6 +18,7 @@ from search.weights.selection import check_interventions, laser_triple, read_com
 from tasks.base import Example
 from tasks.comparison import Comparison, compare
 from tasks.metrics import shown_change, shown_interval
+from tasks.parts import PartSize, size_of, sizes_text
 from tasks.scoring import Scores, summarise
 from tasks.splits import split_examples
 
@@ -26,7 +27,8 @@ from tasks.splits import split_examples
 class Direct:
     """The scores by composition text, ``baseline`` first, and their comparison if there are two.
 
-    `notices`: what to know about the data before trusting a score.
+    `notices`: what to know about the data before trusting a score. `sizes`: of `part`, and of the
+    other part where the data was split.
     """
 
     metric: str
@@ -34,6 +36,7 @@ class Direct:
     scores: dict[str, Scores]
     comparison: Comparison | None
     notices: list[str] = field(default_factory=list)
+    sizes: list[PartSize] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -44,6 +47,8 @@ class Direct:
         from rich.console import Console
 
         console = Console(markup=False, emoji=False)
+        if self.sizes:
+            console.print(sizes_text(self.sizes), highlight=False)
         for notice in self.notices:
             console.print(f"Note: {notice}", style="yellow", highlight=False, markup=False)
         rows = [(self.part, name, scores) for name, scores in self.scores.items()]
@@ -83,7 +88,8 @@ def evaluate_compositions(
         if triple is not None:
             composition = laser_triple(*triple, matrices)
     asked = open_task(task, source.head)
-    examples = _examples(asked.load(task.data, task.revision), part, split)
+    parts = _parts(asked.load(task.data, task.revision), part, split)
+    examples = parts[part]
     for example in examples:
         asked.request(example, source.head)
     bench = open_bench(source, asked, {part: examples}, factors, device=own_device())
@@ -97,14 +103,17 @@ def evaluate_compositions(
     scores = {name: summarise(one.outcomes, examples) for name, one in found.items()}
     pair = [one.outcomes for one in found.values()]
     comparison = compare(pair[0], pair[1]) if len(pair) == 2 else None
-    notices = data_notices(examples) + truncation_notices(
-        part, next(iter(found.values())).truncated
-    )
-    return Direct(asked.metric, part, scores, comparison, notices)
+    sizes = [size_of(name, members) for name, members in parts.items()]
+    notices = [
+        *data_notices(examples),
+        *(said for size in sizes if size.part == part for said in size.warnings),
+        *truncation_notices(part, next(iter(found.values())).truncated),
+    ]
+    return Direct(asked.metric, part, scores, comparison, notices, sizes)
 
 
-def _examples(examples: list[Example], part: str, split: SplitConfig) -> list[Example]:
+def _parts(examples: list[Example], part: str, split: SplitConfig) -> dict[str, list[Example]]:
     if part == "all":
-        return examples
+        return {part: examples}
     parts = split_examples(examples, split.validation, split.seed, split.protocol)
-    return parts.validation if part == "validation" else parts.test
+    return {"validation": parts.validation, "test": parts.test}

@@ -14,6 +14,7 @@ from search.study.identity import digest_examples, digest_settings
 from tasks.base import Example
 from tasks.errors import InputError
 from tasks.paper import PaperScoring
+from tasks.parts import sizes_text
 
 ROWS = [
     {"claim": f"{subject} is {what}.", "label": label}
@@ -115,3 +116,37 @@ def test_evaluate_says_what_is_doubtful(tmp_path: Path) -> None:
     assert "1 of 3 examples repeat another one exactly" in run.output
     assert "1 prompts were cut" in run.output
     assert "top-5" in run.output
+    assert "questions: 3 in 2 groups" in run.output
+    assert "holds 2 of 3 questions, 67%" in " ".join(run.output.split())
+
+
+def test_evaluate_says_how_large_both_parts_are(claims: Path, tmp_path: Path) -> None:
+    words = ["evaluate", HERE / "model", "--task", "fever", "--data", claims, "--json"]
+    words += ["--split", "validation", "--factors", tmp_path / "factors"]
+    run = CliRunner().invoke(app, list(map(str, words)))
+    assert run.exit_code == 0, run.output
+    found = json.loads(run.stdout)
+    assert [(s["part"], s["questions"], s["groups"]) for s in found["sizes"]] == [
+        ("validation", 2, 2),
+        ("test", 8, 8),
+    ]
+
+
+def test_a_plan_counts_groups_and_warns_of_a_large_one(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"Anna {n} lives in", "answer": "Rome", "group": "nan" if n > 5 else f"g{n}"}
+        for n in range(40)
+    ]
+    data = tmp_path / "q.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = parse_config(
+        {"model": {"path": str(HERE / "model")}, "task": {"name": "jsonl", "data": str(data)}},
+        "test",
+    )
+    plan = make_plan(config)
+    parts = {size.part: (size.questions, size.groups) for size in plan.sizes}
+    assert {sum(pair) for pair in zip(*parts.values(), strict=True)} == {40, 7}
+    (said,) = plan.notices
+    assert "the group 'nan' (such as 'Anna " in said
+    assert "holds 34 of " in said
+    assert "confirm" not in sizes_text(plan.sizes)
