@@ -1,1 +1,1 @@
-"""Where a study runs: Ray Tune, workers that hold the model, and the command line."""
+"""Where a study of laser-search runs: Ray Tune, workers that hold the model, the command line."""

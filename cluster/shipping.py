@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("cluster", "search", "tasks")
+PACKAGES = ("cluster", "laser_search", "search", "tasks")
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -54,7 +54,9 @@ def pack_wheel(folder: Path, requires: Iterable[str] = ()) -> Path:
         f"Metadata-Version: 2.1\nName: laser-search\nVersion: {release}\n"
         + "".join(f"Requires-Dist: {line}\n" for line in requires)
     ).encode()
-    files[f"{info}/entry_points.txt"] = b"[console_scripts]\nlaser-search = cluster.cli:main\n"
+    files[f"{info}/entry_points.txt"] = (
+        b"[console_scripts]\nlaser-search = laser_search.__main__:main\n"
+    )
     files[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: laser-search\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )

@@ -1,1 +1,1 @@
-"""What can be changed in a model, what to try next, what was found. One process, no Ray."""
+"""What laser-search can change in a model, what to try next, what was found. One process, no Ray."""

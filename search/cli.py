@@ -28,6 +28,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(status)
     app.command("tasks")(list_tasks)
     app.command()(compare)
+    app.command()(schema)
     exports.mount(app)
     app.command()(commands.matrices)
     app.add_typer(commands.factors, name="factors")
@@ -156,6 +157,16 @@ def list_tasks(as_json: JsonFlag = False) -> None:
     width = max(len(str(task["name"])) for task in found)
     for task in found:
         typer.echo(f"{task['name']:<{width}}  {task['about']} ({', '.join(task['heads'])})")
+
+
+def schema() -> None:
+    """Print the JSON schema of study.yaml, with which editors complete and check it.
+
+    Example: laser-search schema > study.schema.json
+    """
+    from search.config import StudyConfig
+
+    typer.echo(json.dumps(StudyConfig.model_json_schema(), indent=2))
 
 
 def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:

@@ -1,1 +1,1 @@
-"""What a model is asked, and how its answers are scored. No optimiser, no Ray, no model surgery."""
+"""What laser-search asks a model, and how answers are scored. No optimiser, no Ray, no surgery."""
