@@ -1,1 +1,1 @@
-"""What laser-search can change in a model, what to try next, what was found. One process, no Ray."""
+"""What laser-search can change in a model, what it tries, what it found. One process, no Ray."""

@@ -35,8 +35,8 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
-Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool)]
+Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_bool)]
 
 
 class Strict(BaseModel):
@@ -81,7 +81,7 @@ class TaskConfig(Strict):
     data: str | None = None
     revision: str | None = None
     scoring: Literal["default", "paper"] = "default"
-    num_fewshot: Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] | None = None
+    num_fewshot: Annotated[int, Field(ge=0), BeforeValidator(_no_bool)] | None = None
     limit: Count | None = None
 
 
@@ -93,7 +93,7 @@ class FloorConfig(Strict):
     a perplexity, at least for all else.
     """
 
-    worse_by: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] | None = None
+    worse_by: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] | None = None
     limit: Annotated[float, BeforeValidator(_no_bool)] | None = None
 
     @model_validator(mode="after")
@@ -110,7 +110,7 @@ class GoalConfig(TaskConfig):
     """
 
     label: Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
-    weight: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = 1.0
     floor: FloorConfig | None = None
 
 
@@ -146,7 +146,7 @@ class SpaceConfig(Strict):
     across layers. Without `singles` nothing else is.
     """
 
-    layers: Literal["all"] | list[Annotated[int, BeforeValidator(_no_bool), Field(ge=0)] | str] = (
+    layers: Literal["all"] | list[Annotated[int, Field(ge=0), BeforeValidator(_no_bool)] | str] = (
         "all"
     )
     matrices: Annotated[list[str], Field(min_length=1)] = ["fc_in", "fc_out"]
@@ -169,7 +169,7 @@ class StopConfig(Strict):
     better score. `target`: the objective, in the metric as it is reported.
     """
 
-    wall_s: Annotated[float, BeforeValidator(_no_bool), Field(gt=0)] | None = None
+    wall_s: Annotated[float, Field(gt=0), BeforeValidator(_no_bool)] | None = None
     no_gain_trials: Count | None = None
     target: Annotated[float, BeforeValidator(_no_bool)] | None = None
 
@@ -195,7 +195,7 @@ class SearchConfig(Strict):
     trials: Count = 200
     seed: int = 0
     warm_start: list[str] = []
-    refine: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 0
+    refine: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = 0
     pruner: Literal["none", "median", "successive-halving", "race"] = "none"
     race_error: Annotated[float, Field(gt=0, lt=1)] = 0.05
     chunks: Count = 1
@@ -251,13 +251,13 @@ class ReuseConfig(Strict):
     pass is a full one.
     """
 
-    memory_gib: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 2
-    host_gib: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 0
-    file_gib: Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = 4
+    memory_gib: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = 2
+    host_gib: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = 0
+    file_gib: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = 4
     folder: str | None = None
 
 
-Seconds = Annotated[float, BeforeValidator(_no_bool), Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0), BeforeValidator(_no_bool)]
 
 
 class ClusterConfig(Strict):
@@ -269,11 +269,11 @@ class ClusterConfig(Strict):
     """
 
     address: str | None = None
-    gpus_per_trial: Literal["auto"] | Annotated[float, BeforeValidator(_no_bool), Field(ge=0)] = (
+    gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = (
         "auto"
     )
     max_concurrent: Literal["auto"] | Count = "auto"
-    trial_timeout_s: Annotated[float, BeforeValidator(_no_bool), Field(gt=0)] | None = None
+    trial_timeout_s: Annotated[float, Field(gt=0), BeforeValidator(_no_bool)] | None = None
     grace_s: Seconds = 20.0
     storage_wait_s: Seconds = 600.0
 
