@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from search.model import ModelSource
 from search.report.live import duration
 from search.space import choose_types
 from search.weights.matrices import Matrix, find_matrices
-from search.weights.remote import check_factors
+from search.weights.remote import check_factors, open_factors
 from search.weights.selection import expand
 from tasks.errors import InputError
 
@@ -51,7 +51,7 @@ def decompose_checkpoint(
     with ray_session(config):
         shares = divide(config, living_nodes())
         with BuildView(console, matrices) as view:
-            precompute(
+            keys = precompute(
                 source,
                 matrices,
                 root,
@@ -61,7 +61,20 @@ def decompose_checkpoint(
                 storing=storing,
                 on_built=view.built,
             )
+    if ray_address is None:  # nodes of a cluster may share a folder that is not this machine's
+        check_built(root, keys)
     return view.result()
+
+
+def check_built(root: str | os.PathLike[str], keys: Mapping[str, str]) -> None:
+    """Raise InputError unless the cache at `root` has the factors of `keys` (key by address)."""
+    with open_factors(root) as cache:
+        there = set(cache.keys())
+    if lost := [address for address, key in keys.items() if key not in there]:
+        raise InputError(
+            f"{root} does not hold the factors of {', '.join(lost[:3])}, which were just computed; "
+            "check that the folder is on this machine's disk and that nothing empties it"
+        )
 
 
 def choose(

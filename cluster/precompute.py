@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.config import RhoRange
+from search.locations import absolute_location
 from search.model import ModelSource
 from search.space import Space
 from search.weights.factors import Busy
@@ -136,12 +137,13 @@ def precompute(
     """
     import ray  # here, for Ray reads its settings when it is imported
 
+    place = absolute_location(root)  # workers have a working folder of their own
     ordered = sorted(matrices, key=lambda m: -cost(m))
     task = ray.remote(factor_matrices).options(num_cpus=1, num_gpus=gpus, max_retries=3)
 
     def submit(group: Sequence[Matrix], wait: bool) -> Any:
         keep = storing or Storing()
-        return task.remote(source, group, os.fspath(root), threads, keep, wait, gpus > 0)
+        return task.remote(source, group, place, threads, keep, wait, gpus > 0)
 
     pending = [submit(group, False) for group in _groups(source, ordered)]
     keys: dict[str, str] = {}

@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from search.durable import write_text
+from search.locations import absolute_location
 from search.model import DType, HeadChoice, ModelSource
 from search.overrides import apply_overrides
 from tasks.errors import InputError, nearest
@@ -410,8 +411,7 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
     """Make paths absolute that name something on this machine, so that any process finds them."""
 
     def absolute(value: str) -> str:
-        path = Path(value).expanduser()
-        return str(path if path.is_absolute() else (folder / path).resolve())
+        return absolute_location(value, folder)
 
     def present(value: str | None) -> str | None:
         if value is None:
@@ -434,8 +434,18 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
             ]
         }
     )
-    factors = config.factors if "://" in config.factors else absolute(config.factors)
-    return config.model_copy(update={"model": model, **asked, "search": search, "factors": factors})
+    reuse = config.reuse
+    if reuse.folder is not None:
+        reuse = reuse.model_copy(update={"folder": absolute(reuse.folder)})
+    return config.model_copy(
+        update={
+            "model": model,
+            **asked,
+            "search": search,
+            "factors": absolute(config.factors),
+            "reuse": reuse,
+        }
+    )
 
 
 def _by_place(error: ValidationError) -> list[list[ErrorDetails]]:
