@@ -129,7 +129,7 @@ def launch(
     if again and (folder / "study.json").exists():
         _run(lambda view: proceed(folder, view, address), folder, quiet, as_json)
     else:
-        _run(lambda view: start(config, folder, view, address), folder, quiet, as_json)
+        _run(lambda view: start(config, folder, view, address, study), folder, quiet, as_json)
 
 
 def _write_launcher(
@@ -141,10 +141,12 @@ def _write_launcher(
 ) -> None:
     from cluster.launch import render
     from cluster.launch.request import local_paths
+    from search.place import check_file
 
     if submit and on != "slurm":
         raise InputError(f"--submit hands a script to sbatch; run what {on} needs by hand")
     path = to or render.default_file(on, request.study)
+    check_file(path, f"# Written by laser-search launch --on {on}", "--to")
     lines = render.write(on, request, path)
     typer.echo(f"written: {path}")
     if on != "slurm" and (local := local_paths(config)):

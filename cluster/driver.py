@@ -16,6 +16,7 @@ from cluster.stop import StopRequest
 from cluster.view import View
 from search.config import StudyConfig, read_config, with_trials, write_config
 from search.evaluation.kept import Scratch
+from search.place import check_study_place
 from search.plan import Plan, make_plan
 from search.strategies.base import Setting
 from search.strategies.registry import WANT_SPECTRA
@@ -58,18 +59,24 @@ class End:
     preempted: bool = False
 
 
-def launch(config: StudyConfig, folder: Path, view: View, address: str | None = None) -> End:
+def launch(
+    config: StudyConfig,
+    folder: Path,
+    view: View,
+    address: str | None = None,
+    given: Path | None = None,
+) -> End:
     """Start a study in `folder`, on the Ray at `address` if given, else where `config` says.
 
-    Raises InputError, before Ray starts where that is possible.
+    `given` is the file that `config` was read from. Raises InputError, before Ray starts where that
+    is possible.
     """
     if (folder / IDENTITY_FILE).exists():
         raise InputError(
             f"{folder} already holds a study; continue it with laser-search resume {folder} "
             "or give another --out"
         )
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give the study a folder with --out")
+    check_study_place(folder, given)
     check_factors(config.factors)
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 
 from search.evaluation.bench import Bench
-from search.study.enduring import StorageLost
 from search.study.jobs import Job
 from search.study.study import Study
 
@@ -18,16 +17,21 @@ def run_study(study: Study, bench: Bench) -> None:
 
 
 def run_job(study: Study, bench: Bench, job: Job) -> None:
-    """Evaluate one job and tell the study what became of it. Raises StorageLost."""
-    try:
-        with closing(bench.run(job)) as run:
-            for progress in run:
-                if progress.evaluation is not None:
-                    study.finish(job, progress.evaluation)
-                elif study.report(job, progress.step, progress.score, progress.chunk):
-                    study.prune(job)
-                    return
-    except StorageLost:
-        raise
-    except Exception as error:  # one composition's failure is a result, not the end of a search
-        study.fail(job, f"{type(error).__name__}: {error}")
+    """Evaluate one job and tell the study what became of it. Raises StorageLost.
+
+    What the evaluation raises is the job's failure; what the study's own record raises is not.
+    """
+    with closing(bench.run(job)) as run:
+        while True:
+            try:
+                progress = next(run, None)
+            except Exception as error:  # a composition's failure is a result, not the search's end
+                study.fail(job, f"{type(error).__name__}: {error}")
+                return
+            if progress is None:
+                return
+            if progress.evaluation is not None:
+                study.finish(job, progress.evaluation)
+            elif study.report(job, progress.step, progress.score, progress.chunk):
+                study.prune(job)
+                return

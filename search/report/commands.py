@@ -57,11 +57,13 @@ def report(
 
     Example: laser-search report ./my-study --out report.html
     """
+    from search.place import check_file
     from search.report.html import write_report
     from search.study.record import StudyRecord
     from tasks.errors import InputError
 
     path = folder / "report.html" if out is None else out
+    check_file(path, "laser-search report</title>", "--out")
     record = StudyRecord.read(folder)
     try:
         write_report(record, path)
@@ -103,11 +105,13 @@ def spectra(
     """
     from search.config import TaskConfig
     from search.model import ModelSource
+    from search.place import check_folder
     from search.report.spectra import write_spectra
     from search.report.spectra_data import real_cosines, spectra_of_cache, spectra_of_model
     from tasks.errors import InputError
 
     chosen = address or []
+    check_folder(out, "spectra.html", "<title>Spectra · laser-search</title>", "--out")
     if model is None:
         if factors is None or task is not None:
             raise InputError("name a model, or a cache with --factors (--task needs a model)")

@@ -82,3 +82,45 @@ def test_evaluate(run, tmp_path: Path) -> None:
     assert "MATRIX=RHO" in done.stderr
     good = run(*common, "--intervention", "2.fc_in=0.01", "--split", "validation")
     assert "difference +" in good.stdout
+
+
+def digests(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("out", "there", "words"),
+    [
+        (".", "study.yaml", ["your", "study.yaml", "--out"]),
+        ("other", "other/study.yaml", ["holds study.yaml", "--out"]),
+        ("other", "other/result.json", ["holds result.json", "--out"]),
+        ("other", "other/logs/mine.log", ["holds logs", "--out"]),
+    ],
+)
+def test_a_launch_writes_over_nothing_of_the_users(
+    run, tmp_path: Path, monkeypatch, out: str, there: str, words
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = {**DEMO, "factors": "./factors"}
+    (tmp_path / "study.yaml").write_text("# mine\n" + yaml.safe_dump(data))
+    if there != "study.yaml":
+        (tmp_path / there).parent.mkdir(parents=True)
+        (tmp_path / there).write_text("mine")
+    before = digests(tmp_path)
+    done = run("launch", "study.yaml", "--out", out, code=2)
+    assert all(word in done.stderr for word in words)
+    assert done.stderr.count("\n") == 1
+    assert digests(tmp_path) == before
+
+
+def test_a_script_writes_over_nothing_of_the_users(run, tmp_path: Path) -> None:
+    study, mine = tmp_path / "study.yaml", tmp_path / "mine.sh"
+    study.write_text(yaml.safe_dump({**DEMO, "factors": "./factors"}))
+    mine.write_text("#!/bin/sh\necho mine\n")
+    before = digests(tmp_path)
+    for taken in (mine, study):
+        done = run("launch", study, "--on", "slurm", "--to", taken, code=2)
+        assert f"{taken} exists and was not written by this command" in done.stderr
+    assert digests(tmp_path) == before
+    for _ in range(2):
+        run("launch", study, "--on", "slurm", "--to", tmp_path / "ours.sh")
