@@ -33,7 +33,12 @@ DETAILED = 24
 MEASURES = (
     ("effective_rank", "Effective rank", "exp of the entropy of σ / Σσ: how many directions count"),
     ("stable_rank", "Stable rank", "‖W‖² over σ₁²: low where one direction outweighs the others"),
-    ("snr", "Signal to noise", "Σ of the singular values above laserRMT's threshold over the rest"),
+    (
+        "signal_to_noise",
+        "Signal to noise",
+        "Σ of the singular values above laserRMT's threshold over the rest, undivided: strategy snr "
+        "tries the lowest first (snr.json has it over the largest value)",
+    ),
     ("excess", "Above the noise", "singular values above the Marchenko-Pastur edge"),
 )
 
@@ -98,11 +103,12 @@ def overview(spectra: Sequence[Spectrum], measure: str) -> Figure:
 def snr_table(spectra: Sequence[Spectrum]) -> dict[str, dict[str, object]]:
     """Signal to noise by module as the scanners of laserRMT and spectrum write it.
 
-    Their value is the ratio divided by the largest singular value; null stands for infinity.
+    Their ``snr`` is `Spectrum.scanner_snr`, the ratio divided by the largest singular value, and
+    not what their search scripts (and strategy snr) sort by; null stands for infinity.
     """
     found = {}
     for s in spectra:
-        ratio = s.signal_to_noise() / s.values[0] if s.values[0] > 0 else 0.0
+        ratio = s.scanner_snr
         kind = ".".join(s.module.split(".")[-2:]) if s.module else s.name.rpartition(".")[2]
         name = s.module or s.name
         found[name] = {"snr": ratio if math.isfinite(ratio) else None, "type": kind}
@@ -224,7 +230,7 @@ def _facts(axes: Axes, s: Spectrum) -> None:
 
 
 def _measure(s: Spectrum, name: str) -> float:
-    if name == "snr":
+    if name == "signal_to_noise":
         return s.signal_to_noise()
     if name == "excess":
         return float(s.kept("marchenko-pastur"))

@@ -1,8 +1,9 @@
 """laserRMT as published: the matrices of lowest signal-to-noise ratio, one by one, keep or revert.
 
-The ratio is Σσ above a threshold over Σσ below it, over the largest σ, as the project's scanner has
-it. A matrix is cut to its singular values above the threshold; the cut stays if the model is no
-worse. The threshold is the project's own (``laser-rmt``) or the true edge of the Marchenko-Pastur
+The ratio is Σσ above a threshold over Σσ below it, undivided, as the project's search scripts sort
+by it. Its scanners, which choose layers to train, divide that by the largest σ: another quantity
+and another order. A matrix is cut to its singular values above the threshold; the cut stays if the
+model is no worse. The threshold is the project's own (``laser-rmt``) or the true edge of the Marchenko-Pastur
 law, for which it is meant (``marchenko-pastur``); see `search.weights.ranks`.
 """
 
@@ -12,7 +13,6 @@ from search.composition import Composition, Intervention
 from search.strategies.base import History, Setting
 from search.strategies.walk import Walk, is_no_worse
 from search.weights.ranks import RankRule
-from search.weights.spectra import Spectrum
 
 LOWEST = 15
 """Matrices that laserRMT tries."""
@@ -26,7 +26,7 @@ class SignalToNoise:
         spectra, rule = setting.spectra, setting.threshold
         if spectra is None:
             raise ValueError("strategy snr needs the spectra of the matrices")
-        order = sorted(setting.space.matrices, key=lambda ref: ratio(spectra[ref], rule))
+        order = sorted(setting.space.matrices, key=lambda ref: spectra[ref].signal_to_noise(rule))
         steps = []
         for ref in order[:LOWEST]:
             rank = max(1, spectra[ref].kept(rule))
@@ -38,8 +38,3 @@ class SignalToNoise:
         """The next matrix on top of the cuts that were kept."""
         return self._walk.next(history)
 
-
-def ratio(spectrum: Spectrum, rule: str) -> float:
-    """The scanner's signal-to-noise ratio; 0 for the zero matrix."""
-    top = float(spectrum.values[0])
-    return spectrum.signal_to_noise(rule) / top if top > 0 else 0.0

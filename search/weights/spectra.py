@@ -69,10 +69,25 @@ class Spectrum:
         return int((self.values > self.threshold(rule)).sum())
 
     def signal_to_noise(self, rule: str = "laser-rmt") -> float:
-        """Σ of the values above the threshold over Σ of the others; infinite without others."""
+        """Σ of the values above the threshold over Σ of the others; infinite without others.
+
+        What laserRMT's search scripts sort by. 0 for the zero matrix.
+        """
         above = self.values > self.threshold(rule)
         rest = float(self.values[~above].sum())
-        return float(self.values[above].sum()) / rest if rest > 0 else math.inf
+        if rest > 0:
+            return float(self.values[above].sum()) / rest
+        return math.inf if self.values[0] > 0 else 0.0
+
+    @property
+    def scanner_snr(self) -> float:
+        """`signal_to_noise` over the largest value; 0 for the zero matrix.
+
+        What the scanners of laserRMT and spectrum publish as ``snr``. It depends on the scale of
+        the matrix.
+        """
+        top = float(self.values[0])
+        return self.signal_to_noise() / top if top > 0 else 0.0
 
     def bulk(self, at: Array) -> Array:
         """Density of the Marchenko-Pastur law at singular values `at`, for noise of this level.
@@ -102,7 +117,8 @@ class Spectrum:
             "effective_rank": self.effective_rank,
             "stable_rank": self.stable_rank,
             "noise": self.noise,
-            "snr": self.signal_to_noise(),
+            "signal_to_noise": self.signal_to_noise(),
+            "scanner_snr": self.scanner_snr,
         }
         for rule in THRESHOLDS:
             row[f"{rule}_threshold"] = self.threshold(rule)

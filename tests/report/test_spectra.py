@@ -84,6 +84,10 @@ def test_the_snr_table_has_the_scanners_numbers(noise):
     edge = (high - low) / 1.349 * (1 + math.sqrt(400 / 900))
     ratio = values[values > edge].sum() / values[values <= edge].sum() / values[0]
     assert snr_table([_of(noise)]) == {"a.b.c": {"snr": pytest.approx(ratio), "type": "b.c"}}
+    facts = _of(noise).facts()
+    assert "snr" not in facts, "one name would stand for two quantities"
+    assert facts["scanner_snr"] == pytest.approx(ratio)
+    assert facts["signal_to_noise"] == pytest.approx(ratio * values[0])
     only = Spectrum("0.fc_in", "m", "", (3, 3), np.ones(3))
     assert json.loads(json.dumps(snr_table([only]))) == {"0.fc_in": {"snr": None, "type": "fc_in"}}
 

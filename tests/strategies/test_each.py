@@ -18,7 +18,7 @@ from search.strategies.refine import Refine, neighbours
 from search.strategies.registry import make_strategy
 from search.strategies.screened import Screened
 from search.strategies.singles import coarse_to_fine
-from search.strategies.snr import SignalToNoise, ratio
+from search.strategies.snr import SignalToNoise
 from search.weights.refs import MatrixRef
 from search.weights.spectra import Spectrum
 
@@ -90,7 +90,7 @@ def test_snr_tries_the_noisiest_first_and_keeps_what_does_no_harm(setting: Setti
     for rule in ("laser-rmt", "marchenko-pastur"):
         strategy = SignalToNoise(replace(setting, spectra=spectra, threshold=rule))
         history = run(strategy, 100)
-        order = sorted(spectra, key=lambda ref, rule=rule: ratio(spectra[ref], rule))
+        order = sorted(spectra, key=lambda ref, rule=rule: spectra[ref].signal_to_noise(rule))
         last = [list(t.composition.interventions) for t in history]
         kept: set[MatrixRef] = set()
         for ref, cut in zip(order, last, strict=True):
