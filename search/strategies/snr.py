@@ -3,8 +3,8 @@
 The ratio is Σσ above a threshold over Σσ below it, undivided, as the project's search scripts sort
 by it. Its scanners, which choose layers to train, divide that by the largest σ: another quantity
 and another order. A matrix is cut to its singular values above the threshold; the cut stays if the
-model is no worse. The threshold is the project's own (``laser-rmt``) or the true edge of the Marchenko-Pastur
-law, for which it is meant (``marchenko-pastur``); see `search.weights.ranks`.
+model is no worse. The threshold is the project's own (``laser-rmt``) or the true edge of the
+Marchenko-Pastur law, for which it is meant (``marchenko-pastur``); see `search.weights.ranks`.
 """
 
 from __future__ import annotations
