@@ -36,8 +36,8 @@ MEASURES = (
     (
         "signal_to_noise",
         "Signal to noise",
-        "Σ of the singular values above laserRMT's threshold over the rest, undivided: strategy snr "
-        "tries the lowest first (snr.json has it over the largest value)",
+        "Σ of the singular values above laserRMT's threshold over the rest, undivided: strategy "
+        "snr tries the lowest first (snr.json has it over the largest value)",
     ),
     ("excess", "Above the noise", "singular values above the Marchenko-Pastur edge"),
 )

@@ -37,4 +37,3 @@ class SignalToNoise:
     def suggest(self, history: History) -> Composition | None:
         """The next matrix on top of the cuts that were kept."""
         return self._walk.next(history)
-
