@@ -14,7 +14,10 @@ from search.weights.refs import MatrixRef
 from tasks.errors import InputError, nearest
 
 SCHEMA = 1
-KINDS = ("keep-top", "keep-bottom", "zero", "prune")
+ITERATIONS = {"svd-lowrank": 2, "svd-lowrank-20": 20}
+"""LASER's own low rank by kind, with its power iterations: 20 for RoBERTa, else 2."""
+
+KINDS = ("keep-top", "keep-bottom", "zero", "prune", "prune-paper", *ITERATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,9 @@ class Intervention:
 
     `kind`: ``keep-top`` keeps the largest singular values (LASER), ``keep-bottom`` the smallest
     (the paper's analysis), ``zero`` nothing, ``prune`` zeroes the smallest absolute entries and
-    keeps the fraction rho of them.
+    keeps the fraction rho of them. As LASER's code has it, for parity: ``svd-lowrank`` is
+    `torch.svd_lowrank` (2 iterations, seeded), ``svd-lowrank-20`` the same with 20, as it is for
+    RoBERTa, and ``prune-paper`` zeroes one entry more than ``prune``.
     """
 
     matrix: MatrixRef
@@ -37,10 +42,22 @@ class Intervention:
                 f"kind {self.kind!r} does not exist; expected one of {', '.join(KINDS)}"
                 + nearest(self.kind, KINDS)
             )
-        if self.kind == "prune" and self.rule.name != "rho":
-            raise InputError(f"kind 'prune' of {self.matrix} takes a rho, not a {self.rule.name}")
+        if self.prunes and self.rule.name != "rho":
+            raise InputError(
+                f"kind {self.kind!r} of {self.matrix} takes a rho, not a {self.rule.name}"
+            )
+        if self.kind in ITERATIONS and self.rule.needs_spectrum:
+            raise InputError(
+                f"kind {self.kind!r} of {self.matrix} takes a rho or a rank, not a "
+                f"{self.rule.name}"
+            )
         if self.kind == "zero" and self.rule.value != 0:
             raise InputError(f"kind 'zero' of {self.matrix} keeps nothing; leave its value out")
+
+    @property
+    def prunes(self) -> bool:
+        """Whether single entries go, not directions."""
+        return self.kind in ("prune", "prune-paper")
 
     def __str__(self) -> str:
         """Text that `parse` reads back: ``2.fc_in=0.1``, ``2.fc_in=keep-bottom/rank:3``."""
@@ -164,7 +181,7 @@ class Composition:
         parts = []
         for i in self.interventions:
             full = max_ranks[i.matrix]
-            if i.kind == "prune":
+            if i.prunes:
                 kept: float = i.rule.value
                 whole = kept == 1
             else:

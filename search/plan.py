@@ -11,6 +11,7 @@ from search.space import Space
 from search.strategies.registry import check_strategy
 from search.strategies.warm_start import resolve
 from search.study.goals import Objective
+from search.weights.lowrank import lowrank_kind
 from search.weights.matrices import Matrix, find_matrices
 from search.weights.refs import MatrixRef
 from tasks.base import Example, Head, Task
@@ -112,8 +113,10 @@ def make_plan(config: StudyConfig) -> Plan:
     if (confirm := config.search.confirm) is not None:
         split = carve(split, confirm.share, chosen.seed)
     objective = Objective.of(config, getattr(task, "metrics", {"": task.metric}))
-    matrices = tuple(find_matrices(source.skeleton()))
-    space = Space.build(config.space, matrices)
+    skeleton = source.skeleton()
+    matrices = tuple(find_matrices(skeleton))
+    kind = lowrank_kind(skeleton) if config.products == "svd-lowrank" else "keep-top"
+    space = Space.build(config.space, matrices, kind)
     if config.search.warm_start:
         config = _with_compositions(config, matrices, space)
     return Plan(config, source, task, split, matrices, space, objective)

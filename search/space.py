@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from search.composition import Composition, Intervention
@@ -22,6 +22,7 @@ class Site:
 
     name: str
     matrices: tuple[MatrixRef, ...]
+    kind: str = "keep-top"
 
     @property
     def depth(self) -> int:
@@ -31,7 +32,7 @@ class Site:
     def cut(self, rho: float) -> tuple[Intervention, ...]:
         """The interventions of keeping the fraction `rho` of each matrix's rank."""
         rule = RankRule("rho", rho)
-        return tuple(Intervention(ref, rule) for ref in self.matrices)
+        return tuple(Intervention(ref, rule, self.kind) for ref in self.matrices)
 
 
 STEPS = 9
@@ -117,7 +118,7 @@ class Space:
     """Compositions of up to `max_interventions` choices at the given `rho`, largest first.
 
     A choice cuts one of `matrices` or one of `groups`, whose matrices share their rho; without
-    `singles` groups alone.
+    `singles` groups alone. `kind`: how a matrix is cut, see `search.composition`.
     """
 
     matrices: tuple[MatrixRef, ...]
@@ -125,10 +126,16 @@ class Space:
     max_interventions: int
     groups: tuple[Site, ...] = ()
     singles: bool = True
+    kind: str = "keep-top"
 
     @staticmethod
-    def build(config: SpaceConfig, matrices: Sequence[Matrix]) -> Space:
-        """Lay the configuration over the matrices that a model has. Raises InputError."""
+    def build(
+        config: SpaceConfig, matrices: Sequence[Matrix], kind: str = "keep-top"
+    ) -> Space:
+        """Lay the configuration over the matrices that a model has; every cut is of `kind`.
+
+        Raises InputError.
+        """
         pool = [matrix.ref for matrix in matrices if matrix.searchable]
         if not pool:
             raise InputError("the model has no weight matrix that can be searched")
@@ -146,8 +153,13 @@ class Space:
             chosen,
             rho if isinstance(rho, RhoRange) else tuple(rho),
             config.max_interventions,
-            tuple(site for name in config.groups for site in choose_group(name, chosen)),
+            tuple(
+                replace(site, kind=kind)
+                for name in config.groups
+                for site in choose_group(name, chosen)
+            ),
             config.singles,
+            kind,
         )
         if config.max_interventions > len(space.sites):
             what = "choices" if config.groups else "matrices"
@@ -160,7 +172,8 @@ class Space:
     @cached_property
     def sites(self) -> tuple[Site, ...]:
         """Everything that one choice may cut: the single matrices, then the groups."""
-        alone = tuple(Site(str(ref), (ref,)) for ref in self.matrices) if self.singles else ()
+        alone = tuple(Site(str(ref), (ref,), self.kind) for ref in self.matrices)
+        alone = alone if self.singles else ()
         return alone + self.groups
 
     @cached_property
@@ -201,7 +214,7 @@ class Space:
         """
         left: dict[MatrixRef, float] = {}
         for i in composition.interventions:
-            if i.kind not in ("keep-top", "zero") or i.rule.name != "rho" or not self._has(i.rule):
+            if i.kind not in (self.kind, "zero") or i.rule.name != "rho" or not self._has(i.rule):
                 return None
             left[i.matrix] = i.rule.value
         found: list[Choice] = []

@@ -121,7 +121,7 @@ def plan_factored(base: Base, placed: list[Placed], products: Products) -> Plan:
             out, into = one.matrix.shape
             rank = out * into if kept is None else len(kept)
             if kept is None:
-                reason = "pruning lowers no rank"
+                reason = "it is no sum of exact singular triples"
             elif rank * (out + into) >= out * into:
                 reason = f"rank {rank} as two layers is no smaller than {out} x {into}"
         if reason:

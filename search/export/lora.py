@@ -103,7 +103,8 @@ def _gone(products: Products, one: Placed, original: Tensor) -> range:
     kept = products.kept(one.intervention, original)
     if kept is None:
         raise InputError(
-            f"{one.intervention} prunes entries, which no low-rank adapter can; export a patch"
+            f"{one.intervention} takes away no singular triples, which is all that an adapter can; "
+            "export a patch"
         )
     gone, smaller = multiplied(kept, full)
     if not smaller:

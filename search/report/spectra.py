@@ -106,7 +106,7 @@ def snr_table(spectra: Sequence[Spectrum]) -> dict[str, dict[str, object]]:
     Their ``snr`` is `Spectrum.scanner_snr`, the ratio divided by the largest singular value, and
     not what their search scripts (and strategy snr) sort by; null stands for infinity.
     """
-    found = {}
+    found: dict[str, dict[str, object]] = {}
     for s in spectra:
         ratio = s.scanner_snr
         kind = ".".join(s.module.split(".")[-2:]) if s.module else s.name.rpartition(".")[2]

@@ -31,7 +31,9 @@ def coarse_to_fine(space: Space) -> list[Choice]:
 def screened(space: Space) -> tuple[Intervention, ...]:
     """What a screen has to predict: every matrix of the space at every level of rho."""
     return tuple(
-        Intervention(ref, RankRule("rho", rho)) for ref in space.matrices for rho in space.levels
+        Intervention(ref, RankRule("rho", rho), space.kind)
+        for ref in space.matrices
+        for rho in space.levels
     )
 
 

@@ -31,7 +31,7 @@ class SignalToNoise:
         for ref in order[:LOWEST]:
             rank = max(1, spectra[ref].kept(rule))
             if rank < setting.max_ranks[ref]:
-                steps.append((Intervention(ref, RankRule("rank", rank)),))
+                steps.append((Intervention(ref, RankRule("rank", rank), setting.space.kind),))
         self._walk = Walk(steps, len(steps), is_no_worse)
 
     def suggest(self, history: History) -> Composition | None:

@@ -28,7 +28,7 @@ def kept_share(
         whole = math.prod(shapes[cut.matrix])
         if cut.kind == "zero":
             saved += whole
-        elif cut.kind == "prune":
+        elif cut.prunes:
             saved += whole * (1 - cut.rule.value)
         elif cut.rule.name in ("rho", "rank"):
             rank = cut.rule.rank(max_ranks[cut.matrix])

@@ -170,7 +170,7 @@ class Editor:
 
     def _key_for(self, intervention: Intervention) -> str | None:
         """The key of the matrix, where its factors may be needed."""
-        needless = intervention.kind in ("prune", "zero")
+        needless = intervention.kind not in ("keep-top", "keep-bottom")
         return None if needless else self._key(intervention.matrix)
 
     def _put_back(self, ref: MatrixRef) -> None:

@@ -37,17 +37,19 @@ __all__ = ["Busy", "DamagedFactorsError", "FactorCache", "Factors", "content_key
 
 _log = logging.getLogger(__name__)
 _BATCH_ENTRIES = 16
+METHOD = "exact"
+"""What keys and files say of how the factors were made; LASER's own low rank is no factors."""
 
 
-def content_key(weight: Tensor, method: str = "exact", stored: str = "float32") -> str:
+def content_key(weight: Tensor, stored: str = "float32") -> str:
     """Hexadecimal digest of a matrix [out, in] and of the algorithm that will factor it.
 
-    Of the bytes, the shape, the dtype, the method and its version, and what the factors are rounded
+    Of the bytes, the shape, the dtype, the algorithm's version, and what the factors are rounded
     to: one matrix has one key whatever its model is called, and other bytes, another dtype, a new
     algorithm or coarser factors have another.
     """
     rounded = "" if stored == "float32" else f"+{stored}"
-    head = f"{method}{rounded}:{ALGORITHM}:{weight.dtype}:{tuple(weight.shape)}\0"
+    head = f"{METHOD}{rounded}:{ALGORITHM}:{weight.dtype}:{tuple(weight.shape)}\0"
     digest = hashlib.blake2b(head.encode(), digest_size=20)
     flat = weight.detach().contiguous().reshape(-1).cpu().view(torch.uint8)
     digest.update(flat.numpy().data)
@@ -73,7 +75,7 @@ class FactorCache:
     """
 
     def __init__(
-        self, root: str | os.PathLike[str], method: str = "exact", stored: str = "float32"
+        self, root: str | os.PathLike[str], stored: str = "float32"
     ) -> None:
         if stored not in factor_file.STORED_DTYPES:
             raise InputError(
@@ -81,7 +83,6 @@ class FactorCache:
                 f"expected one of {', '.join(factor_file.STORED_DTYPES)}"
             )
         self.root = Path(root)
-        self.method = method
         self.stored = stored
         self._pending: dict[str, Entry] = {}
         self._batch = 1
@@ -109,7 +110,7 @@ class FactorCache:
 
     def key(self, weight: Tensor) -> str:
         """The key of the factors of `weight` [out, in] in this cache; see `content_key`."""
-        return content_key(weight, self.method, self.stored)
+        return content_key(weight, self.stored)
 
     def keys(self) -> Iterator[str]:
         """The keys of all factor files, sorted."""
@@ -157,10 +158,10 @@ class FactorCache:
         return True
 
     def _compute(self, matrix: Tensor, key: str, origin: str, rank: int | None) -> FactorFile:
-        parts = decompose(matrix, self.method)
+        parts = decompose(matrix)
         metadata = {
             "key": key,
-            "method": self.method,
+            "method": METHOD,
             "algorithm": str(ALGORITHM),
             "dtype": str(matrix.dtype).removeprefix("torch."),
             "out": str(matrix.shape[0]),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from search.composition import Intervention
+from search.composition import ITERATIONS, Intervention
 from search.weights.factor_file import DamagedFactorsError, Factors
 from search.weights.memory import BUDGET_BYTES, FactorMemory, FactorStore
 from search.weights.ranks import fraction_of
+from search.weights.svd import lowrank_product
 
 
 class Products:
@@ -30,8 +31,11 @@ class Products:
     def kept(
         self, intervention: Intervention, original: Tensor, key: str | None = None
     ) -> range | None:
-        """Which singular triples stay, 0 the largest; None for ``prune``, which keeps none."""
-        if intervention.kind == "prune":
+        """Which singular triples stay, 0 the largest; None where the product is not made of them.
+
+        So with ``prune`` and with ``svd-lowrank``.
+        """
+        if intervention.prunes or intervention.kind in ITERATIONS:
             return None
         rule, full = intervention.rule, min(original.shape)
         if intervention.kind == "zero":
@@ -50,7 +54,7 @@ class Products:
         """
         kept, full = self.kept(intervention, original, key), min(original.shape)
         if kept is None:
-            return pruned(original, intervention.rule.value)
+            return _without_factors(intervention, original)
         if len(kept) == full:
             return original
         if not kept:
@@ -85,14 +89,29 @@ class Products:
             return self._memory.load(key, rank, holding=holding, device=original.device)
 
 
-def pruned(weight: Tensor, rho: float) -> Tensor:
+def _without_factors(intervention: Intervention, original: Tensor) -> Tensor:
+    """What prunes, and LASER's own low rank: computed from the matrix alone."""
+    if intervention.prunes:
+        extra = int(intervention.kind == "prune-paper")
+        return pruned(original, intervention.rule.value, extra)
+    rank = intervention.rule.rank(min(original.shape))
+    if rank == min(original.shape):
+        return original
+    if rank == 0:
+        return torch.zeros_like(original)
+    return lowrank_product(original, rank, ITERATIONS[intervention.kind])
+
+
+def pruned(weight: Tensor, rho: float, extra: int = 0) -> Tensor:
     """`weight` [out, in] with all but the fraction `rho` of its entries, the largest, set to zero.
 
-    At least one entry stays unless `rho` is 0. Among equal absolute values the first in row order
+    `extra` further entries go, unless `rho` is 1. At least one entry stays unless `rho` is 0. Among equal absolute values the first in row order
     stay, so the result is the same on every device. Returns a new tensor of the same dtype.
     """
     flat = weight.reshape(-1)
     kept = fraction_of(rho, flat.numel())
+    if kept < flat.numel():
+        kept = max(0, kept - extra)
     if kept == 0:
         return torch.zeros_like(weight)
     size = flat.abs().float()

@@ -1,4 +1,4 @@
-"""Singular value decompositions: exact by default, the paper's randomised method by name."""
+"""Singular value decompositions: exact ones, and the paper's randomised products by name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from tasks.errors import InputError, nearest
+from tasks.errors import InputError
 
-METHODS = ("exact", "svd-lowrank")
 ALGORITHM = 1
 """Version of the exact algorithm; a change that moves its results by a bit needs a new one."""
 
@@ -30,28 +29,47 @@ class Decomposition:
     V: Tensor
 
 
-def decompose(
-    weight: Tensor, method: str = "exact", rank: int | None = None, iterations: int = 2
-) -> Decomposition:
+def decompose(weight: Tensor) -> Decomposition:
     """Singular values and vectors of `weight` [out, in], any float dtype, unchanged.
 
-    ``exact``: all k = min(out, in) of them, computed in float64 and rounded to float32 at the end.
+    All k = min(out, in) of them, computed in float64 and rounded to float32 at the end.
     Vectors of zero singular values are orthonormal too. Measured against a float64 SVD: singular
     values within 1e-7 of the largest, ‖W − U S Vᵀ‖ within 1e-6 ‖W‖, all vectors orthonormal within
     1e-6. The sign of each pair makes the largest entry of its U positive, so one machine gives the
     same bytes for the same weight.
 
-    ``svd-lowrank``: the `rank` largest as LASER's code computes them, `torch.svd_lowrank` without
-    oversampling (Halko, Martinsson and Tropp 2011), in float32 with `iterations` power iterations
-    (2 in the paper's runs, 20 for RoBERTa), seeded here. Not the best rank-r matrix; for parity.
-
-    Raises InputError if a value is not finite, the method is unknown or the iteration diverges.
+    Raises InputError if a value is not finite or the iteration diverges.
     """
-    if method not in METHODS:
-        raise InputError(
-            f"SVD method {method!r} does not exist; expected one of {', '.join(METHODS)}"
-            + nearest(method, METHODS)
-        )
+    weight = _checked(weight)
+    # Some accelerators have no float64; the factors are worth a copy to the host.
+    home = weight.device
+    wide = weight.to("cpu" if home.type == "mps" else home, torch.float64)
+    U, S, V = _gram(wide) or _dense(wide)
+    U, V = _signed(U, V)
+    return Decomposition(*(part.to(home, torch.float32) for part in (U, S, V)))
+
+
+def lowrank_product(weight: Tensor, rank: int, iterations: int = 2) -> Tensor:
+    """What LASER's code puts in the place of `weight` [out, in]: float32, on its device.
+
+    `torch.svd_lowrank` of `rank` in [1, min(out, in)] without oversampling (Halko, Martinsson and
+    Tropp 2011), in float32 with `iterations` power iterations, multiplied out. Seeded here, and
+    computed on the host, so that one matrix gives one product on whatever device it lies. Not the
+    best rank-r matrix; for parity. Raises InputError if a value is not finite.
+    """
+    full = min(weight.shape)
+    if not 1 <= rank <= full:
+        raise ValueError(f"a rank in [1, {full}] is expected, not {rank}")
+    home = weight.device
+    host = _checked(weight).cpu().float()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # the host's alone, unlike torch.manual_seed
+        U, S, V = torch.svd_lowrank(host, q=rank, niter=iterations)
+    return (U @ torch.diag(S) @ V.T).to(home)
+
+
+def _checked(weight: Tensor) -> Tensor:
+    """The matrix, detached. Raises InputError if a value is not finite."""
     if weight.ndim != 2:
         raise ValueError(f"a matrix [out, in] is expected, not shape {tuple(weight.shape)}")
     weight = weight.detach()
@@ -61,16 +79,7 @@ def decompose(
             f"the matrix of shape {tuple(weight.shape)} holds {count} values that are not finite "
             "(NaN or infinity) and has no SVD; check the checkpoint or load it in a wider dtype"
         )
-    if method == "svd-lowrank":
-        if rank is None or not 1 <= rank <= min(weight.shape):
-            raise ValueError(f"svd-lowrank needs a rank in [1, {min(weight.shape)}], not {rank}")
-        return _lowrank(weight, rank, iterations)
-    # Some accelerators have no float64; the factors are worth a copy to the host.
-    home = weight.device
-    wide = weight.to("cpu" if home.type == "mps" else home, torch.float64)
-    U, S, V = _gram(wide) or _dense(wide)
-    U, V = _signed(U, V)
-    return Decomposition(*(part.to(home, torch.float32) for part in (U, S, V)))
+    return weight
 
 
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -154,11 +163,3 @@ def _signed(U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
     place = U.abs().argmax(dim=0, keepdim=True)
     sign = torch.where(U.gather(0, place) < 0, -1.0, 1.0).to(U.dtype)
     return U * sign, V * sign
-
-
-def _lowrank(weight: Tensor, rank: int, iterations: int) -> Decomposition:
-    devices = [weight.device] if weight.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)
-        U, S, V = torch.svd_lowrank(weight.float(), q=rank, niter=iterations)
-    return Decomposition(U, S, V)
