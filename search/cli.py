@@ -55,6 +55,14 @@ def evaluate(
         Optional[float],  # noqa: UP045
         typer.Option(help="LASER's rate, 10 (1 - rho): 9 keeps a tenth of the ranks."),
     ] = None,
+    fused: Annotated[
+        Literal["named", "whole"],
+        typer.Option(help="What --lname cuts of a fused weight: its own rows; LASER's code: all."),
+    ] = "named",
+    products: Annotated[
+        Literal["exact", "svd-lowrank"],
+        typer.Option(help="The best rank r, or LASER's own randomised low rank (docs/paper.md)."),
+    ] = "exact",
     head: Annotated[
         Literal["auto", "causal", "masked", "classifier", "seq2seq"],
         typer.Option(help="Which head to load."),
@@ -116,6 +124,8 @@ def evaluate(
         interventions=intervention or [],
         factors=factors,
         triple=_triple(lname, lnum, rate, intervention),
+        products=products,
+        fused=fused,
     )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))

@@ -27,8 +27,8 @@ class Intervention:
     `kind`: ``keep-top`` keeps the largest singular values (LASER), ``keep-bottom`` the smallest
     (the paper's analysis), ``zero`` nothing, ``prune`` zeroes the smallest absolute entries and
     keeps the fraction rho of them. As LASER's code has it, for parity: ``svd-lowrank`` is
-    `torch.svd_lowrank` (2 iterations, seeded), ``svd-lowrank-20`` the same with 20, as it is for
-    RoBERTa, and ``prune-paper`` zeroes one entry more than ``prune``.
+    `torch.svd_lowrank` (2 iterations, seeded), ``svd-lowrank-20`` the same with 20, as for RoBERTa,
+    and ``prune-paper`` zeroes one entry more than the fraction.
     """
 
     matrix: MatrixRef
@@ -48,8 +48,7 @@ class Intervention:
             )
         if self.kind in ITERATIONS and self.rule.needs_spectrum:
             raise InputError(
-                f"kind {self.kind!r} of {self.matrix} takes a rho or a rank, not a "
-                f"{self.rule.name}"
+                f"kind {self.kind!r} of {self.matrix} takes a rho or a rank, not a {self.rule.name}"
             )
         if self.kind == "zero" and self.rule.value != 0:
             raise InputError(f"kind 'zero' of {self.matrix} keeps nothing; leave its value out")

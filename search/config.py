@@ -297,7 +297,7 @@ class StudyConfig(Strict):
     storage: str | None = None
     cluster: ClusterConfig = ClusterConfig()
     reuse: ReuseConfig = ReuseConfig()
-    products: Literal["dense", "factored"] = "dense"
+    products: Literal["dense", "factored", "svd-lowrank"] = "dense"
     tokens_per_batch: Count = 4096
 
     @property

@@ -129,9 +129,7 @@ class Space:
     kind: str = "keep-top"
 
     @staticmethod
-    def build(
-        config: SpaceConfig, matrices: Sequence[Matrix], kind: str = "keep-top"
-    ) -> Space:
+    def build(config: SpaceConfig, matrices: Sequence[Matrix], kind: str = "keep-top") -> Space:
         """Lay the configuration over the matrices that a model has; every cut is of `kind`.
 
         Raises InputError.

@@ -13,6 +13,8 @@ from search.model import ModelSource, own_device
 from search.plan import data_notices, open_task
 from search.report.text import print_scores, truncation_notices, warning
 from search.study.jobs import Job
+from search.weights.fused import fused_notice, whole_weights, widened
+from search.weights.lowrank import as_laser_cuts
 from search.weights.matrices import find_matrices
 from search.weights.selection import check_interventions, laser_triple, read_composition
 from tasks.base import Example
@@ -74,25 +76,38 @@ def evaluate_compositions(
     interventions: list[str],
     factors: str | os.PathLike[str],
     triple: tuple[str, int, float] | None = None,
+    products: Literal["exact", "svd-lowrank"] = "exact",
+    fused: Literal["named", "whole"] = "named",
 ) -> Direct:
     """Evaluate the baseline and, if there are interventions, the composition.
 
     `interventions` may name many matrices by a pattern; `triple` is LASER's ``--lname``, ``--lnum``
-    and ``--rate``, instead. Raises InputError.
+    and ``--rate``, instead, which name all of a fused weight if `fused` is ``whole``. `products`
+    ``svd-lowrank``: cuts are made as LASER's code makes them. Raises InputError.
     """
     check_interventions(interventions)
-    composition = Composition()
+    composition, further, notices = Composition(), [], []
     if interventions or triple:
-        matrices = find_matrices(source.skeleton())
+        skeleton = source.skeleton()
+        matrices = find_matrices(skeleton)
         composition = read_composition(interventions, matrices)
         if triple is not None:
             composition = laser_triple(*triple, matrices)
+            if fused == "whole":
+                composition = widened(composition, (10 - triple[2]) * 0.1, matrices)
+                further = list(dict.fromkeys(whole_weights(matrices).values()))
+            else:
+                notices = fused_notice(composition, triple[0], matrices)
+        if products == "svd-lowrank":
+            composition = as_laser_cuts(composition, skeleton)
     asked = open_task(task, source.head)
     parts = _parts(asked.load(task.data, task.revision), part, split)
     examples = parts[part]
     for example in examples:
         asked.request(example, source.head)
-    bench = open_bench(source, asked, {part: examples}, factors, device=own_device())
+    bench = open_bench(
+        source, asked, {part: examples}, factors, device=own_device(), further=further
+    )
     with bench.editor.applied(composition):
         pass  # bad interventions are refused, and factors computed, before anything is evaluated
     wanted = [Composition()] + ([composition] if composition.interventions else [])
@@ -105,6 +120,7 @@ def evaluate_compositions(
     comparison = compare(pair[0], pair[1]) if len(pair) == 2 else None
     sizes = [size_of(name, members) for name, members in parts.items()]
     notices = [
+        *notices,
         *data_notices(examples),
         *(said for size in sizes if size.part == part for said in size.warnings),
         *truncation_notices(part, next(iter(found.values())).truncated),

@@ -38,14 +38,16 @@ def open_bench(
     searched: Collection[MatrixRef] | None = None,
     room: Room | None = None,
     factored: bool = False,
+    further: Sequence[Matrix] = (),
 ) -> Bench:
     """Load the model on `device` and lay the questions before it. Raises InputError.
 
     `searched`: matrices that jobs may edit (default: all), before whose blocks activations are
-    kept, as far as `room` goes. `factored`: small ranks multiply as two thin factors.
+    kept, as far as `room` goes. `factored`: small ranks multiply as two thin factors. `further`:
+    matrices that may be edited beside those that are found, such as all of a fused weight.
     """
     model = source.load(device)
-    matrices = find_matrices(model)
+    matrices = [*find_matrices(model), *further]
     editor = Editor(model, matrices, open_factors(factors), factored=factored)
     passes = make_passes(model, matrices, searched, room)
     predictor = make_predictor(

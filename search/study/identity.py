@@ -149,6 +149,8 @@ def _is_sound(key: str, then: Any, now: Any) -> bool:
     """
     if key in ("space.rho.low", "space.rho.high"):
         return isinstance(then, float) and isinstance(now, float)
+    if key == "products":  # LASER's own low rank is another cut, not another rounding
+        return "svd-lowrank" not in (then, now)
     return key in _SOUND
 
 

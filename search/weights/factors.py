@@ -74,9 +74,7 @@ class FactorCache:
     reader gets them only if it asks for them.
     """
 
-    def __init__(
-        self, root: str | os.PathLike[str], stored: str = "float32"
-    ) -> None:
+    def __init__(self, root: str | os.PathLike[str], stored: str = "float32") -> None:
         if stored not in factor_file.STORED_DTYPES:
             raise InputError(
                 f"factors cannot be stored in {stored!r}; "

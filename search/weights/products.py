@@ -92,8 +92,8 @@ class Products:
 def _without_factors(intervention: Intervention, original: Tensor) -> Tensor:
     """What prunes, and LASER's own low rank: computed from the matrix alone."""
     if intervention.prunes:
-        extra = int(intervention.kind == "prune-paper")
-        return pruned(original, intervention.rule.value, extra)
+        prune = pruned if intervention.kind == "prune" else pruned_as_laser
+        return prune(original, intervention.rule.value)
     rank = intervention.rule.rank(min(original.shape))
     if rank == min(original.shape):
         return original
@@ -102,16 +102,14 @@ def _without_factors(intervention: Intervention, original: Tensor) -> Tensor:
     return lowrank_product(original, rank, ITERATIONS[intervention.kind])
 
 
-def pruned(weight: Tensor, rho: float, extra: int = 0) -> Tensor:
+def pruned(weight: Tensor, rho: float) -> Tensor:
     """`weight` [out, in] with all but the fraction `rho` of its entries, the largest, set to zero.
 
-    `extra` further entries go, unless `rho` is 1. At least one entry stays unless `rho` is 0. Among equal absolute values the first in row order
+    At least one entry stays unless `rho` is 0. Among equal absolute values the first in row order
     stay, so the result is the same on every device. Returns a new tensor of the same dtype.
     """
     flat = weight.reshape(-1)
     kept = fraction_of(rho, flat.numel())
-    if kept < flat.numel():
-        kept = max(0, kept - extra)
     if kept == 0:
         return torch.zeros_like(weight)
     size = flat.abs().float()
@@ -120,3 +118,21 @@ def pruned(weight: Tensor, rho: float, extra: int = 0) -> Tensor:
     ties = torch.nonzero(size == edge).reshape(-1)
     stays[ties[: kept - int(stays.sum())]] = True
     return torch.where(stays, flat, torch.zeros_like(flat)).view(weight.shape)
+
+
+def pruned_as_laser(weight: Tensor, rho: float) -> Tensor:
+    """`weight` [out, in] with as many entries set to zero as LASER's code sets, and which.
+
+    All up to the absolute value at place floor((1 - rho) n) of the n entries in ascending order,
+    counted from 0, are zeroed, and all that equal it: at least one entry more than that fraction.
+    `rho` 1 changes nothing. Returns a new tensor of the same dtype.
+    """
+    if rho == 1:
+        return weight.clone()
+    flat = weight.reshape(-1)
+    place = fraction_of(1 - rho, flat.numel())
+    if place >= flat.numel():
+        return torch.zeros_like(weight)
+    size = flat.abs().float()
+    edge = torch.kthvalue(size, place + 1).values
+    return torch.where(size > edge, flat, torch.zeros_like(flat)).view(weight.shape)
