@@ -7,7 +7,8 @@ so tokenising happens once per study and a trial only runs the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -111,10 +112,15 @@ class Classified:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Log-likelihood [choices] of each choice after the prompt, in nats, summed over its tokens."""
+    """Log-likelihood [choices] of each choice after the prompt, in nats, summed over its tokens.
+
+    `flat`: at every token of every choice all tokens of the vocabulary were equally likely, so the
+    model says nothing, and a shorter choice is likelier by its length alone.
+    """
 
     log_likelihoods: tuple[float, ...]
     lengths_tokens: tuple[int, ...]
+    flat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,26 +128,37 @@ class Completed:
     """How the model continues a prompt.
 
     `log_likelihood`: of the answer in nats, summed over its tokens, each given the earlier ones.
-    `greedy`: every token of the answer is the model's first choice, so greedy decoding says it.
-    `rank`: place of the answer's first token in the vocabulary, 0 is best.
-    `text`: the model's first choice at each of the answer's positions, decoded.
-    `length_tokens`: of the answer.
+    `greedy`: how often greedy decoding says the answer if it draws among tokens that tie: 1 where
+    every token is the model's only first choice, the product of 1/k where k tie, else 0.
+    `rank`: place of the answer's first token in the vocabulary, 0 is best, the first place of
+    `rank_tied` tokens that tie there.
+    `text`: the model's first choice at each of the answer's positions, decoded; the lower token of
+    those that tie. `length_tokens`: of the answer. `tied`: the most tokens that tie at the top at
+    one of its positions.
     """
 
     log_likelihood: float
-    greedy: bool
+    greedy: float
     rank: int
     text: str
     length_tokens: int = 1
+    rank_tied: int = 1
+    tied: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """Per pair the summed log-likelihood in nats, whether greedy decoding says it, its length."""
+    """Per pair the summed log-likelihood in nats, how often greedy decoding says it, its length.
+
+    `greedy` is as Completed has it, `flat` as Chosen has it. `tied`: per pair, the most tokens that
+    tie at the top at one of its positions.
+    """
 
     log_likelihoods: tuple[float, ...]
-    greedy: tuple[bool, ...]
+    greedy: tuple[float, ...]
     lengths_tokens: tuple[int, ...]
+    flat: bool = False
+    tied: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +167,23 @@ class Generated:
 
     `length_tokens`: tokens generated, the end token included. `log_likelihood`, `answer_tokens`: of
     the request's answer in nats, summed over its tokens; 0 of 0 tokens where none was given.
+    `tied`: the most tokens that tied at the top at one step. `texts`: where some did, what each way
+    of breaking the ties says, with its share; `text` is that of the lower tokens. Shares that are
+    missing from 1 belong to texts that were not followed and earn nothing.
     """
 
     text: str
     length_tokens: int
     log_likelihood: float = 0.0
     answer_tokens: int = 0
+    tied: int = 1
+    texts: tuple[tuple[str, float], ...] = ()
+
+    def mean(self, value: Callable[[str], float]) -> float:
+        """`value` of a text, averaged over how ties may be broken."""
+        if not self.texts:
+            return value(self.text)
+        return math.fsum(share * value(text) for text, share in self.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +227,15 @@ class Example:
 class Outcome:
     """What became of one example.
 
-    `score`: 0 or 1 for accuracy tasks, else a value in which more is better.
+    `score`: 0 or 1 for accuracy tasks, the share of a hit where answers tie, else a value in which
+    more is better. `tied`: how many answers or tokens tied at the top; 1 where one stands alone.
     `log_probability`: of the right answer in nats (normalised over labels or choices where there
     are any). `prediction`: what the model said, None where it is not asked to say anything.
     `weight`: how much the example counts in means, such as its number of tokens. `measures`:
     further values by name, reported as weighted means. The rest is None where it has no meaning:
-    `rank`: place of an open answer's first token in the vocabulary, 0 is best. `tokens`: length of
-    the right answer. `confidence`: probability of the prediction among labels or choices. `brier`:
+    `rank`: place of an open answer's first token in the vocabulary, 0 is best, the first place of
+    `rank_tied` that tie there. `tokens`: length of the right answer.
+    `confidence`: probability of the prediction among labels or choices. `brier`:
     sum over labels or choices of the squared error of their probabilities, 0 to 2 (Brier 1950).
     `task`: which one asked, where several do, else None.
     """
@@ -222,6 +252,8 @@ class Outcome:
     weight: float = 1.0
     measures: Mapping[str, float] = field(default_factory=dict)
     task: str | None = None
+    tied: int = 1
+    rank_tied: int | None = None
 
 
 class Task(Protocol):

@@ -14,14 +14,15 @@ TOPS = (5, 10)
 def further_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Scores by name, each over the outcomes that have what it needs; absent where none has.
 
-    ``top-5``, ``top-10``: share of open answers whose first token is among the likeliest.
+    ``top-5``, ``top-10``: share of open answers whose first token is among the likeliest; of tokens
+    that tie for the last places each has its share of them.
     ``log-prob/token``: mean over examples of the right answer's log-probability per token, in nats.
     ``brier``: mean Brier score over choices or labels, 0 to 2. ``ece``: expected calibration error.
     """
     found: dict[str, float] = {}
-    ranks = [outcome.rank for outcome in outcomes if outcome.rank is not None]
+    ranks = [(o.rank, o.rank_tied or 1) for o in outcomes if o.rank is not None]
     if ranks:
-        found |= {f"top-{k}": sum(rank < k for rank in ranks) / len(ranks) for k in TOPS}
+        found |= {f"top-{k}": _top(ranks, k) for k in TOPS}
     per_token = [o.log_probability / o.tokens for o in outcomes if o.tokens]
     if per_token and ranks:
         found["log-prob/token"] = math.fsum(per_token) / len(per_token)
@@ -32,6 +33,12 @@ def further_scores(outcomes: Sequence[Outcome]) -> dict[str, float]:
     if error is not None:
         found["ece"] = error
     return found
+
+
+def _top(ranks: Sequence[tuple[int, int]], places: int) -> float:
+    """Mean share of the first `places` that a token has which ties with others for several."""
+    shares = (min(1.0, max(0, places - first) / tied) for first, tied in ranks)
+    return math.fsum(shares) / len(ranks)
 
 
 def calibration_error(outcomes: Sequence[Outcome], bins: int = BINS) -> float | None:

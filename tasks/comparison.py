@@ -16,6 +16,11 @@ RESAMPLES = 10_000
 LEVEL = 0.05
 """The p-value below which a change counts as clear."""
 
+PARTS = (1, 2, 3, 4, 6, 12, 60, 420, 840, 2520)
+"""Fractions of a hit that differences may be whole numbers of: up to ten answers tie."""
+STEPS = 100_000
+"""Steps in all up to which the distribution of a sum is computed and not drawn."""
+
 CELLS = 4_000_000
 """Random numbers drawn at once: 32 MB of int64."""
 
@@ -66,7 +71,8 @@ def compare(
     weight; the limits are its 2.5 and 97.5 percentiles over `resamples`, linearly interpolated.
     Test: exact McNemar when every group is one example of weight 1 scored 0 or 1; else groups
     change sign together under the null hypothesis, and the distribution of the summed difference is
-    exact for whole differences and otherwise drawn `resamples` times.
+    exact for differences that are whole numbers of some fraction (ties earn 1/k) and otherwise
+    drawn `resamples` times.
     Depends on the outcomes and the seed alone. Raises ValueError when the examples or their weights
     differ.
     """
@@ -140,8 +146,11 @@ def _test(
         rose, fell = int((sums > 0).sum()), int((sums < 0).sum())
         p_value = binomtest(rose, rose + fell).pvalue if len(moved) else 1.0
         return float(p_value), "exact McNemar"
-    if bool((moved == np.round(moved)).all()):
-        return _exact_flips(moved, abs(float(sums.sum()))), "exact sign-flip over groups"
+    for parts in PARTS:
+        steps = np.round(moved * parts)
+        if np.allclose(moved * parts, steps, rtol=0, atol=1e-6) and steps.sum() <= STEPS:
+            observed = abs(float(np.round(sums * parts).sum()))
+            return _exact_flips(steps, observed), "exact sign-flip over groups"
     return (
         _drawn_flips(moved, abs(float(sums.sum())), rng, resamples),
         f"sign-flip over groups, {resamples} draws",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.answers import argmax, log_softmax, score_classes
+from tasks.answers import at_top, log_softmax, said, score_classes
 from tasks.base import (
     Example,
     Generate,
@@ -32,6 +32,8 @@ FEWSHOT_SEED = 1234
 """The harness's own default, so that its runs and ours solve the same examples first."""
 GENERATED_TOKENS = 256
 """The harness's own default for open answers."""
+TIEBREAK = 1e-5
+"""Relative step that makes one likelihood of equals the largest, above what counts as a tie."""
 WHOLE = ("word_perplexity", "byte_perplexity", "bits_per_byte")
 """Metrics of a text that count by its words and bytes."""
 
@@ -126,20 +128,22 @@ class LmEval:
         leaf = self._leaves[str(example.columns["task"])]
         doc = self._doc(str(example.columns["task"]), str(example.columns["split"]), example)
         match reply:
-            case Weighed(log_likelihoods, greedy):
-                results: list[Any] = list(zip(log_likelihoods, greedy, strict=True))
-                found = _numbers(leaf, leaf.process_results(doc, results))
-                return _weighed(example, reply, found)
+            case Weighed():
+                return _weighed(example, reply, _weighed_numbers(leaf, doc, example, reply))
             case TokenNlls(nats):
                 return _whole(example, -nats, leaf.process_results(doc, (-nats,)))
             case Generated(text):
-                found = _numbers(leaf, leaf.process_results(doc, [_filtered(leaf, doc, text)]))
+                found = _mixed(
+                    (share, _numbers(leaf, leaf.process_results(doc, [_filtered(leaf, doc, way)])))
+                    for way, share in reply.texts or ((text, 1.0),)
+                )
                 score, measures = _primary(example, found, None)
                 log_probability = reply.log_likelihood
                 return Outcome(
                     *(example.id, example.group, score, log_probability, text.strip()),
                     tokens=reply.answer_tokens,
                     measures=measures,
+                    tied=reply.tied,
                 )
         raise TypeError(f"{self.name} does not ask for {type(reply).__name__}")
 
@@ -265,6 +269,59 @@ def _numbers(leaf: Any, results: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def _weighed_numbers(leaf: Any, doc: Any, example: Example, reply: Weighed) -> dict[str, float]:
+    """The harness's metrics of continuations, averaged over how ties may be broken.
+
+    Its argmax takes the first of equals; here each of them is made the likeliest in turn. A rule of
+    a task's own may add likelihoods up, so there it is made so by a hair.
+    """
+
+    def numbers(values: Sequence[float], greedy: Sequence[bool]) -> dict[str, float]:
+        results: list[Any] = list(zip(values, greedy, strict=True))
+        return _numbers(leaf, leaf.process_results(doc, results))
+
+    values, count = reply.log_likelihoods, len(example.choices)
+    if not count:  # one continuation, right if greedy decoding says it
+        said_it = reply.greedy[0]
+        rest = [share == 1 for share in reply.greedy[1:]]
+        ways = [(said_it, True), (1 - said_it, False)]
+        return _mixed((share, numbers(values, [way, *rest])) for share, way in ways if share)
+    greedy = [share == 1 for share in reply.greedy]
+    found = numbers(values, greedy)
+    own_rule = callable(leaf.config.process_results)
+    for metric in found:
+        top = _top_of(metric, example, reply)
+        if len(top) > 1 and (own_rule or metric.startswith(("acc", "exact_match"))):
+            best = max(values[place] for place in top)
+            high = best + TIEBREAK * max(1.0, abs(best)) if own_rule else 0.0
+            raised = [numbers([*values[:n], high, *values[n + 1 :]], greedy) for n in top]
+            found[metric] = sum(one[metric] for one in raised) / len(raised)
+    return found
+
+
+def _top_of(metric: str, example: Example, reply: Weighed) -> tuple[int, ...]:
+    """The choices that tie for the first place by what a metric of the harness compares."""
+    values = list(reply.log_likelihoods[: len(example.choices)])
+    if metric == "acc_norm":
+        values = [v / max(1, len(c)) for v, c in zip(values, example.choices, strict=True)]
+    elif metric == "acc_bytes":
+        sizes = [max(1, len(choice.encode())) for choice in example.choices]
+        values = [value / size for value, size in zip(values, sizes, strict=True)]
+    elif metric == "acc_mutual_info":
+        alone = reply.log_likelihoods[len(example.choices) :]
+        values = [v - a for v, a in zip(values, alone, strict=False)] or values
+    return at_top(values, flat=reply.flat)
+
+
+def _mixed(ways: Iterable[tuple[float, dict[str, float]]]) -> dict[str, float]:
+    """Metrics averaged with the shares that come with them."""
+    total: dict[str, float] = {}
+    for share, found in ways:
+        for name, value in found.items():
+            total[name] = total.get(name, 0.0) + share * value
+    return total
+
+
 def _primary(
     example: Example, found: dict[str, float], fallback: float | None
 ) -> tuple[float, dict[str, float]]:
@@ -288,15 +345,17 @@ def _weighed(example: Example, reply: Weighed, found: dict[str, float]) -> Outco
             *(example.id, example.group, score, reply.log_likelihoods[0], None),
             tokens=reply.lengths_tokens[0],
             measures=measures,
+            tied=max(reply.tied[:1], default=1),
         )
-    values = log_softmax(reply.log_likelihoods[: len(example.choices)])
-    said = argmax(values)
+    own = reply.log_likelihoods[: len(example.choices)]
+    values, top = log_softmax(own), at_top(own, flat=reply.flat)
     if example.label is None:
         score, measures = _primary(example, found, None)
+        named = said(example.choices, top)
         return Outcome(
-            example.id, example.group, score, 0.0, example.choices[said], measures=measures
+            *(example.id, example.group, score, 0.0, named), measures=measures, tied=len(top)
         )
-    outcome = score_classes(example, values, example.label, example.choices)
+    outcome = score_classes(example, values, example.label, example.choices, top)
     score, measures = _primary(example, found, outcome.score)
     return Outcome(
         *(example.id, example.group, score, outcome.log_probability, outcome.prediction),
@@ -304,6 +363,7 @@ def _weighed(example: Example, reply: Weighed, found: dict[str, float]) -> Outco
         confidence=outcome.confidence,
         brier=outcome.brier,
         measures=measures,
+        tied=outcome.tied,
     )
 
 

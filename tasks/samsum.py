@@ -61,7 +61,14 @@ class SamSum:
         if not isinstance(reply, Generated):
             raise TypeError(f"samsum asks for a text, not for {type(reply).__name__}")
         text = reply.text.strip()
-        found = self._rouge.score(text, example.answer)
+        each = {
+            way: self._rouge.score(way.strip(), example.answer)
+            for way in (reply.text, *(way for way, _ in reply.texts))
+        }
+        found = {
+            name: reply.mean({way: scores[name] for way, scores in each.items()}.__getitem__)
+            for name in each[reply.text]
+        }
         return Outcome(
             example.id,
             example.group,
@@ -69,6 +76,7 @@ class SamSum:
             reply.log_likelihood,
             text,
             tokens=reply.answer_tokens,
+            tied=reply.tied,
             measures={**found, "loss": -reply.log_likelihood / reply.answer_tokens},
         )
 

@@ -40,7 +40,8 @@ class Scores:
     answer, None where scores are not 0 or 1. `top_prediction`, `top_share`: the most frequent
     prediction and its share of all, None and 0 where nothing is predicted. `measures`: means of the
     outcomes' further values. `further`: what outcomes say beyond that, see
-    `tasks.calibration.further_scores`.
+    `tasks.calibration.further_scores`. `tied`: share of the examples on which several answers tied
+    at the top; `tied_score`: what they add to `score`, whose rest was earned without a tie.
     """
 
     n: int
@@ -52,11 +53,27 @@ class Scores:
     top_share: float
     measures: dict[str, float] = field(default_factory=dict)
     further: dict[str, float] = field(default_factory=dict)
+    tied: float = 0.0
+    tied_score: float = 0.0
+
+    @property
+    def ties(self) -> bool:
+        """Whether so many answers tie that a score says little: more than 5 %."""
+        return self.tied > TIES
+
+    @property
+    def untied_score(self) -> float:
+        """What was earned without a tie."""
+        return self.score - self.tied_score
 
     @property
     def degenerate(self) -> bool:
         """Whether one prediction has taken over: more than 95 % of all."""
         return self.top_share > TAKEOVER
+
+
+TIES = 0.05
+"""Share of tied answers above which they are warned of."""
 
 
 def mean(values: Iterable[float], weights: Sequence[float]) -> float:
@@ -93,7 +110,9 @@ def summarise(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> Score
     asked = [by_id[outcome.example_id] for outcome in outcomes]
     scores = [outcome.score for outcome in outcomes]
     answers = Counter(_answer(example) for example in asked)
-    binary = all(score in (0.0, 1.0) for score in scores)
+    # A tie earns 1/k, or 0 where the right answer is not among those that tie.
+    binary = all(o.score in (0.0, 1.0) or o.tied > 1 for o in outcomes)
+    tied = [o.score if o.tied > 1 else 0.0 for o in outcomes]
     said = Counter(outcome.prediction for outcome in outcomes if outcome.prediction is not None)
     prediction, times = min(said.items(), key=lambda p: (-p[1], p[0]), default=(None, 0))
     return Scores(
@@ -106,6 +125,8 @@ def summarise(outcomes: Sequence[Outcome], examples: Sequence[Example]) -> Score
         top_share=times / len(outcomes),
         measures=_measures(outcomes),
         further=further_scores(outcomes),
+        tied=sum(o.tied > 1 for o in outcomes) / len(outcomes),
+        tied_score=mean(tied, [o.weight for o in outcomes]),
     )
 
 

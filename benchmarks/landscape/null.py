@@ -51,11 +51,11 @@ from tasks.datasets import Split
 class Replies:
     """What a model says of every possible answer: `likelihoods` [questions, answers] in nats.
 
-    `said` [questions, answers]: whether it is the model's first choice.
+    `said` [questions, answers]: whether it is the model's first choice, its share where some tie.
     """
 
     likelihoods: NDArray[np.float32]
-    said: NDArray[np.bool_]
+    said: NDArray[np.float32]
 
 
 def words_of(example: Example) -> tuple[str, ...]:

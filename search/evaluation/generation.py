@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -16,12 +16,34 @@ from search.evaluation.token_scorer import NonFiniteLogits
 from tasks.errors import InputError
 from tasks.matching import is_decided
 
+MAX_TEXTS = 4
+"""Texts that are followed for one prompt where tokens tie."""
+
 
 class Continuation(NamedTuple):
-    """Generated text and the number of its tokens, the end token included."""
+    """Generated text and the number of its tokens, the end token included.
+
+    `tied`, `texts`: see `tasks.base.Generated`.
+    """
 
     text: str
     length_tokens: int
+    tied: int = 1
+    texts: tuple[tuple[str, float], ...] = ()
+
+
+_Ties = Mapping[int, tuple[int, list[int]]]
+"""Where several tokens tie at the top, by row: how many, and the lowest `MAX_TEXTS` of them."""
+
+
+@dataclass
+class _Draft:
+    """A text on its way: the number of its prompt, its tokens, its share among those that tied."""
+
+    prompt: int
+    ids: list[int]
+    share: float = 1.0
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +203,9 @@ class GreedyDecoder:
     """Continues prompts with the likeliest token each, by the model's own probabilities.
 
     Nothing of the checkpoint's generation settings is applied (beams, penalties, forbidden tokens)
-    but its end tokens. Ties go to the lower token.
+    but its end tokens. Where up to `MAX_TEXTS` tokens tie, all are followed while a prompt has no
+    more texts than that; then the lower one goes on for all, which is as good as any. Where more
+    tie, the model says nothing: the lower one goes on with its own share alone.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -190,31 +214,60 @@ class GreedyDecoder:
 
     def decode(self, steps: Steps, prompts: Sequence[Prompt]) -> dict[int, Continuation]:
         """Continuations of one batch by the place of their request. Raises NonFiniteLogits."""
-        said: list[list[int]] = [[] for _ in prompts]
-        rows: list[int | None] = list(range(len(prompts)))
+        texts: list[list[_Draft]] = [[_Draft(n, [])] for n in range(len(prompts))]
+        tied = [1] * len(prompts)
+        rows = [found[0] for found in texts]  # whose cache stands in which row
         logits = steps.first()
         while True:
-            tokens = _likeliest(logits, rows)
-            for place, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-                if row is not None:
-                    said[row].append(token)
-                    if self._ends(prompts[row], said[row]):
-                        rows[place] = None
-            live = [place for place, row in enumerate(rows) if row is not None]
+            tokens, ties = _likeliest(logits, rows)
+            grown = self._grow(rows, tokens.tolist(), ties, texts, tied)
+            for draft, _ in grown:
+                draft.ended = draft.ended or self._ends(prompts[draft.prompt], draft.ids)
+            live = [(draft, row) for draft, row in grown if not draft.ended]
             if not live:
                 break
             # Copying the cache costs about a step: it pays once half of the rows have ended.
-            if 2 * len(live) <= len(rows):
-                kept = torch.tensor(live, device=tokens.device)
+            branched = len(grown) > len(rows)
+            if branched or 2 * len(live) <= len(rows):
+                kept = torch.tensor([row for _, row in live], device=logits.device)
                 if steps.keep(kept):
-                    rows, tokens = [rows[place] for place in live], tokens[kept]
-            logits = steps.next(tokens)
-        found = zip(prompts, said, strict=True)
+                    grown = live
+                elif branched:
+                    grown = _first_of_each(grown)
+            rows = [draft for draft, _ in grown]
+            said = [draft.ids[-1] for draft in rows]
+            logits = steps.next(torch.tensor(said, device=logits.device))
         return {
-            place: self._continuation(prompt, ids)
-            for prompt, ids in found
+            place: self._continuation(prompt, found, count)
+            for prompt, found, count in zip(prompts, texts, tied, strict=True)
             for place in prompt.places
         }
+
+    def _grow(
+        self,
+        rows: Sequence[_Draft],
+        tokens: Sequence[int],
+        ties: _Ties,
+        texts: Sequence[list[_Draft]],
+        tied: list[int],
+    ) -> list[tuple[_Draft, int]]:
+        """Every draft one token longer, those that tie as drafts of their own; and their rows."""
+        grown = []
+        for row, (draft, token) in enumerate(zip(rows, tokens, strict=True)):
+            grown.append((draft, row))
+            if draft.ended:
+                continue
+            own, (count, among) = texts[draft.prompt], ties.get(row, (1, [token]))
+            tied[draft.prompt] = max(tied[draft.prompt], count)
+            if count > MAX_TEXTS:
+                draft.share /= count
+            elif len(own) + count - 1 <= MAX_TEXTS:
+                draft.share /= count
+                others = [_Draft(draft.prompt, [*draft.ids, t], draft.share) for t in among[1:]]
+                own += others
+                grown += [(other, row) for other in others]
+            draft.ids.append(token)
+        return grown
 
     def _ends(self, prompt: Prompt, ids: list[int]) -> bool:
         if ids[-1] in self.end_ids or len(ids) >= prompt.max_new_tokens:
@@ -226,25 +279,52 @@ class GreedyDecoder:
             is_decided(text, answer) for answer in prompt.enough
         )
 
-    def _continuation(self, prompt: Prompt, ids: list[int]) -> Continuation:
+    def _continuation(self, prompt: Prompt, drafts: Sequence[_Draft], tied: int) -> Continuation:
+        said = [self._until_stop(prompt, draft.ids) for draft in drafts]
+        shares = tuple(zip(said, (draft.share for draft in drafts), strict=True))
+        return Continuation(said[0], len(drafts[0].ids), tied, shares if tied > 1 else ())
+
+    def _until_stop(self, prompt: Prompt, ids: list[int]) -> str:
         text = self._text(ids[:-1] if ids[-1] in self.end_ids else ids)
         for stop in prompt.stop:
             text = text.partition(stop)[0]
-        return Continuation(text, len(ids))
+        return text
 
     def _text(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         return text
 
 
-def _likeliest(logits: Tensor, rows: Sequence[int | None]) -> Tensor:
-    """The likeliest token of each row; a row that has ended may hold anything."""
-    values, tokens = logits.float().max(-1)
-    broken = (~torch.isfinite(values)).tolist()
-    bad = sum(flag and row is not None for flag, row in zip(broken, rows, strict=True))
+def _first_of_each(grown: Sequence[tuple[_Draft, int]]) -> list[tuple[_Draft, int]]:
+    """One draft a row, for a cache that cannot branch; the others end and earn nothing."""
+    found: dict[int, tuple[_Draft, int]] = {}
+    for draft, row in grown:
+        if row in found:
+            draft.ended, draft.share = True, 0.0
+        else:
+            found[row] = (draft, row)
+    return list(found.values())
+
+
+def _likeliest(logits: Tensor, rows: Sequence[_Draft]) -> tuple[Tensor, _Ties]:
+    """The likeliest token of each row, the lower of those that tie; and what ties.
+
+    A row that has ended may hold anything. Raises NonFiniteLogits.
+    """
+    values = logits.float()
+    highest = values.amax(-1, keepdim=True)
+    broken = (~torch.isfinite(highest[:, 0])).tolist()
+    bad = sum(flag and not draft.ended for flag, draft in zip(broken, rows, strict=True))
     if bad:
         raise NonFiniteLogits(f"{bad} of {len(rows)} texts have no likeliest next token")
-    return tokens
+    top = values == highest
+    counts = top.sum(-1).tolist()
+    ties = {
+        row: (count, top[row].nonzero()[:MAX_TEXTS, 0].tolist())
+        for row, (count, draft) in enumerate(zip(counts, rows, strict=True))
+        if count > 1 and not draft.ended
+    }
+    return top.int().argmax(-1), ties
 
 
 def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -42,7 +43,8 @@ class Prepared:
     `spans`: per request the slots of its answer or text, or of each choice or pair. `slots`:
     results in all. `truncated`: requests whose prompt was cut to the model's length. `unknown`:
     answers that the tokenizer can only write with its token for unknown words. `prompts`: what is
-    to be continued; requests that ask the same share a place in it.
+    to be continued; requests that ask the same share a place in it. `alike`: questions with choices
+    that the tokenizer writes with the same tokens, so that no model can tell them apart.
     """
 
     batches: tuple[Batch, ...]
@@ -52,6 +54,7 @@ class Prepared:
     truncated: int
     unknown: int
     prompts: tuple[PromptBatch, ...] = ()
+    alike: int = 0
 
 
 ANSWERED_BY = {"Classify": "classifier", "Generate": "causal or seq2seq", "TokenNll": "causal"}
@@ -124,7 +127,10 @@ def finish(
     unknown_id: int | None,
     prompts: Sequence[PromptBatch] = (),
 ) -> Prepared:
-    """Note which slots answer which request, and say what was cut or is unknown."""
+    """Note which slots answer which request, and say what was cut or is unknown.
+
+    Raises InputError where the tokenizer can tell the choices of no question apart.
+    """
     spans: list[tuple[range, ...]] = []
     remaining = map(len, answers)
     start = 0
@@ -136,13 +142,50 @@ def finish(
             start += length
         spans.append(tuple(parts))
     unknown = sum(unknown_id in answer for answer in answers)
+    alike = _count_alike(requests, answers)
     if truncated:
         log.warning("%d of %d prompts were cut to the model's length", truncated, len(requests))
     if unknown:
         log.warning("%d of %d answers have words unknown to the tokenizer", unknown, len(answers))
     return Prepared(
-        tuple(batches), tuple(requests), tuple(spans), start, truncated, unknown, tuple(prompts)
+        *(tuple(batches), tuple(requests), tuple(spans), start, truncated, unknown),
+        *(tuple(prompts), alike),
     )
+
+
+def _count_alike(requests: Sequence[Request], answers: Sequence[Ids]) -> int:
+    """Questions with two choices of the same tokens. Raises InputError where all have them."""
+    remaining = iter(answers)
+    asked = 0
+    alike: list[tuple[str, str]] = []
+    for request in requests:
+        own = [next(remaining) for _ in range(answers_of(request))]
+        if isinstance(request, Choose):
+            pairs: Sequence[tuple[str, str]] = [("", choice) for choice in request.choices]
+        elif isinstance(request, Weigh):
+            pairs = request.pairs
+        else:
+            continue
+        asked += 1
+        first: dict[tuple[str, Ids], str] = {}
+        for (prompt, text), ids in zip(pairs, own, strict=True):
+            if (prompt, ids) in first:
+                alike.append((first[prompt, ids], text))
+                break
+            first[prompt, ids] = text
+    if alike and len(alike) == asked:
+        raise InputError(
+            f"the tokenizer writes {alike[0][0]!r} and {alike[0][1]!r} with the same tokens, and "
+            f"two choices of every question like that, so no model can tell them apart; "
+            "use other choices, or a model whose tokenizer keeps what sets them apart"
+        )
+    if alike:
+        log.warning(
+            "%d of %d questions have choices that the tokenizer writes with the same tokens, such "
+            "as %r and %r; they always tie",
+            *(len(alike), asked, *alike[0]),
+        )
+    return len(alike)
 
 
 def answers_of(request: Request) -> int:
@@ -179,23 +222,43 @@ def assemble(
     for place, (request, spans) in enumerate(zip(prepared.requests, prepared.spans, strict=True)):
         sums = tuple(sum(scores.log_probabilities[slot] for slot in span) for span in spans)
         lengths = tuple(len(span) for span in spans)
+        flat = all(scores.flat[slot] for span in spans for slot in span)
         match request:
             case Complete():
-                ranks = [scores.ranks[slot] for slot in spans[0]]
+                ((greedy, tied),) = (_first_choice(scores, span) for span in spans)
+                first = spans[0][0]
                 replies.append(
-                    Completed(sums[0], not any(ranks), ranks[0], next(words), lengths[0])
+                    Completed(
+                        *(sums[0], greedy, scores.ranks[first], next(words), lengths[0]),
+                        rank_tied=scores.ties[first],
+                        tied=tied,
+                    )
                 )
             case Weigh():
-                greedy = tuple(not any(scores.ranks[slot] for slot in span) for span in spans)
-                replies.append(Weighed(sums, greedy, lengths))
+                shares, ties = zip(*(_first_choice(scores, span) for span in spans), strict=True)
+                replies.append(Weighed(sums, shares, lengths, flat, ties))
             case Generate():
-                text, length = continuations[place]
-                replies.append(Generated(text, length, sum(sums), sum(lengths)))
+                said = continuations[place]
+                replies.append(
+                    Generated(
+                        *(said.text, said.length_tokens, sum(sums), sum(lengths)),
+                        tied=said.tied,
+                        texts=said.texts,
+                    )
+                )
             case TokenNll():
                 replies.append(TokenNlls(-sums[0], lengths[0]))
             case _:
-                replies.append(Chosen(sums, lengths))
+                replies.append(Chosen(sums, lengths, flat))
     return replies
+
+
+def _first_choice(scores: TokenScores, span: range) -> tuple[float, int]:
+    """How often greedy decoding says an answer, and the most tokens that tie at one position."""
+    most = max(scores.top_ties[slot] for slot in span)
+    if any(scores.ranks[slot] for slot in span):
+        return 0.0, most
+    return 1.0 / math.prod(scores.top_ties[slot] for slot in span), most
 
 
 def _said(prepared: Prepared, scores: TokenScores, tokenizer: Any) -> list[str]:

@@ -18,6 +18,10 @@ from search.evaluation.passes import Passes
 
 CELLS = 2**26
 """Logits turned to float32 at once: 256 MB."""
+FIELDS = 6
+"""What is read off the logits of a scored place, see TokenScores."""
+FLAT = 1 - 2.0**-22
+"""Mean of exp(logit - largest) from which on all logits are the same: two steps of float32."""
 
 
 class NonFiniteLogits(ArithmeticError):  # noqa: N818 - says what was found
@@ -28,14 +32,19 @@ class NonFiniteLogits(ArithmeticError):  # noqa: N818 - says what was found
 class TokenScores:
     """Results by slot.
 
-    `log_probabilities` of the targets in nats; `ranks` of the targets in the vocabulary, 0 best,
-    ties in favour of the lower id; `tops`: the likeliest tokens. The last two are 0 throughout
-    where they were not asked for.
+    `log_probabilities` of the targets in nats; `flat`: whether all tokens of the vocabulary are
+    equally likely. `ranks` of the targets in the vocabulary, 0 best: how many tokens are likelier.
+    `ties`: how many are as likely as the target, with it. `tops`: the likeliest tokens, the lower
+    of those that tie; `top_ties`: how many do. The last four are 0 throughout where they were not
+    asked for.
     """
 
     log_probabilities: list[float]
+    flat: list[bool]
     ranks: list[int]
+    ties: list[int]
     tops: list[int]
+    top_ties: list[int]
 
 
 class TokenScorer:
@@ -129,7 +138,7 @@ class TokenScorer:
         A choice or a loss needs neither, and over a large vocabulary they cost more than the
         probabilities.
         """
-        results = torch.zeros(3, slots, dtype=torch.float64)
+        results = torch.zeros(FIELDS, slots, dtype=torch.float64)
         with torch.inference_mode():
             found = [self.passes.run(batch, partial(self._values, ranked)) for batch in batches]
             for batch, values in zip(batches, found, strict=True):
@@ -137,9 +146,8 @@ class TokenScorer:
         if not bool(torch.isfinite(results[0]).all()):
             bad = int((~torch.isfinite(results[0])).sum())
             raise NonFiniteLogits(f"{bad} of {slots} scored tokens have no finite log-probability")
-        return TokenScores(
-            results[0].tolist(), results[1].to(torch.int64).tolist(), results[2].long().tolist()
-        )
+        flat, *counts = results[1:].long().tolist()
+        return TokenScores(results[0].tolist(), list(map(bool, flat)), *counts)
 
     def log_probabilities(self, batch: Batch) -> Tensor:
         """Of the targets, [scored] float32, in a pass that can be differentiated."""
@@ -178,14 +186,13 @@ def _picking(head: Any, batch: Batch) -> Iterator[None]:
 
 
 def _read(logits: Tensor, targets: Tensor, ranked: bool = True) -> Tensor:
-    """Log-probability, rank and top token [3, scored] float64 of `logits` [scored, vocabulary].
+    """The fields of TokenScores, [6, scored] float64, of `logits` [scored, vocabulary].
 
     Log-softmax in float32, shifted by the maximum first: GPT-2's logits lie near -100, where a
     plain difference from the log-sum would lose two digits. NaN or +inf anywhere in a row, and
     -inf at the target, make its log-probability non-finite.
     """
     targets = targets.to(logits.device)
-    order = torch.arange(logits.shape[-1], device=logits.device)
     step = max(1, CELLS // logits.shape[-1])
     parts = []
     for start in range(0, len(logits), step):
@@ -193,10 +200,12 @@ def _read(logits: Tensor, targets: Tensor, ranked: bool = True) -> Tensor:
         values = logits[start : start + step].float()
         values = values - values.amax(-1, keepdim=True)
         own = values.gather(1, target)
-        places = [torch.zeros_like(own[:, 0])] * 2
+        places = [torch.zeros_like(own[:, 0])] * 4
         if ranked:
-            ahead = (values > own) | ((values == own) & (order < target))
-            places = [ahead.sum(-1), values.argmax(-1)]
-        log_probability = own[:, 0] - values.exp_().sum(-1).log_()
-        parts.append(torch.stack([part.double() for part in (log_probability, *places)]))
+            top = values == 0
+            ties = [(values == own).sum(-1), top.int().argmax(-1), top.sum(-1)]
+            places = [(values > own).sum(-1), *ties]
+        total = values.exp_().sum(-1)
+        flat = total >= FLAT * logits.shape[-1]
+        parts.append(torch.stack([p.double() for p in (own[:, 0] - total.log(), flat, *places)]))
     return torch.cat(parts, dim=1)

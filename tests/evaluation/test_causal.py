@@ -52,7 +52,7 @@ def _check(model, tokenizer, requests, replies):
             total, said, answer, rank = _plain(model, tokenizer, request.prompt, request.answer)
             assert reply.log_likelihood == pytest.approx(total, abs=1e-5)
             assert reply.rank == rank
-            assert reply.greedy is (said == answer)
+            assert reply.greedy == (said == answer)
             assert reply.text == tokenizer.decode(said)
             assert reply.length_tokens == len(answer)
         elif isinstance(request, Weigh):
@@ -125,19 +125,25 @@ def test_choices_of_one_token_and_equal_questions_share_a_row(build):
     _check(model, tokenizer, requests, predictor.answer(prepared))
 
 
-def test_a_tie_goes_to_the_lower_token(build):
+def test_a_model_that_says_nothing_says_no_token_more_than_another(build):
     """With a zeroed head all tokens are equally likely, as after a rank of zero."""
     model, tokenizer = build("causal", "gpt2", tie_word_embeddings=False)
     with torch.no_grad():
         kept = model.lm_head.weight.clone()
         model.lm_head.weight.zero_()
     predictor = make_predictor("causal", model, tokenizer)
-    (reply,) = predictor.answer(predictor.prepare([REQUESTS[0]]))
+    vocabulary = model.config.vocab_size
+    first = tokenizer.decode([0])
+    asked = [Complete("Paris is in", text) for text in (first, " French")]
+    longer = Choose("Paris is in", (" film", " French politician", " film of a longer text"))
+    replies = predictor.answer(predictor.prepare([*asked, longer, Generate("Paris", 3, first)]))
     model.lm_head.weight.data.copy_(kept)
-    token = tokenizer(" French")["input_ids"][0]
-    assert reply.rank == token
-    assert reply.text.startswith(tokenizer.decode([0]))
-    assert not reply.greedy
+    for reply in replies[:2]:
+        assert (reply.rank, reply.rank_tied, reply.tied) == (0, vocabulary, vocabulary)
+        assert reply.greedy == pytest.approx(float(vocabulary) ** -reply.length_tokens)
+    assert replies[2].flat
+    assert replies[3].tied == vocabulary
+    assert replies[3].mean(lambda text: 1.0) <= 1 / vocabulary
 
 
 def test_an_empty_prompt_starts_from_bos(build):
@@ -250,3 +256,15 @@ def test_a_question_for_another_head_is_refused(build):
 def test_an_unknown_head_is_refused(build):
     with pytest.raises(InputError, match="'regression' does not exist"):
         make_predictor("regression", *build("causal", "gpt2"))
+
+
+def test_choices_with_the_same_tokens_are_refused_or_counted(build, caplog):
+    """WordPiece lower-cases, so that no model behind it can tell Paris from PARIS."""
+    model, tokenizer = build("masked", "bert")
+    predictor = make_predictor("masked", model, tokenizer)
+    alike = Choose("It is [MASK].", (" Paris", " PARIS"))
+    with pytest.raises(InputError, match="' Paris' and ' PARIS' with the same tokens"):
+        predictor.prepare([alike, alike])
+    prepared = predictor.prepare([alike, Choose("It is [MASK].", (" Paris", " French"))])
+    assert prepared.alike == 1
+    assert "1 of 2 questions have choices" in caplog.text

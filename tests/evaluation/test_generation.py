@@ -181,3 +181,45 @@ def test_heads_that_do_not_generate_refuse_by_name(build, head):
     predictor = make_predictor(head, *build(head, "bert"))
     with pytest.raises(InputError, match=f"a {head} head cannot answer Generate"):
         predictor.prepare(REQUESTS)
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 8192])
+def test_tokens_that_tie_are_all_followed(build, tokens_per_batch):
+    """Two tokens with one row of the head tie: what either leads to has half of the weight."""
+    model, tokenizer = build("causal", "gpt2", tie_word_embeddings=False)
+    request = Generate("Paris is in", 2)
+    own = _plain(model, tokenizer, request, ())[1]
+    twin = next(n for n in range(60, 400) if n not in own)
+    weight = model.lm_head.weight
+    kept = weight[twin].clone()
+    weight.data[twin] = weight[own[0]]
+    ids = [*tokenizer(request.prompt)["input_ids"], twin]
+    with torch.inference_mode():
+        after = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+    predictor = _predictor(model, tokenizer, (), tokens_per_batch=tokens_per_batch)
+    asked = [Generate("The Frenchman film of", 5), request, Generate("is", 7)]
+    reply = predictor.answer(predictor.prepare(asked))[1]
+    alone = predictor.answer(predictor.prepare([request]))[0]
+    weight.data[twin] = kept
+    assert reply == alone
+    assert reply.tied == 2
+    assert {text for text, _ in reply.texts} >= {
+        tokenizer.decode([twin, after]),
+        tokenizer.decode(own),
+    }
+    assert reply.mean(lambda text: 1.0) == pytest.approx(1.0)
+    assert reply.mean(
+        lambda text: float(text.startswith(tokenizer.decode([twin])))
+    ) == pytest.approx(0.5)
+
+
+def test_what_ties_without_end_is_no_text_of_many(build):
+    model, tokenizer = build("causal", "gpt2", tie_word_embeddings=False)
+    kept = model.lm_head.weight.clone()
+    model.lm_head.weight.data.zero_()
+    predictor = _predictor(model, tokenizer, ())
+    (reply,) = predictor.answer(predictor.prepare([Generate("Paris is in", 4)]))
+    model.lm_head.weight.data.copy_(kept)
+    vocabulary = model.config.vocab_size
+    assert (reply.tied, len(reply.texts), reply.length_tokens) == (vocabulary, 1, 4)
+    assert reply.mean(lambda text: 1.0) == pytest.approx(float(vocabulary) ** -4)

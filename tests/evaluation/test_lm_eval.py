@@ -225,3 +225,26 @@ def test_a_group_is_all_its_tasks_and_limit_counts_in_each_part(build, folder):
 def test_what_is_missing_is_named(folder, tmp_path):
     with pytest.raises(InputError, match="no folder"):
         get_task("lm_eval:our_choice").load(str(tmp_path / "none"))
+
+
+def test_ties_share_what_they_earn(build, folder):
+    """A head of zeros ties all choices, whatever their length; the harness takes the first."""
+    model, tokenizer = build("causal", "gpt2", tie_word_embeddings=False)
+    kept = model.lm_head.weight.clone()
+    model.lm_head.weight.data.zero_()
+    try:
+        for name in ("our_choice", "our_blank"):
+            examples, replies, outcomes = _ours(folder, model, tokenizer, name)
+            for example, reply, outcome in zip(examples, replies, outcomes, strict=True):
+                assert reply.flat
+                assert outcome.score == pytest.approx(1 / len(example.choices))
+                assert outcome.tied == len(example.choices)
+                for value in outcome.measures.values():
+                    assert value == pytest.approx(1 / len(example.choices))
+        vocabulary = model.config.vocab_size
+        for name in ("our_last_word", "our_say"):
+            for outcome in _ours(folder, model, tokenizer, name)[2]:
+                assert outcome.score <= 1 / vocabulary
+                assert outcome.tied == vocabulary
+    finally:
+        model.lm_head.weight.data.copy_(kept)

@@ -149,3 +149,16 @@ def test_a_change_is_clear_where_interval_and_test_agree(fixed, broken, said, ou
     assert found.direction == said
     if (fixed, broken) == (4, 0):
         assert found.low > 0  # the interval alone would call it clear
+
+
+def test_shares_of_a_hit_have_an_exact_test(outcomes):
+    """Halves and thirds: every sign of every difference is counted, as by hand."""
+    after = [1.0, 0.5, 1 / 3, 0.5, 1.0, 0.25, 0.0]
+    before = [0.5, 0.0, 1.0, 0.0, 1 / 3, 0.0, 0.0]
+    found = compare(outcomes(before), outcomes(after))
+    change = np.array(after) - np.array(before)
+    moved = np.abs(change[change != 0])
+    sums = [abs(sum(signs * moved)) for signs in itertools.product([-1, 1], repeat=len(moved))]
+    expected = np.mean([s >= abs(change.sum()) - 1e-9 for s in sums])
+    assert found.test == "exact sign-flip over groups"
+    assert found.p_value == pytest.approx(expected)
