@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from search.weights.resolution import weight_files
 from tasks.base import Head
 from tasks.errors import InputError, nearest
 
@@ -173,16 +174,25 @@ class ModelSource:
     def _stored_dtype(self) -> torch.dtype:
         from safetensors import safe_open
 
-        for file in sorted(self.folder.glob("*.safetensors")):
-            with safe_open(file, framework="pt") as stream:
-                for name in stream.keys():  # noqa: SIM118  # no mapping
-                    found = _STORED.get(stream.get_slice(name).get_dtype())
+        for name in sorted(set(self.weight_files.values())):
+            with safe_open(self.folder / name, framework="pt") as stream:
+                for tensor in stream.keys():  # noqa: SIM118  # no mapping
+                    found = _STORED.get(stream.get_slice(tensor).get_dtype())
                     if found is not None:
                         return found
         return torch.float32
 
+    @property
+    def weight_files(self) -> dict[str, str]:
+        """Name of each stored tensor -> its file in `folder`; see `weight_files`."""
+        return weight_files(self.folder)
+
     def skeleton(self) -> nn.Module:
-        """The model on the meta device: names, shapes and dtypes, no memory. Raises InputError."""
+        """The model on the meta device: names, shapes and dtypes, no memory. Raises InputError.
+
+        A folder whose weights could not be loaded is refused here already.
+        """
+        _ = self.weight_files
         try:
             with torch.device("meta"):
                 model: nn.Module = self._auto_class.from_config(
@@ -207,6 +217,7 @@ class ModelSource:
         """
         from transformers.utils import logging
 
+        _ = self.weight_files
         logging.disable_progress_bar()  # a worker has no terminal, and the commands have their own
         try:
             model, info = self._auto_class.from_pretrained(

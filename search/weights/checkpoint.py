@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from search.weights.matrices import Matrix
+from search.weights.resolution import weight_files
 from search.weights.views import View
 from tasks.errors import InputError
-
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 
 
 class NotInCheckpoint(KeyError):  # noqa: N818  (named for what it says)
@@ -32,38 +29,14 @@ class CheckpointReader:
 
     Names may lack the prefix of the base model (``bert.``, ``transformer.``, ``model.``) or carry
     one that the model lacks, as transformers itself allows. Only the bytes of the matrix that is
-    asked for are read. Raises InputError if the folder has no safetensors weights. `files` names
+    asked for are read. Raises InputError as `weight_files` does. `files` names
     the file of each tensor.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.files = self._locate()
+        self.files = weight_files(self.folder)
         self._suffixes = _by_suffix(self.files)
-
-    def _locate(self) -> dict[str, str]:
-        """Name of each tensor -> name of its file."""
-        index, single = self.folder / _INDEX, self.folder / _SINGLE
-        try:
-            if index.is_file():
-                files: dict[str, str] = json.loads(index.read_text())["weight_map"]
-                return files
-            if single.is_file():
-                with safe_open(single, framework="pt") as stream:
-                    return dict.fromkeys(stream.keys(), _SINGLE)
-        except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-            raise InputError(
-                f"the checkpoint in {self.folder} cannot be read ({error!r}); fetch it again"
-            ) from None
-        if list(self.folder.glob("pytorch_model*.bin")):
-            raise InputError(
-                f"{self.folder} has pickled weights only (pytorch_model.bin), which can run code; "
-                "convert them by loading the model and calling "
-                "save_pretrained(folder, safe_serialization=True)"
-            )
-        raise InputError(
-            f"{self.folder} has no {_SINGLE}; expected a folder written by save_pretrained"
-        )
 
     def has(self, matrix: Matrix) -> bool:
         """Whether `read` would find the matrix, by name and shape."""
