@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from optuna.trial import FrozenTrial
 
 from search.export.verify import Verdict
+from search.published import data_name, hub_name, model_name
 from search.report.text import floor_sentence
 from search.study.choice import composition_of, score_of
 from search.study.goals import FloorCheck
@@ -91,7 +92,7 @@ def _choice(record: StudyRecord, trial: FrozenTrial) -> str:
 
 
 def _about(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
-    path = record.config.model.path
+    name, digest = model_name(record.config.model.path), contents.digests.get("base tensors", "")
     composition = composition_of(trial)
     rows = "\n".join(
         f"| {i.matrix} | {i.kind} | {i.rule.name} {i.rule.value:g} | "
@@ -100,10 +101,10 @@ def _about(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
     )
     before, after = contents.parameters
     return f"""\
-# {Path(path).name} after LASER ({contents.format})
+# {_short(name)} after LASER ({contents.format})
 
-Weight matrices of `{path}` replaced by truncated SVDs; nothing was trained.
-Found by [laser-search](https://pypi.org/project/laser-search/), a search over layer-selective rank
+Weight matrices of `{name}`, whose tensors have the digest `{digest[:16]}`, replaced by truncated
+SVDs; nothing was trained. Found by {_program(record)}, a search over layer-selective rank
 reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
 
 | matrix | kind | kept | in this export |
@@ -144,27 +145,47 @@ _LIMITS = (
 
 def _metadata(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
     path = record.config.model.path
-    kind = _PIPELINES.get(contents.head, "other")
     data = ModelCardData(
         library_name="peft" if contents.format == "lora" else "transformers",
         tags=["laser", "low-rank", "laser-search", contents.format],
         pipeline_tag=_PIPELINES.get(contents.head),
-        base_model=None if Path(path).is_absolute() else path,
-        model_name=f"{Path(path).name}-laser",
+        base_model=hub_name(path),
+        model_name=f"{_short(model_name(path))}-laser",
         eval_results=[
-            EvalResult(
-                task_type=kind,
-                dataset_type=record.config.asked,
-                dataset_name=f"{record.config.asked} ({row.part})",
-                metric_type=row.metric,
-                metric_name=row.name,
-                metric_value=round(shown(row.metric, row.after), 6),
-            )
+            _eval_result(record, contents, row, row.after)
             for row in _rows(record, trial)
             if row.after is not None
         ],
     )
     return data.to_yaml()
+
+
+def _eval_result(record: StudyRecord, contents: Contents, row: _Row, score: float) -> EvalResult:
+    """One value for the hub, which makes an entry of those of one data set and split."""
+    asked = row.task or record.config.asked
+    goal = record.config.goals.get(row.task)
+    source = data_name(goal.data) if goal is not None else None
+    public = source.partition(":")[0] if source and "/" in source and "://" not in source else None
+    label = f"{row.task}, " if row.task else ""
+    return EvalResult(
+        task_type=_PIPELINES.get(contents.head, "other"),
+        dataset_type=public or re.sub(r"[^\w./:-]+", "-", asked),
+        dataset_name=f"{asked} ({row.part})",
+        dataset_config=row.task or None,
+        dataset_split=row.part,
+        metric_type=row.metric,
+        metric_name=f"{row.metric} ({label}{row.part})",
+        metric_value=round(float(shown(row.metric, score)), 6),
+    )
+
+
+def _program(record: StudyRecord) -> str:
+    return f"laser-search {record.identity.versions.get('laser-search', '')}".strip()
+
+
+def _short(name: str) -> str:
+    """A model's name without its owner's."""
+    return name.rpartition("/")[2]
 
 
 def _protocol(record: StudyRecord, trial: FrozenTrial) -> str:
@@ -180,8 +201,12 @@ def _protocol(record: StudyRecord, trial: FrozenTrial) -> str:
 
 @dataclass(frozen=True)
 class _Row:
-    """One metric on one part: scores of baseline and trial, and their comparison, if any."""
+    """One metric on one part: scores of baseline and trial, and their comparison, if any.
 
+    `task`: of several the one that is measured, empty for the objective.
+    """
+
+    task: str
     name: str
     metric: str
     part: str
@@ -214,7 +239,9 @@ def _rows(record: StudyRecord, trial: FrozenTrial) -> list[_Row]:
     for task, name, metric in names:
         if result is not None and result["trial"] == trial.number:
             for part, found in (result["tasks"][task] if task else result)["comparisons"].items():
-                rows.append(_Row(name, metric, part, found["baseline"], found["winner"], found))
+                rows.append(
+                    _Row(task, name, metric, part, found["baseline"], found["winner"], found)
+                )
         else:  # test was scored for another trial, or not yet
             rows.append(_validation(record, trial, task, name, metric))
     return rows
@@ -229,14 +256,14 @@ def _validation(record: StudyRecord, trial: FrozenTrial, task: str, name: str, m
         before = None if baseline is None else baseline.scores.get(task)
         after = trial.user_attrs.get(SCORES, {}).get(task)
     elif not record.summary.objective.single:
-        return _Row(name, metric, "validation", before, after)
+        return _Row(task, name, metric, "validation", before, after)
     study_id, effect = record.identity.study_id, trial.user_attrs["effect"]
     found = read_outcomes(record.folder, trial_name(trial.number), study_id, effect)
     if found is None or baseline is None:
-        return _Row(name, metric, "validation", before, after)
+        return _Row(task, name, metric, "validation", before, after)
     pair = [by_task(one.outcomes).get(task, []) for one in (baseline, found)]
     comparison = asdict(compare(pair[0], pair[1]))
-    return _Row(name, metric, "validation", before, after, comparison)
+    return _Row(task, name, metric, "validation", before, after, comparison)
 
 
 def _results(record: StudyRecord, trial: FrozenTrial) -> str:
@@ -274,10 +301,11 @@ def _bullets(lines: list[str]) -> str:
 def healed_card(record: StudyRecord, found: dict[str, Any], verdict: Verdict | None) -> str:
     """README.md of a model that was trained after the cut; `found` is healing.json."""
     path, recipe, size = record.config.model.path, found["recipe"], found["parameters"]
+    name, train = model_name(path), data_name(found["train"])
     data = ModelCardData(
         library_name="transformers",
         tags=["laser", "low-rank", "laser-search", "healed"],
-        base_model=None if Path(path).is_absolute() else path,
+        base_model=hub_name(path),
     )
     rows = "\n".join(
         f"| {part} | {found['scores']['base'][part]:.4f} | {found['scores']['cut'][part]:.4f} | "
@@ -289,12 +317,13 @@ def healed_card(record: StudyRecord, found: dict[str, Any], verdict: Verdict | N
 {data.to_yaml()}
 ---
 
-# {Path(path).name} after LASER and training
+# {_short(name)} after LASER and training
 
-`{found["composition"]}` applied to `{path}`, then {recipe["steps"]} steps of training
-({recipe["method"]}, learning rate {recipe["learning_rate"]:g}, batch {recipe["batch"]}, seed
-{recipe["seed"]}) on {found["examples"]} examples of `{found["train"]}`; {found["left_out"]} that
-validation or test ask were left out.
+`{found["composition"]}` applied to `{name}`, whose files have the digest
+`{record.identity.checkpoint[:16]}`, then {recipe["steps"]} steps of training ({recipe["method"]},
+learning rate {recipe["learning_rate"]:g}, batch {recipe["batch"]}, seed {recipe["seed"]}) on
+{found["examples"]} examples of `{train}`; {found["left_out"]} that validation or test ask were left
+out. Made with {_program(record)}.
 
 | part | base | after the cut | after training | change by training, 95 % interval |
 |---|---|---|---|---|

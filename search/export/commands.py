@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
@@ -57,7 +56,7 @@ def export(
 
     record = StudyRecord.read(folder)
     chosen = choose_trial(record, trial)
-    wish = Wish(out, form, overwrite, not no_verify, shlex.join(["laser-search", *sys.argv[1:]]))
+    wish = Wish(out, form, overwrite, not no_verify, _words(folder, out, form, trial))
     verdict = export(record, chosen, wish)
     composition = chosen.user_attrs["composition"]
     agrees = verdict is None or verdict.agrees
@@ -79,6 +78,13 @@ def export(
     if not agrees:
         typer.echo(f"the files stay in {out}", err=True)
         raise typer.Exit(1)
+
+
+def _words(folder: Path, out: Path, form: str, trial: int | None) -> str:
+    """The command as its card tells it: folders by their names."""
+    names = [folder.resolve().name, "--out", out.resolve().name]
+    chosen = [] if trial is None else ["--trial", str(trial)]
+    return shlex.join(["laser-search", "export", *names, "--format", form, *chosen])
 
 
 def _print_json(value: dict[str, Any]) -> None:

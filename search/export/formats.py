@@ -176,18 +176,18 @@ FORMATS: dict[str, Format] = {
         lambda work: factored_bytes(work.base, work.plan, work.store),
         _write_factored,
         "from search.export.factored import load_factored\n"
-        'model = load_factored("OUT")  # pip install laser-search',
+        'model = load_factored("OUT")  # with laser-search installed',
     ),
     "patch": Format(
         lambda work: sum(4 * sum(p.matrix.shape) * p.matrix.max_rank for p in work.placed),
         _write_patch,
-        "# pip install laser-search\n# laser-search apply OUT --model BASE --out DENSE\n"
+        "# laser-search apply OUT --model BASE --out DENSE\n"
         'from transformers import CLASS\nmodel = CLASS.from_pretrained("DENSE")',
     ),
     "recipe": Format(
         lambda work: 4096,
         _write_recipe,
-        "# pip install laser-search\n# laser-search apply OUT --model BASE --out DENSE\n"
+        "# laser-search apply OUT --model BASE --out DENSE\n"
         'from transformers import CLASS\nmodel = CLASS.from_pretrained("DENSE")',
     ),
     "lora": Format(

@@ -34,6 +34,7 @@ from search.export.verify import ADAPTER, CUT, Verdict, verify_afresh
 from search.model import own_device
 from search.plan import Plan as StudyPlan
 from search.plan import open_task
+from search.published import data_name, model_name
 from search.study.choice import composition_of
 from search.study.outcomes import Evaluation, outcome_bytes
 from search.study.record import StudyRecord
@@ -117,7 +118,7 @@ def heal(
             recipe=recipe,
             trial=trial.number,
             composition=str(composition),
-            train=train,
+            train=data_name(train) or train,
             examples=len(examples),
             left_out=left_out,
             loss=course.loss,
@@ -200,7 +201,7 @@ def _kind(recipe: Recipe) -> str:
 def _facts(record: StudyRecord, found: Healing) -> dict[str, Any]:
     model = record.config.model
     return {
-        "base_model": model.path,
+        "base_model": model_name(model.path),
         "revision": model.revision,
         "composition": found.composition,
         "study": record.identity.study_id,
@@ -334,7 +335,11 @@ class _Patient:
         (out / CUT).mkdir()
         placed = base.place(self._composition)
         write_dense(base, placed, open_factors(record.config.factors), out / CUT)
+        for config in self._adapted.peft_config.values():
+            config.base_model_name_or_path = CUT  # beside it, wherever both are put
         self._adapted.save_pretrained(str(out / ADAPTER))
+        # Peft's own card is an empty form that names the local folder; ours says what was done.
+        (out / ADAPTER / "README.md").unlink(missing_ok=True)
 
 
 def merge_layers(model: nn.Module) -> None:

@@ -141,6 +141,16 @@ def _spread(base: Base, one: Placed, up: Tensor) -> Tensor:
     return whole
 
 
+def _base_name(path: str) -> str:
+    """What peft may load the adapter onto: the id that was searched, else a folder's bare name.
+
+    Not the id that a folder's configuration names: peft would load it unasked, and the folder may
+    hold other weights by now.
+    """
+    local = Path(path).expanduser()
+    return local.resolve().name if local.is_dir() else path
+
+
 def _config(peft: Any, base: Base, ranks: dict[str, int]) -> Any:
     """A LoRA of scaling 1 in every module, whatever its rank."""
     first = next(iter(ranks.values()))
@@ -154,7 +164,7 @@ def _config(peft: Any, base: Base, ranks: dict[str, int]) -> Any:
         alpha_pattern=patterns,
         target_modules=sorted(ranks),
         fan_in_fan_out=kinds == {"Conv1D"},
-        base_model_name_or_path=base.source.path,
+        base_model_name_or_path=_base_name(base.source.path),
         revision=base.source.revision,
         inference_mode=True,
     )

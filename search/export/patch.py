@@ -18,6 +18,7 @@ from search.export.base import Base, Placed
 from search.export.dense import dense_changes
 from search.export.stream import digest_of, read_tensor
 from search.model import HeadChoice, ModelSource
+from search.published import model_name
 from search.weights.factor_file import Factors, multiplied
 from search.weights.factors import content_key
 from search.weights.memory import FactorStore
@@ -50,7 +51,7 @@ class Origin:
         source = base.source
         return Origin(
             kind,
-            source.path,
+            model_name(source.path),
             source.revision,
             source.head,
             str(source.torch_dtype).removeprefix("torch."),

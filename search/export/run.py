@@ -18,6 +18,7 @@ from search.export.folder import MARK, new_folder
 from search.export.formats import Work, Written, get_format, load_lines, parameters
 from search.export.patch import read_edit
 from search.export.verify import Verdict, verify_afresh
+from search.published import model_name
 from search.study.choice import composition_of
 from search.study.identity import digest_checkpoint
 from search.study.record import StudyRecord
@@ -90,7 +91,7 @@ def apply_edit(path: Path, model: str, out: Path, *, overwrite: bool = False) ->
         else:
             done = write_dense(base, placed, store, partial)
         facts = {
-            "base_model": origin.base_model,
+            "base_model": model_name(origin.base_model),
             "revision": origin.revision,
             "base_tensors": origin.base,
             "composition": origin.composition,
@@ -113,7 +114,7 @@ def _contents(work: Work, written: Written, wish: Wish, partial: Path) -> Conten
     return Contents(
         format=wish.format,
         head=source.head,
-        load=load_lines(wish.format, wish.out.name, source.path, source.head),
+        load=load_lines(wish.format, wish.out.name, model_name(source.path), source.head),
         rows=written.rows,
         notes=written.notes,
         digests={"composition": work.composition.digest, **written.digests},
@@ -132,7 +133,7 @@ def _facts(
     model = record.config.model
     return {
         "format": wish.format,
-        "base_model": model.path,
+        "base_model": model_name(model.path),
         "revision": model.revision,
         "composition": json.loads(composition.to_json()),
         "digest": composition.digest,

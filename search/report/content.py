@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from search.published import model_name, without_paths
 from search.report.changes import Changes, find_changes
 from search.report.cost import Cost, find_cost
 from search.report.frames import interventions_frame, read_composition, trials_frame
@@ -52,6 +54,8 @@ class Content:
     cost: Cost
     configuration: str
     asked: str
+    model: str
+    failures: dict[str, int]
     tasks: list[list[str]]
     environment: list[tuple[str, str]] = field(default_factory=list)
 
@@ -92,6 +96,8 @@ def gather(record: StudyRecord) -> Content:
         cost=find_cost(trials, getattr(record.config.search, "chunks", 1)),
         configuration=_configuration(record),
         asked=record.config.asked,
+        model=model_name(record.config.model.path),
+        failures=_failures(record),
         tasks=_task_table(record.result or {}),
         environment=_environment(record),
     )
@@ -266,10 +272,29 @@ def _sides(record: StudyRecord) -> tuple[str, dict[str, Evaluation]]:
 
 
 def _configuration(record: StudyRecord) -> str:
-    text = yaml.safe_dump(
-        record.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-    )
-    return hide_password(text)
+    """study.yaml without the folders of the machine that it lies on."""
+    public = _named(record.config.model_dump(mode="json"))
+    public["model"]["path"] = model_name(record.config.model.path)
+    return hide_password(yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
+
+
+def _named(value: Any) -> Any:
+    """`value` with the name of a file or folder for each path, however deep it lies."""
+    if isinstance(value, dict):
+        return {key: _named(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_named(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and value.startswith("/") else value
+
+
+def _failures(record: StudyRecord) -> dict[str, int]:
+    """How often each reason occurred; reasons may name files."""
+    config = record.config
+    places = [config.model.path, config.factors, str(record.folder.resolve()), str(Path.home())]
+    places += [goal.data for goal in config.goals.values() if goal.data]
+    local = [place for place in places if place.startswith("/")]
+    reasons = record.summary.failures.items()
+    return {without_paths(reason, local): count for reason, count in reasons}
 
 
 def _environment(record: StudyRecord) -> list[tuple[str, str]]:

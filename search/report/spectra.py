@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from search.durable import write_bytes, write_json, write_text
+from search.published import model_name
 from search.report.maps import measure_map
 from search.report.style import GAIN, INK, LOSS, MUTED, SERIES, new_figure, save, styled, to_svg
 from search.weights.refs import MatrixRef
@@ -170,7 +171,7 @@ def _page(
         spectra=spectra,
         maps=maps,
         details=details,
-        models=sorted({s.model for s in spectra}),
+        models=sorted({model_name(s.model) for s in spectra}),
         style=Markup((here / "report.css").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup((here / "report.js").read_text(encoding="utf-8")),  # noqa: S704
         version=version("laser-search"),

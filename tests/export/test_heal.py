@@ -77,6 +77,10 @@ def test_a_classifier_learns_what_the_cut_cost(classifier, run, tmp_path, method
     if apart and method == "lora":
         assert (out / "adapter" / "adapter_config.json").exists()
         assert (out / "model" / "config.json").exists()
+        adapter = json.loads((out / "adapter" / "adapter_config.json").read_text())
+        assert adapter["base_model_name_or_path"] == "model"
+    for file in (*out.glob("*.*"), *(out / "adapter").glob("*")):
+        assert str(classifier.folder.parent).encode() not in file.read_bytes(), file.name
     assert "after training" in (out / "README.md").read_text()
 
 

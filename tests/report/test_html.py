@@ -137,6 +137,24 @@ def test_results_of_other_versions(study):
     assert "trials" in Page(render(replace(study, result={"scores": {}}))).text
 
 
+def test_no_path_of_the_machine_is_in_it(study, tmp_path):
+    model = tmp_path / "private" / "my-model"
+    config = study.config.model_copy(
+        update={
+            "model": study.config.model.model_copy(update={"path": str(model)}),
+            "task": study.config.task.model_copy(update={"data": str(tmp_path / "q.jsonl")}),
+            "factors": str(tmp_path / "factors"),
+        }
+    )
+    failures = {f"InputError: {model}/config.json is gone": 1}
+    summary = replace(study.summary, failures=failures)
+    page = render(replace(study, config=config, summary=summary))
+    assert str(tmp_path) not in page and str(study.folder) not in page
+    text = Page(page).text
+    assert "Model my-model" in text and "data: q.jsonl" in text
+    assert "InputError: my-model/config.json is gone" in text
+
+
 def test_the_command_writes_one_file(study, tmp_path):
     run = CliRunner().invoke(
         app, ["report", str(study.folder), "--out", str(tmp_path / "r.html"), "--json"]
