@@ -43,6 +43,7 @@ from search.study.verdict import Verdict, conclude
 from search.weights.remote import check_factors, open_factors
 from search.weights.spectra import Spectrum
 from tasks.errors import InputError
+from tasks.inside import check_links
 from tasks.parts import sizes_text
 
 
@@ -77,6 +78,7 @@ def launch(
             "or give another --out"
         )
     check_study_place(folder, given)
+    check_links(folder)
     check_factors(config.factors)
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +103,7 @@ def resume(
     more; it is written into the frozen study.yaml.
     """
     Identity.read(folder)
+    check_links(folder)
     config = read_config(folder / CONFIG)
     if trials is not None:
         config = with_trials(config, trials)

@@ -15,6 +15,7 @@ from torch import nn
 from search.weights.resolution import weight_files
 from tasks.base import Head
 from tasks.errors import InputError, nearest
+from tasks.foreign import reading
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 HeadChoice = Literal["auto", "causal", "masked", "classifier", "seq2seq"]
@@ -30,6 +31,8 @@ _SEQ2SEQ = ("ForConditionalGeneration", "WithLMHeadModel", "MTModel", "EncoderDe
 _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 _WANTED += ["*.tiktoken", "*.bpe"]
+_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", ".model", ".tiktoken", ".bpe")
+_TOKENIZER += ("tokenizer_config.json", "merges.txt", "vocab.bpe", ".spm")
 
 
 def saved_heads(architectures: list[str], *, encoder_decoder: bool = False) -> list[Head]:
@@ -82,6 +85,8 @@ class ModelSource:
                     f"{local} holds no config.json; give a folder written by save_pretrained"
                 )
             return local.resolve()
+        if local.is_file():
+            raise InputError(_no_folder(local))
         parts = self.path.split("/")
         if local.is_absolute() or self.path.startswith(("./", "../", "~")) or len(parts) > 2:
             raise InputError(f"model {self.path} does not exist{_neighbour(local)}")
@@ -111,15 +116,12 @@ class ModelSource:
         """The model's configuration."""
         from transformers import AutoConfig
 
-        try:
+        file = self.folder / "config.json"
+        _check_dtype(file)
+        with reading(str(file), "mend the value, or fetch the file again"):
             return AutoConfig.from_pretrained(
                 self.folder, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
-        except (OSError, ValueError, json.JSONDecodeError) as error:
-            sentence = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"the configuration in {self.folder} is unreadable: {sentence}"
-            ) from None
 
     @cached_property
     def head(self) -> Head:
@@ -136,7 +138,7 @@ class ModelSource:
         return head
 
     def _find_head(self) -> Head:
-        names: list[str] = getattr(self.config, "architectures", None) or []
+        names = _class_names(self.config, self.folder)
         encoder_decoder = bool(getattr(self.config, "is_encoder_decoder", False))
         if self.head_choice == "auto":
             return find_head(names, self.path, encoder_decoder=encoder_decoder)
@@ -172,10 +174,10 @@ class ModelSource:
         return declared or self._stored_dtype()
 
     def _stored_dtype(self) -> torch.dtype:
-        from safetensors import safe_open
+        from search.weights.whole import open_weights
 
         for name in sorted(set(self.weight_files.values())):
-            with safe_open(self.folder / name, framework="pt") as stream:
+            with open_weights(self.folder / name) as stream:
                 for tensor in stream.keys():  # noqa: SIM118  # no mapping
                     found = _STORED.get(stream.get_slice(tensor).get_dtype())
                     if found is not None:
@@ -193,18 +195,16 @@ class ModelSource:
         A folder whose weights could not be loaded is refused here already.
         """
         _ = self.weight_files
-        try:
-            with torch.device("meta"):
-                model: nn.Module = self._auto_class.from_config(
-                    self.config,
-                    dtype=self.torch_dtype,
-                    trust_remote_code=self.trust_remote_code,
-                )
-        except ValueError as error:
-            sentence = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"{self.path} cannot be built with head {self.head!r}: {sentence}"
-            ) from None
+        auto, dtype = self._auto_class, self.torch_dtype
+        what = f"the model of {self.folder / 'config.json'}"
+        remedy = "mend the value, install what it asks for, or fetch the file again"
+        with (
+            reading(what, remedy, f"cannot be built with head {self.head!r}"),
+            torch.device("meta"),
+        ):
+            model: nn.Module = auto.from_config(
+                self.config, dtype=dtype, trust_remote_code=self.trust_remote_code
+            )
         _keep_wide(model, self.torch_dtype)
         return model
 
@@ -217,31 +217,22 @@ class ModelSource:
         """
         from transformers.utils import logging
 
-        _ = self.weight_files
         logging.disable_progress_bar()  # a worker has no terminal, and the commands have their own
-        try:
-            model, info = self._auto_class.from_pretrained(
+        self.check_weights()
+        if device == "spread":
+            _require_accelerate()
+        auto, dtype = self._auto_class, self.torch_dtype
+        remedy = "fetch the model again, or save it anew with save_pretrained"
+        with reading(f"the model in {self.folder}", remedy):
+            model, info = auto.from_pretrained(
                 self.folder,
-                dtype=self.torch_dtype,
+                dtype=dtype,
                 trust_remote_code=self.trust_remote_code,
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
                 **({"device_map": "auto"} if device == "spread" else {}),
             )
-        except ImportError as error:
-            if device != "spread":
-                raise
-            raise InputError(
-                f"a model over several GPUs needs a package that is not installed ({error}); "
-                "install laser-search[large]"
-            ) from None
-        except OSError as error:
-            raise InputError(
-                f"{self.folder} holds no weights in safetensors "
-                f"({str(error).strip().splitlines()[0]}); "
-                "convert it with save_pretrained, pickled weights are not read"
-            ) from None
         missing = sorted(info.get("missing_keys", ()))
         mismatched = sorted(str(key) for key in info.get("mismatched_keys", ()))
         if missing or mismatched:
@@ -260,13 +251,75 @@ class ModelSource:
         """The tokenizer that belongs to the checkpoint. Raises InputError if there is none."""
         from transformers import AutoTokenizer
 
-        try:
+        found = sorted(p.name for p in self.folder.iterdir() if p.name.endswith(_TOKENIZER))
+        if not found:
+            raise InputError(
+                f"{self.folder} holds no tokenizer (no tokenizer.json, vocab.txt, *.model); copy "
+                "the files of the model that it was made from into it"
+            )
+        what = f"the tokenizer in {self.folder} ({', '.join(found[:4])})"
+        with reading(what, "fetch these files again"):
             return AutoTokenizer.from_pretrained(
                 self.folder, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
-        except (OSError, ValueError, KeyError) as error:
-            sentence = str(error).strip().splitlines()[0]
-            raise InputError(f"{self.folder} holds no usable tokenizer: {sentence}") from None
+
+    def check_weights(self) -> None:
+        """Raises InputError unless every file of weights is there and whole; headers alone."""
+        from search.weights.checkpoint import CheckpointReader
+
+        CheckpointReader(self.folder).check()
+
+
+def _require_accelerate() -> None:
+    """Raises InputError if the package that spreads a model is not installed."""
+    try:
+        import accelerate  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"a model over several GPUs needs a package that is not installed ({error}); "
+            "install laser-search[large]"
+        ) from None
+
+
+def _no_folder(file: Path) -> str:
+    """What to do with a file where a model's folder belongs."""
+    if file.suffix == ".gguf":
+        return (
+            f"model {file} is a GGUF file, whose weights are quantised for another program; give "
+            "the folder of the model that it was made from"
+        )
+    if file.suffix == ".safetensors" and (file.parent / "config.json").is_file():
+        return f"model {file} is a file of weights; give its folder, {file.parent}"
+    return (
+        f"model {file} is a file; give a folder with config.json, model.safetensors and the "
+        "tokenizer's files, as save_pretrained writes it"
+    )
+
+
+def _check_dtype(file: Path) -> None:
+    """Raises InputError if a config.json is no mapping, or names a dtype that there is not."""
+    with reading(str(file), "mend it, or fetch the file again"):
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(facts, dict):
+        raise InputError(f"{file} holds no mapping; fetch the file again")
+    for key in ("dtype", "torch_dtype"):
+        name = facts.get(key)
+        if name is not None and not isinstance(getattr(torch, str(name), None), torch.dtype):
+            raise InputError(
+                f"{file}: {key} is {name!r}, which is no dtype; expected one such as float32, "
+                "float16 or bfloat16"
+            )
+
+
+def _class_names(config: Any, folder: Path) -> list[str]:
+    """The classes that a configuration says it was saved as. Raises InputError on another shape."""
+    names = getattr(config, "architectures", None) or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            f"{folder / 'config.json'}: architectures is {names!r}, expected a list of names such "
+            'as ["LlamaForCausalLM"]'
+        )
+    return names
 
 
 def _check_spread(model: nn.Module, where: str) -> None:
@@ -300,7 +353,12 @@ def _keep_wide(model: Any, dtype: torch.dtype) -> None:
 
 
 def _floating(name: str) -> torch.dtype:
-    found: torch.dtype = getattr(torch, name)
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InputError(
+            f"dtype {name!r} is none that a model is loaded in; expected one of "
+            f"{', '.join(get_args(DType))}{nearest(name, get_args(DType))}"
+        )
     return found
 
 

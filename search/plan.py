@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from search.config import StudyConfig, TaskConfig
+from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource
 from search.space import Space
 from search.strategies.registry import check_strategy
@@ -115,6 +116,8 @@ def make_plan(config: StudyConfig) -> Plan:
     objective = Objective.of(config, getattr(task, "metrics", {"": task.metric}))
     skeleton = source.skeleton()
     matrices = tuple(find_matrices(skeleton))
+    source.check_weights()
+    check_vocabulary(source, skeleton, examples)
     kind = lowrank_kind(skeleton) if config.products == "svd-lowrank" else "keep-top"
     space = Space.build(config.space, matrices, kind)
     if config.search.warm_start:

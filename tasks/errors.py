@@ -5,12 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from tasks.printable import printable
+from tasks.secrets import hide_secrets
+
 
 class InputError(ValueError):
     """Bad input: one sentence that names the value and the remedy.
 
-    The command line prints the sentence and exits with code 2; nothing else is caught there.
+    The command line prints the sentence and exits with code 2; nothing else is caught there. What
+    the sentence quotes came from outside: it stays on one line, and shows no password of a URL.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(hide_secrets(sentence)))
 
 
 def nearest(value: str, names: Iterable[str]) -> str:

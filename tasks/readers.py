@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import InputError, nearest
+from tasks.foreign import reading
 
 LISTS = ("examples", "data", "rows")
 """Keys under which a JSON object may hold its list of rows (BIG-bench uses the first)."""
 
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 MISSING_CELLS = frozenset(("nan", "NaN", "<NA>"))
 """Cells by which numpy and pandas write a missing value into a table; words such as NA are text."""
@@ -89,13 +92,16 @@ def read_json(path: Path) -> list[Row]:
 
     Raises InputError, naming line and column, when the text is not JSON or has another shape.
     """
+    text = _text(path)
     try:
-        data = json.loads(_text(path))
+        data = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path} is not JSON: {error.msg} at line {error.lineno} column {error.colno}; "
             "a file with one object per line needs the suffix .jsonl"
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(_unreadable(str(path), error)) from None
     if isinstance(data, dict):
         data = next((data[key] for key in LISTS if isinstance(data.get(key), list)), None)
     if not isinstance(data, list):
@@ -103,7 +109,8 @@ def read_json(path: Path) -> list[Row]:
             f"{path} holds no list of rows; expected [{{...}}, ...] or an object with one of "
             f"the keys {', '.join(LISTS)}"
         )
-    return [_row(item, f"{path.name} item {number}") for number, item in enumerate(data, 1)]
+    halves = _spells_halves(text)
+    return [_row(item, f"{path.name} item {number}", halves) for number, item in enumerate(data, 1)]
 
 
 def read_jsonl(path: Path) -> list[Row]:
@@ -121,7 +128,9 @@ def read_jsonl(path: Path) -> list[Row]:
                 f"{where} is not JSON: {error.msg} at column {error.colno}; "
                 "expected one object per line"
             ) from None
-        rows.append(_row(item, where))
+        except (ValueError, RecursionError) as error:
+            raise InputError(_unreadable(where, error)) from None
+        rows.append(_row(item, where, _spells_halves(line)))
     return rows
 
 
@@ -138,13 +147,10 @@ def read_lines(path: Path) -> list[Row]:
 
 def read_parquet(path: Path) -> list[Row]:
     """Read all rows of a Parquet file. Raises InputError when it is not one."""
-    import pyarrow
     import pyarrow.parquet
 
-    try:
+    with reading(f"{path} as Parquet", "write it again, or give .jsonl"):
         items = pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        raise InputError(f"{path} is not a readable Parquet file: {error}") from None
     return [Row(item, f"{path.name} row {number}") for number, item in enumerate(items, 1)]
 
 
@@ -162,6 +168,12 @@ def read_table(path: Path, names: Sequence[str] = ()) -> list[Row]:
     for line, cells in records:
         if columns is None:
             header = [cell.strip() for cell in cells]
+            twice = [name for name in header if name and header.count(name) > 1]
+            if twice and (not names or twice[0] in names):
+                raise InputError(
+                    f"{path.name} line {line} names the column {twice[0]!r} twice; give each "
+                    "column a name of its own"
+                )
             if not names or not set(header).isdisjoint(names):
                 columns = header
                 continue
@@ -176,6 +188,7 @@ def read_table(path: Path, names: Sequence[str] = ()) -> list[Row]:
 
 
 def _csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(2**31 - 1)  # a cell may be a whole document
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         for cells in reader:
@@ -209,10 +222,33 @@ def _present(value: Any) -> Any:
     return value
 
 
-def _row(item: Any, where: str) -> Row:
+def _row(item: Any, where: str, halves: bool) -> Row:
+    """A row that was read from JSON; `halves`: it may hold half a character."""
     if not isinstance(item, dict):
         raise InputError(f"{where} is {type(item).__name__}, expected an object with named fields")
-    return Row(item, where)
+    if halves:
+        for name, value in item.items():
+            if _HALF.search(json.dumps([name, value], ensure_ascii=False)):
+                raise InputError(
+                    f"{where}: field {name!r} holds half a character (a lone surrogate such as "
+                    "\\ud83d), which no text can; write the file again in UTF-8"
+                )
+    try:
+        return Row(item, where)
+    except RecursionError as error:
+        raise InputError(_unreadable(where, error)) from None
+
+
+def _spells_halves(text: str) -> bool:
+    """Whether JSON may hold half a character, which no UTF-8 can but an escape of JSON spells."""
+    return "\\ud" in text or "\\uD" in text
+
+
+def _unreadable(where: str, error: Exception) -> str:
+    """Why JSON that is well formed cannot be read."""
+    if isinstance(error, RecursionError):
+        return f"{where} is nested too deeply to be read; expected an object with plain fields"
+    return f"{where} holds a number with too many digits ({error}); quote it as text"
 
 
 def _text(path: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.base import Choose, Complete, Generate, Request, Weigh
 from tasks.errors import InputError
+from tasks.foreign import reading
 
 
 class ChatTemplate:
@@ -39,9 +40,10 @@ class ChatTemplate:
         return request
 
     def _message(self, prompt: str) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
+        with reading("the tokenizer's chat template", "mend it, or leave chat_template out"):
+            text: str = self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+            )
         return text
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from search.composition import Composition
 from search.config import SplitConfig, TaskConfig
 from search.evaluation.setup import open_bench
+from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource, own_device
 from search.plan import data_notices, open_task
 from search.report.text import print_scores, truncation_notices, warning
@@ -105,6 +106,7 @@ def evaluate_compositions(
     examples = parts[part]
     for example in examples:
         asked.request(example, source.head)
+    check_vocabulary(source, source.skeleton(), examples)
     bench = open_bench(
         source, asked, {part: examples}, factors, device=own_device(), further=further
     )

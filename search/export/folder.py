@@ -80,6 +80,8 @@ def _swap(partial: Path, out: Path) -> None:
         out.replace(old)
     partial.replace(out)
     sync_folder(out.parent)
+    if old.is_symlink():  # what it led to is not ours
+        old.unlink()
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,9 +23,12 @@ from search.weights.factor_file import Factors, multiplied
 from search.weights.factors import content_key
 from search.weights.memory import FactorStore
 from search.weights.products import Products
+from search.weights.whole import open_weights
 from tasks.errors import InputError
+from tasks.foreign import words_of
 
 PATCH, RECIPE = "patch.safetensors", "recipe.json"
+_DTYPES = ("float64", "float32", "float16", "bfloat16")
 PATCH_FORMAT, RECIPE_FORMAT = "laser-patch-1", "laser-recipe-1"
 
 
@@ -178,11 +181,15 @@ def read_edit(path: Path) -> tuple[Origin, FactorStore | None]:
         )
     try:
         if file.suffix == ".json":
-            origin, store = Origin(**json.loads(file.read_text(encoding="utf-8"))), None
+            origin, store = _origin(file.read_text(encoding="utf-8")), None
         else:
             origin, store = _read_patch(file)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is no patch or recipe, or damaged ({error!r})") from None
+    except InputError:
+        raise
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{file} is no patch or recipe, or damaged ({words_of(error)}); export it again"
+        ) from None
     if origin.format not in (PATCH_FORMAT, RECIPE_FORMAT):
         raise InputError(
             f"{file} has the format {origin.format!r}; use the laser-search that wrote it"
@@ -192,10 +199,29 @@ def read_edit(path: Path) -> tuple[Origin, FactorStore | None]:
 
 def _read_patch(file: Path) -> tuple[Origin, FactorStore]:
     rows = {}
-    with safe_open(file, framework="pt") as stream:
+    with open_weights(file) as stream:
         facts = stream.metadata()
         for name, row in json.loads(facts["rows"]).items():
             U, V, S = (stream.get_tensor(f"{name}.{part}") for part in "UVS")
-            shape = (U.shape[1], V.shape[1])
-            rows[row["key"]] = _PatchRows(shape, S, row["first"], U, V)
-    return Origin(**json.loads(facts["origin"])), PatchFactors(rows)
+            (count, height), (same, width), (whole,) = U.shape, V.shape, S.shape
+            first = int(row["first"])
+            if count != same or first < 0 or not first + count <= whole <= min(height, width):
+                raise ValueError(f"the factors of {name} do not fit together")
+            rows[row["key"]] = _PatchRows((height, width), S, first, U, V)
+    return _origin(facts["origin"]), PatchFactors(rows)
+
+
+def _origin(text: str) -> Origin:
+    """What an edit says it belongs to. Raises ValueError and TypeError on another shape."""
+    found = Origin(**json.loads(text))
+    for name in ("format", "base_model", "base"):
+        if not isinstance(getattr(found, name), str):
+            raise ValueError(f"{name} is {getattr(found, name)!r}, expected text")
+    for name, known in (("head", get_args(HeadChoice)), ("dtype", _DTYPES)):
+        if (value := getattr(found, name)) not in known:
+            raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+    if not isinstance(found.composition, dict) or not isinstance(found.tensors, dict):
+        raise ValueError("composition and tensors are mappings")
+    if not isinstance(found.revision, str | None):
+        raise ValueError(f"revision is {found.revision!r}, expected text")
+    return found

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from search.durable import write_json
 from tasks.errors import InputError
+from tasks.inside import inside
 
 INDEX = "model.safetensors.index.json"
 _CHUNK_BYTES = 2**24
@@ -155,7 +156,9 @@ def rewrite(
         header, size = _header(metadata, [entry for plan in plans for entry in plan])
         total += size
         places |= {name: shard for plan in plans for name, _, _ in plan}
-        with (folder / shard).open("rb") as source, (out / shard).open("wb") as target:
+        written = inside(out, shard, str(folder), suffix=".safetensors")
+        written.parent.mkdir(parents=True, exist_ok=True)
+        with (folder / shard).open("rb") as source, written.open("xb") as target:  # no link is met
             target.write(header)
             for tensor, plan in zip(tensors, plans, strict=True):
                 _write(source, target, tensor, changes.get(tensor.name), plan, done)

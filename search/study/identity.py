@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +17,7 @@ from search.config import StudyConfig
 from search.durable import write_json
 from tasks.base import Example
 from tasks.errors import InputError
+from tasks.foreign import words_of
 
 FILE = "study.json"
 _MODEL_FILES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".py")
@@ -66,13 +68,28 @@ class Identity:
     def read(folder: Path) -> Identity:
         """Read study.json. Raises InputError if the folder holds no study."""
         try:
-            return Identity(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+            found = Identity(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+            found.check_shape()
+            return found
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{folder} holds no study; start one with laser-search launch"
             ) from None
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{folder / FILE} is damaged ({error}); restore it") from None
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{folder / FILE} is damaged ({words_of(error)}); restore it"
+            ) from None
+
+    def check_shape(self) -> None:
+        """Raises ValueError where a value is not what it should be; the id names files."""
+        if not isinstance(self.study_id, str) or not re.fullmatch(r"\w[\w-]{0,99}", self.study_id):
+            raise ValueError(f"study_id is {self.study_id!r}, no name")
+        for name in ("created", "weights", "checkpoint", "examples", "settings"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected text")
+        for name, kind in (("versions", dict), ("asked", dict), ("accepted", list)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is {getattr(self, name)!r}")
 
     def check(self, world: World, *, accept: bool = False) -> Identity:
         """The identity to go on with: this one, or with `accept` one that has what changed.

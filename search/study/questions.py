@@ -70,9 +70,14 @@ def read_questions(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["example_id"]: row for row in rows}
 
 
+def _is_wide(values: list[Any]) -> bool:
+    """Whether there is a whole number that 64 bits do not hold; such a column is of text."""
+    return any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in values)
+
+
 def _column(examples: list[Example], name: str) -> list[Any]:
     values = [example.columns.get(name) for example in examples]
     kinds = {type(value) for value in values if value is not None}
-    if len(kinds) < 2:
+    if len(kinds) < 2 and not _is_wide(values):
         return values
     return [None if value is None else str(value) for value in values]

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from search.weights.matrices import Matrix
 from search.weights.resolution import weight_files
 from search.weights.views import View
+from search.weights.whole import check_weights, open_weights
 from tasks.errors import InputError
 
 
@@ -37,6 +38,10 @@ class CheckpointReader:
         self.folder = Path(folder)
         self.files = weight_files(self.folder)
         self._suffixes = _by_suffix(self.files)
+
+    def check(self) -> None:
+        """Raises InputError unless every file is there and whole, as far as headers say."""
+        check_weights(self.folder, self.files)
 
     def has(self, matrix: Matrix) -> bool:
         """Whether `read` would find the matrix, by name and shape."""
@@ -84,11 +89,7 @@ class CheckpointReader:
         return part.to(matrix.dtype)
 
     def _open(self, name: str) -> safe_open:
-        path = self.folder / self.files[name]
-        try:
-            return safe_open(path, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} cannot be read ({error}); fetch it again") from None
+        return open_weights(self.folder / self.files[name])
 
     def _place(self, matrix: Matrix) -> tuple[str, View]:
         """Name of the tensor that holds the matrix, and the view of it there."""

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,6 +40,10 @@ _log = logging.getLogger(__name__)
 _BATCH_ENTRIES = 16
 METHOD = "exact"
 """What keys and files say of how the factors were made; LASER's own low rank is no factors."""
+
+
+KEY = re.compile(r"[0-9a-f]{8,64}")
+"""A key as `content_key` makes it; an index or a bucket may say anything, and keys name files."""
 
 
 def content_key(weight: Tensor, stored: str = "float32") -> str:
@@ -100,6 +105,8 @@ class FactorCache:
 
     def path(self, key: str) -> Path:
         """Where the factors of `key` are or would be."""
+        if not KEY.fullmatch(key):
+            raise InputError(f"{self.root} has no factors of {key!r}, which is no key of a matrix")
         return self.root / key[:2] / f"{key}.safetensors"
 
     def has(self, key: str) -> bool:
@@ -113,7 +120,8 @@ class FactorCache:
     def keys(self) -> Iterator[str]:
         """The keys of all factor files, sorted."""
         for path in sorted(self.root.glob("??/*.safetensors")):
-            yield path.stem
+            if KEY.fullmatch(path.stem):
+                yield path.stem
 
     def ensure(
         self,

@@ -17,7 +17,7 @@ import fsspec
 from search.durable import write_file
 from search.weights.factor_file import DamagedFactorsError, FactorFile, Factors
 from search.weights.factor_index import Entry, has_origins, merge, read_index, write_index
-from search.weights.factors import FactorCache
+from search.weights.factors import KEY, FactorCache
 from tasks.errors import InputError
 
 FOLDER_VARIABLE = "LASER_FACTORS_CACHE"
@@ -125,7 +125,8 @@ class RemoteFactorCache(FactorCache):
         """The keys of all remote factor files, sorted."""
         with self._asking():
             names = [Path(name) for name in self._fs.find(self._prefix)]
-        yield from sorted(name.stem for name in names if name.suffix == ".safetensors")
+        keys = (name.stem for name in names if name.suffix == ".safetensors")
+        yield from sorted(filter(KEY.fullmatch, keys))
 
     def verify(self, key: str) -> bool:
         """Fetch the remote file of `key` anew and check every byte. False: not there now."""

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
+from search.weights.whole import open_weights
 from tasks.errors import InputError
+from tasks.foreign import words_of
+from tasks.inside import inside
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -78,16 +79,15 @@ def _check_same(folder: Path, index: Path) -> None:
 def _indexed(index: Path) -> dict[str, str]:
     try:
         found: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        if not isinstance(found, dict) or not all(isinstance(n, str) for n in found.values()):
+        if not isinstance(found, dict) or not found:
             raise TypeError("weight_map is no mapping of names")
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{index} cannot be read ({error!r}); fetch it again") from None
+        raise InputError(f"{index} cannot be read ({words_of(error)}); fetch it again") from None
+    for name in {repr(name): name for name in found.values()}.values():
+        inside(index.parent, name, str(index), suffix=".safetensors")
     return found
 
 
 def _held(path: Path) -> dict[str, str]:
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return dict.fromkeys(stream.keys(), path.name)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error!r}); fetch it again") from None
+    with open_weights(path) as stream:
+        return dict.fromkeys(stream.keys(), path.name)
