@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,8 +32,10 @@ _SEQ2SEQ = ("ForConditionalGeneration", "WithLMHeadModel", "MTModel", "EncoderDe
 _STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 _WANTED += ["*.tiktoken", "*.bpe"]
-_TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", ".model", ".tiktoken", ".bpe")
-_TOKENIZER += ("tokenizer_config.json", "merges.txt", "vocab.bpe", ".spm")
+_TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *(".model", ".tiktoken", ".bpe", ".spm"),
+)
 
 
 def saved_heads(architectures: list[str], *, encoder_decoder: bool = False) -> list[Head]:
@@ -272,13 +275,11 @@ class ModelSource:
 
 def _require_accelerate() -> None:
     """Raises InputError if the package that spreads a model is not installed."""
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
+    if find_spec("accelerate") is None:
         raise InputError(
-            f"a model over several GPUs needs a package that is not installed ({error}); "
+            "a model over several GPUs needs the package accelerate, which is not installed; "
             "install laser-search[large]"
-        ) from None
+        )
 
 
 def _no_folder(file: Path) -> str:

@@ -149,7 +149,7 @@ def read_parquet(path: Path) -> list[Row]:
     """Read all rows of a Parquet file. Raises InputError when it is not one."""
     import pyarrow.parquet
 
-    with reading(f"{path} as Parquet", "write it again, or give .jsonl"):
+    with reading(str(path), "write it again as Parquet, or as .jsonl", "is no whole Parquet file"):
         items = pyarrow.parquet.read_table(path).to_pylist()
     return [Row(item, f"{path.name} row {number}") for number, item in enumerate(items, 1)]
 

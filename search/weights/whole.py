@@ -33,7 +33,7 @@ def _state(path: Path, error: Exception) -> str:
     if begin == _POINTER:
         return "is a git-lfs pointer, not the weights; run git lfs pull, or fetch them again"
     said = str(error).removeprefix("Error while deserializing header: ")
-    return f"is no whole safetensors file ({said}; it has {size} bytes); fetch it again"
+    return f"is damaged, no whole safetensors file ({said}; {size} bytes); fetch it again"
 
 
 def check_weights(folder: Path, files: Mapping[str, str]) -> None:

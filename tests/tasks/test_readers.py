@@ -56,7 +56,7 @@ def test_a_line_separator_inside_json_ends_no_line(write):
         ("b.json", "[]", ["no rows"]),
         ("b.tsv", "x\ty\n1\t2\n1\n", ["b.tsv line 3", "1 cells", "expected 2", "x, y"]),
         ("b.csv", 'x,y\n1,"2\n', ["b.csv line 2", "quote"]),
-        ("b.parquet", "PAR", ["not a readable Parquet file"]),
+        ("b.parquet", "PAR", ["b.parquet is no whole Parquet file"]),
         ("b.doc", "hello", [".doc", ".jsonl"]),
     ],
 )
