@@ -126,13 +126,25 @@ def _ours(folder, model, tokenizer, name, **options):
     return examples, replies, outcomes
 
 
+def _exact(folder, model, tokenizer, name, rounding, **options):
+    """The harness's log-likelihoods of the model in float64, in the order of its samples."""
+    twin = rounding.exact(model)
+    return _all(_harness(folder, twin, tokenizer, name, **options)[0])
+
+
+def _all(samples):
+    """Log-likelihoods of all samples in a row: numbers, or pairs with whether greedy."""
+    found = [value for sample in samples for value in _numbers(sample)]
+    return [value[0] if isinstance(value, tuple | list) else value for value in found]
+
+
 def _numbers(sample):
     return [resp[0] for resp in sample["resps"]]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("shots", [0, 2])
-def test_choices_have_the_harness_own_likelihoods(build, folder, family, shots):
+def test_choices_have_the_harness_own_likelihoods(build, rounding, folder, family, shots):
     model, tokenizer = build("causal", family, **_room(family))
     samples, results = _harness(folder, model, tokenizer, "our_choice", num_fewshot=shots)
     found = _ours(folder, model, tokenizer, "our_choice", num_fewshot=shots)
@@ -140,10 +152,10 @@ def test_choices_have_the_harness_own_likelihoods(build, folder, family, shots):
     assert len(asked) == len(samples) == 9
     for (example, reply, outcome), sample in zip(asked, samples, strict=True):
         assert example.columns["doc"] == sample["doc_id"]
-        theirs = [ll for ll, _ in _numbers(sample)]
-        assert reply.log_likelihoods == pytest.approx(theirs, rel=1e-6)
         assert reply.greedy == tuple(greedy for _, greedy in _numbers(sample))
         assert (outcome.score, outcome.measures["acc_norm"]) == (sample["acc"], sample["acc_norm"])
+    exact = _exact(folder, model, tokenizer, "our_choice", rounding, num_fewshot=shots)
+    rounding.check([ll for _, r, _ in asked for ll in r.log_likelihoods], _all(samples), exact)
     test = [(e, o) for e, _, o in asked]
     scores = summarise([o for _, o in test], [e for e, _ in test])
     assert scores.score == pytest.approx(results["acc,none"])
@@ -155,36 +167,37 @@ def _room(family):
     return {name: 256}
 
 
-def test_choices_that_stand_before_a_common_ending(build, folder):
+def test_choices_that_stand_before_a_common_ending(build, rounding, folder):
     model, tokenizer = build("causal", "gpt2", n_positions=256)
     samples, results = _harness(folder, model, tokenizer, "our_blank")
     examples, replies, outcomes = _ours(folder, model, tokenizer, "our_blank")
-    for reply, sample in zip(replies, samples, strict=True):
-        theirs = [ll for ll, _ in _numbers(sample)]
-        assert reply.log_likelihoods == pytest.approx(theirs, rel=1e-6)
+    exact = _exact(folder, model, tokenizer, "our_blank", rounding)
+    rounding.check([ll for reply in replies for ll in reply.log_likelihoods], _all(samples), exact)
     assert {example.part for example in examples} == {""}
     assert summarise(outcomes, examples).score == pytest.approx(results["acc,none"])
 
 
-def test_continuations(build, folder):
+def test_continuations(build, rounding, folder):
     model, tokenizer = build("causal", "gpt2", n_positions=256)
     samples, results = _harness(folder, model, tokenizer, "our_last_word")
     examples, replies, outcomes = _ours(folder, model, tokenizer, "our_last_word")
-    for reply, sample in zip(replies, samples, strict=True):
-        assert reply.log_likelihoods[0] == pytest.approx(_numbers(sample)[0][0], rel=1e-6)
+    exact = _exact(folder, model, tokenizer, "our_last_word", rounding)
+    rounding.check([reply.log_likelihoods[0] for reply in replies], _all(samples), exact)
     scores = summarise(outcomes, examples)
     assert scores.score == pytest.approx(results["acc,none"])
-    assert math.exp(scores.log_loss) == pytest.approx(results["perplexity,none"], rel=1e-6)
+    rounding.check(scores.log_loss, math.log(results["perplexity,none"]), -sum(exact) / len(exact))
 
 
-def test_whole_texts(build, folder):
+def test_whole_texts(build, rounding, folder):
     model, tokenizer = build("causal", "gpt2", n_positions=256)
     samples, results = _harness(folder, model, tokenizer, "our_wiki")
     examples, replies, outcomes = _ours(folder, model, tokenizer, "our_wiki")
-    for reply, sample in zip(replies, samples, strict=True):
-        assert -reply.nats == pytest.approx(_numbers(sample)[0], rel=1e-6)
+    exact = _exact(folder, model, tokenizer, "our_wiki", rounding)
+    rounding.check([-reply.nats for reply in replies], _all(samples), exact)
     scores = summarise(outcomes, examples)
-    assert math.exp(-scores.score) == pytest.approx(results["word_perplexity,none"], rel=1e-6)
+    words = sum(len(sample["doc"]["text"].split()) for sample in samples)
+    theirs = math.log(results["word_perplexity,none"])
+    rounding.check(-scores.score, theirs, -sum(exact) / words)
 
 
 def test_generated_answers(build, folder):

@@ -44,7 +44,7 @@ def open_plan(tmp_path: Path, chunks: int = 1, **asked: object):
     )
 
 
-def test_each_tasks_outcomes_are_its_own(tmp_path: Path, asked) -> None:
+def test_each_tasks_outcomes_are_its_own(tmp_path: Path, asked, rounding) -> None:
     job = Job("x", CUT, "", "validation")
     together = open_plan(tmp_path, tasks=asked).evaluate(job)
     alone = {
@@ -53,19 +53,30 @@ def test_each_tasks_outcomes_are_its_own(tmp_path: Path, asked) -> None:
         ).evaluate(job)
         for task in asked
     }
-    assert together.scores == {
-        name: pytest.approx(found.score, abs=1e-6) for name, found in alone.items()
-    }
+    twin = open_plan(tmp_path, tasks=asked)
+    twin.editor.model.double()
+    exact = twin.evaluate(job)
+    assert list(together.scores) == list(alone) == list(exact.scores)
+    rounding.check(
+        list(together.scores.values()),
+        [found.score for found in alone.values()],
+        list(exact.scores.values()),
+    )
     expected = (3 * together.scores["jsonl"] + together.scores["perplexity"]) / 4
     assert together.score == pytest.approx(expected, abs=1e-12)
     by_id = {o.example_id: o for o in together.outcomes}
+    plain = {f"{n}/{o.example_id}": o for n, found in alone.items() for o in found.outcomes}
+    assert {o.example_id for o in exact.outcomes} == by_id.keys() == plain.keys()
+    rounding.check(
+        [by_id[o.example_id].log_probability for o in exact.outcomes],
+        [plain[o.example_id].log_probability for o in exact.outcomes],
+        [o.log_probability for o in exact.outcomes],
+    )
     for name, found in alone.items():
         for outcome in found.outcomes:
             own = by_id[f"{name}/{outcome.example_id}"]
             assert own.task == name
             assert (own.prediction, own.weight) == (outcome.prediction, outcome.weight)
-            assert own.log_probability == pytest.approx(outcome.log_probability, abs=1e-5)
-    assert len(by_id) == sum(len(found.outcomes) for found in alone.values())
 
 
 def test_every_chunk_has_a_sample_of_every_task(tmp_path: Path, asked) -> None:

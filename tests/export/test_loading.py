@@ -32,6 +32,12 @@ def logits(model):
         return model(input_ids=IDS).logits.double()
 
 
+def answers_as(model, dense, rounding):
+    """Check the logits of `model` by those of the dense export, which is loaded from `dense`."""
+    plain = AutoModelForCausalLM.from_pretrained(dense)
+    rounding.check(logits(model), logits(plain), logits(rounding.exact(plain)))
+
+
 @pytest.fixture(scope="module")
 def factored(gptj, tmp_path_factory):
     return exported(gptj, tmp_path_factory.mktemp("factored") / "model", "factored")
@@ -42,7 +48,7 @@ def dense(gptj, tmp_path_factory):
     return exported(gptj, tmp_path_factory.mktemp("dense") / "model", "dense")
 
 
-def test_two_layers_in_place_of_a_matrix(gptj, factored, dense):
+def test_two_layers_in_place_of_a_matrix(gptj, factored, dense, rounding):
     model, base = load_factored(factored), AutoModelForCausalLM.from_pretrained(gptj.model)
     layer = model.transformer.h[1].mlp.fc_in
     assert isinstance(layer, FactoredLinear)
@@ -52,8 +58,7 @@ def test_two_layers_in_place_of_a_matrix(gptj, factored, dense):
     torch.testing.assert_close(layer.up.weight @ layer.weight, best, rtol=0, atol=1e-6)
     assert torch.equal(layer.up.bias, base.transformer.h[1].mlp.fc_in.bias)
     assert isinstance(model.transformer.h[1].mlp.fc_out, nn.Linear)  # rank 28 of 32 would grow
-    expected = logits(AutoModelForCausalLM.from_pretrained(dense))
-    torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-4)
+    answers_as(model, dense, rounding)
     before, after = (sum(p.numel() for p in m.parameters()) for m in (base, model))
     saved = 32 * 32 - 2 * 64 + 32 * 128 - 3 * 160
     assert before - after == saved
@@ -94,12 +99,11 @@ def test_the_ordinary_trainer_trains_it_and_it_round_trips(factored, tmp_path):
     }
 
 
-def test_a_zero_matrix_is_two_layers_of_rank_0(finish, families, tmp_path):
+def test_a_zero_matrix_is_two_layers_of_rank_0(finish, families, tmp_path, rounding):
     study = finish(tmp_path, families.build("Llama 1-3"), ["1.fc_in=zero 1.q_proj=rank:1"])
     model = load_factored(exported(study, tmp_path / "model", "factored"))
     assert model.model.layers[1].mlp.gate_proj.weight.shape == (0, 32)
-    dense = AutoModelForCausalLM.from_pretrained(exported(study, tmp_path / "dense", "dense"))
-    torch.testing.assert_close(logits(model), logits(dense), rtol=0, atol=1e-4)
+    answers_as(model, exported(study, tmp_path / "dense", "dense"), rounding)
 
 
 def test_factored_is_refused_where_nothing_gets_smaller(gptj, tmp_path):
@@ -108,14 +112,12 @@ def test_factored_is_refused_where_nothing_gets_smaller(gptj, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plain_peft_loads_the_adapter_merged_or_not(gptj, tmp_path):
+def test_plain_peft_loads_the_adapter_merged_or_not(gptj, tmp_path, rounding):
     adapter = exported(gptj, tmp_path / "lora", "lora", trial=1)
     dense = exported(gptj, tmp_path / "dense", "dense", trial=1)
-    expected = logits(AutoModelForCausalLM.from_pretrained(dense))
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(gptj.model), adapter)
-    torch.testing.assert_close(logits(model), expected, rtol=0, atol=1e-4)
-    merged = model.merge_and_unload()
-    torch.testing.assert_close(logits(merged), expected, rtol=0, atol=1e-4)
+    answers_as(model, dense, rounding)
+    answers_as(model.merge_and_unload(), dense, rounding)
     facts = json.loads((adapter / "interventions.json").read_text())
     assert facts["errors"].keys() == {"1.fc_in", "1.out_proj"}
     assert 0 <= max(facts["errors"].values()) < 1e-6
@@ -129,7 +131,7 @@ def test_lora_is_refused_where_the_difference_is_the_larger_part(gptj, finish, f
         exported(study, tmp_path / "model", "lora")
 
 
-def test_a_dense_folder_is_plain_enough_for_another_converter(finish, families, tmp_path):
+def test_a_dense_folder_is_plain_enough_for_another_converter(finish, families, tmp_path, rounding):
     """CTranslate2 reads the folder as any checkpoint and its own engine says the same."""
     study = finish(tmp_path, families.build("GPT-2"), ["1.fc_in=rank:3 0.q_proj=rank:2"])
     dense = exported(study, tmp_path / "dense", "dense")
@@ -140,7 +142,5 @@ def test_a_dense_folder_is_plain_enough_for_another_converter(finish, families, 
         [words], return_log_probs=True
     )
     ours = AutoModelForCausalLM.from_pretrained(dense)
-    with torch.inference_mode():
-        expected = ours(input_ids=IDS[:1]).logits.log_softmax(-1)
-    theirs = torch.tensor(np.array(found))
-    torch.testing.assert_close(theirs, expected, rtol=0, atol=1e-4)
+    plain, exact = (logits(one)[:1].log_softmax(-1) for one in (ours, rounding.exact(ours)))
+    rounding.check(np.array(found), plain, exact)
