@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from search.config import StudyConfig
-from search.durable import write_json
+from search.study.seal import read_sealed_json, write_sealed_json
 from tasks.base import Example
 from tasks.errors import InputError
 from tasks.foreign import words_of
@@ -62,13 +62,13 @@ class Identity:
 
     def write(self, folder: Path) -> None:
         """Durably write study.json; a folder without it holds no study."""
-        write_json(folder / FILE, asdict(self))
+        write_sealed_json(folder / FILE, asdict(self))
 
     @staticmethod
     def read(folder: Path) -> Identity:
         """Read study.json. Raises InputError if the folder holds no study."""
         try:
-            found = Identity(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+            found = Identity(**read_sealed_json(folder / FILE))
             found.check_shape()
             return found
         except (FileNotFoundError, NotADirectoryError):

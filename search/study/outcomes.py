@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from search.composition import Composition
 from search.durable import write_bytes
+from search.study.seal import FORMAT, SEALED, check_parquet, sealed_parquet
 from search.weights.refs import MatrixRef
 from tasks.base import Outcome
 
@@ -40,7 +41,8 @@ class Evaluation:
     the weighted mean score of the outcomes, `log_loss` the weighted mean negative log-probability
     of the right answers in nats. Of several tasks `scores` are their mean scores by label, `score`
     is the study's objective, and `log_loss` is averaged over tasks. `truncated` counts the
-    questions whose prompt was cut to the model's length.
+    questions whose prompt was cut to the model's length. `verified`: not read from a file of an
+    earlier version, which has no digest.
     """
 
     name: str
@@ -54,11 +56,12 @@ class Evaluation:
     outcomes: Sequence[Outcome] = field(repr=False, default=())
     truncated: int = 0
     scores: dict[str, float] = field(default_factory=dict)
+    verified: bool = field(default=True, compare=False)
 
     @property
     def facts(self) -> dict[str, Any]:
         """Everything but the outcomes."""
-        return {k: v for k, v in self.__dict__.items() if k != "outcomes"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("outcomes", "verified")}
 
 
 def outcome_file(folder: Path, name: str) -> Path:
@@ -94,11 +97,9 @@ def outcome_bytes(evaluation: Evaluation) -> bytes:
                 for name in names
             },
         },
-        metadata={_META: json.dumps(evaluation.facts).encode()},
+        metadata={_META: json.dumps({FORMAT: SEALED, **evaluation.facts}).encode()},
     )
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+    return sealed_parquet(table)
 
 
 def read_outcomes(
@@ -109,24 +110,28 @@ def read_outcomes(
         data = outcome_file(folder, name).read_bytes()
     except OSError:
         return None
-    return parse_outcomes(data, study, effect, rows=rows)
+    found = parse_outcomes(data, study, effect, rows=rows)
+    return found if found is not None and found.name == name else None
 
 
 def parse_outcomes(data: bytes, study: str, effect: str, *, rows: bool = True) -> Evaluation | None:
     """Read what `outcome_bytes` wrote; None if it is damaged or of another study or effect.
 
-    Without `rows` only the facts, at a cost that does not grow with the number of examples.
+    Without `rows` only the facts; of the examples no more than the file's digest is computed.
     """
     try:
+        verified = check_parquet(data)  # first: a reader may fail in any way on damaged bytes
         file = pq.ParquetFile(io.BytesIO(data))
         facts = json.loads(file.schema_arrow.metadata[_META])
+        if facts.pop(FORMAT, 0) >= SEALED and not verified:
+            return None
         table = file.read() if rows else None
+        if facts["study"] != study or facts["effect"] != effect:
+            return None
+        found = [] if table is None else table.drop_columns("evaluation").to_pylist()
+        return Evaluation(outcomes=tuple(map(_outcome, found)), verified=verified, **facts)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None  # damaged: it is evaluated again
-    if facts["study"] != study or facts["effect"] != effect:
-        return None
-    found = [] if table is None else table.drop_columns("evaluation").to_pylist()
-    return Evaluation(outcomes=tuple(map(_outcome, found)), **facts)
 
 
 def _outcome(row: dict[str, Any]) -> Outcome:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.durable import write_file
+from search.durable import write_bytes
+from search.study.seal import FORMAT, SEALED, DamagedError, check_parquet, sealed_parquet
 from tasks.base import Example
 from tasks.datasets import Split
 from tasks.errors import InputError
@@ -49,20 +51,24 @@ def write_questions(folder: Path, split: Split) -> None:
     taken = set(columns)
     for name in dict.fromkeys(name for x in examples for name in x.columns):
         columns[f"data_{name}" if name in taken else name] = _column(examples, name)
-    table = pa.table(columns)
-    write_file(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    write_bytes(path, sealed_parquet(pa.table(columns, metadata={FORMAT: str(SEALED)})))
 
 
 def read_questions(folder: Path) -> dict[str, dict[str, Any]]:
     """All questions by example id. Raises InputError if the study has none on record."""
     path = folder / FILE
     try:
-        rows = pq.ParquetFile(path).read().to_pylist()
+        data = path.read_bytes()
+        verified = check_parquet(data)
+        table = pq.ParquetFile(io.BytesIO(data)).read()
+        if FORMAT.encode() in (table.schema.metadata or {}) and not verified:
+            raise DamagedError("its digest is gone")
+        rows = table.to_pylist()
     except FileNotFoundError:
         raise InputError(
             f"{path} does not exist; laser-search resume {folder} writes it again"
         ) from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise InputError(
             f"{path} is damaged ({error}); delete it, and laser-search resume {folder} writes it "
             "again"

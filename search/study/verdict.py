@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +10,6 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from search.durable import write_json
 from search.study.goals import FloorCheck, Objective
 from search.study.identity import Identity
 from search.study.jobs import (
@@ -23,9 +21,11 @@ from search.study.jobs import (
     trial_name,
 )
 from search.study.outcomes import Evaluation, read_outcomes
+from search.study.seal import DamagedError, read_sealed_json, write_sealed_json
 from tasks.base import Example, Outcome
 from tasks.comparison import Comparison, compare
 from tasks.datasets import Split
+from tasks.errors import InputError
 from tasks.scoring import Scores, breakdown, by_task, summarise
 
 FILE = "result.json"
@@ -112,17 +112,24 @@ def conclude(
     verdict = replace(
         _verdict(winner, known, parts, objective), infeasible=infeasible, finalists=finalists
     )
-    write_json(folder / FILE, verdict.to_json())
+    write_sealed_json(folder / FILE, verdict.to_json())
     return verdict
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """The verdict of a finished study as plain data, None while there is none."""
+    """The verdict of a finished study as plain data, None while there is none.
+
+    Raises InputError if it is damaged.
+    """
     try:
-        found: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_sealed_json(folder / FILE)
+    except OSError:
         return None
-    return found
+    except DamagedError as error:
+        raise InputError(
+            f"{folder / FILE} is damaged ({error}); laser-search resume {folder} writes it again "
+            "from the outcomes"
+        ) from None
 
 
 def _verdict(
