@@ -24,6 +24,7 @@ from search.report import maps, plots
 from search.report.content import gather, winning_cuts
 from search.report.frames import interventions_frame, trials_frame
 from search.report.html import render
+from search.report.views import draw, of_view
 from search.study.outcomes import FOLDER
 from search.study.record import StudyRecord
 from search.study.summary import Summary
@@ -87,7 +88,7 @@ class Study:
     def interventions_frame(self) -> pd.DataFrame:
         """One row per cut matrix of every whole evaluation, with its trial's score."""
         if self._cuts is None:
-            self._cuts = interventions_frame(self.record.trials)
+            self._cuts = interventions_frame(self.record.trials, self._baseline())
         return self._cuts.copy()
 
     def outcomes_frame(self, evaluation: str) -> pd.DataFrame:
@@ -104,19 +105,23 @@ class Study:
             )
         return pd.read_parquet(path)
 
-    def heat_map(self, rho: float | None = None) -> Figure:
-        """The best score per layer and type, over all trials or those that kept `rho`."""
-        cuts = self.interventions_frame()
-        cuts = cuts if rho is None else cuts[cuts["rho"] == rho]
-        self._need(cuts)
-        return maps.heat_map(maps.best_by(cuts, "row", "column"), self._base(cuts))
+    def heat_map(self, rho: float | None = None, view: str = "alone") -> Figure:
+        """What cuts do, per layer and type, of all fractions kept or of `rho`.
 
-    def reduction_map(self, kind: str) -> Figure:
-        """The best score per layer and fraction kept, of the matrices of one type."""
+        `view`: ``alone``, the score of the cut alone; ``gain``, its mean gain over the same
+        composition without it; ``best``, the best of all trials with this cut. Raises InputError.
+        """
         cuts = self.interventions_frame()
-        cuts = cuts[(cuts["column"] == kind) & cuts["rho"].notna()]
-        self._need(cuts)
-        return maps.heat_map(maps.best_by(cuts, "row", "rho"), self._base(cuts), across="ρ")
+        own = of_view(cuts if rho is None else cuts[cuts["rho"] == rho], view)
+        self._need(own)
+        return draw(own, view, self._base(cuts), row="row", column="column")
+
+    def reduction_map(self, kind: str, view: str = "alone") -> Figure:
+        """The same per layer and fraction kept, of the matrices of one type."""
+        cuts = self.interventions_frame()
+        own = of_view(cuts[(cuts["column"] == kind) & cuts["rho"].notna()], view)
+        self._need(own)
+        return draw(own, view, self._base(cuts), row="row", column="rho", across="ρ")
 
     def history(self) -> Figure:
         """Scores in order of trial, and the best so far."""

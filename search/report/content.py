@@ -79,6 +79,7 @@ def gather(record: StudyRecord) -> Content:
     verdict = read_verdict(record.result)
     trials = trials_frame(record.trials)
     part, sides = _sides(record)
+    baseline = record.summary.baseline
     return Content(
         record=record,
         metric=metric,
@@ -89,7 +90,7 @@ def gather(record: StudyRecord) -> Content:
         verdict=verdict,
         score_table=[] if verdict is None else _score_table(verdict, metric),
         trials=trials,
-        cuts=interventions_frame(record.trials),
+        cuts=interventions_frame(record.trials, None if baseline is None else baseline.score),
         changes=_changes(record),
         sides=sides,
         part=part,

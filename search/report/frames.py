@@ -39,6 +39,7 @@ INTERVENTION_COLUMNS = {
     "rho": "float64",
     "interventions": "int64",
     "score": "float64",
+    "gain": "float64",
 }
 _OWN = {"composition", "effect", "log_loss", "reason"}
 
@@ -56,15 +57,19 @@ def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
     return frame.astype(TRIAL_COLUMNS)
 
 
-def interventions_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
-    """One row per cut matrix of every complete evaluation.
+def interventions_frame(
+    trials: Sequence[FrozenTrial], baseline: float | None = None
+) -> pd.DataFrame:
+    """One row per cut matrix of every complete evaluation; `baseline` is the unedited score.
 
     Duplicates are left out, and trials that break a floor, which cannot win.
 
     `row` and `column` are where a map of the network draws the matrix: its layer with its stack,
     and its type. `setting` is the rank rule as text, `rho` the fraction kept where that is the
-    rule. `interventions` says how many matrices the trial cut in all.
+    rule. `interventions` says how many matrices the trial cut in all. `gain` is the trial's score
+    less that of the same composition without this cut, NaN where that was not evaluated.
     """
+    known = _scores(trials, baseline)
     rows = []
     for trial in trials:
         whole = trial.state == TrialState.COMPLETE
@@ -82,10 +87,24 @@ def interventions_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
                 "rho": cut.rule.value if cut.rule.name == "rho" else math.nan,
                 "interventions": len(cuts),
                 "score": score_of(trial),
+                "gain": known[frozenset(cuts)] - known.get(frozenset(cuts) - {cut}, math.nan),
             }
             for cut in cuts
         ]
     return pd.DataFrame(rows, columns=list(INTERVENTION_COLUMNS)).astype(INTERVENTION_COLUMNS)
+
+
+def _scores(
+    trials: Sequence[FrozenTrial], baseline: float | None
+) -> dict[frozenset[Intervention], float]:
+    """The score of every composition that was evaluated as a whole."""
+    found = {frozenset[Intervention](): math.nan if baseline is None else baseline}
+    for trial in trials:
+        cuts = read_composition(trial.user_attrs.get("composition"))
+        score = score_of(trial) if trial.state == TrialState.COMPLETE else None
+        if cuts and score is not None:
+            found[frozenset(cuts)] = score
+    return found
 
 
 def read_composition(text: Any) -> tuple[Intervention, ...]:

@@ -17,6 +17,7 @@ from search.report import maps, plots
 from search.report.content import Content, gather, winning_cuts
 from search.report.live import duration
 from search.report.style import to_svg
+from search.report.views import map_groups, of_view
 from search.study.record import StudyRecord
 
 MAX_QUOTED = 400
@@ -112,12 +113,17 @@ def _pictures(content: Content) -> dict[str, Picture]:
             )
         )
     if (cuts["rho"] > 0).any():
+        alone = of_view(cuts, "alone")
+        own = alone if (alone["rho"] > 0).any() else cuts
         found.append(
             _picture(
                 "rho",
                 "Score against rank",
-                plots.score_by_rho(cuts, baseline),
-                "The best score of any trial that cut the matrix to this fraction.",
+                plots.score_by_rho(own, baseline),
+                "The score of trials that cut this matrix and nothing else, by fraction kept."
+                if own is not cuts
+                else "The best score of trials that cut the matrix to this fraction, whatever else "
+                "they cut: no matrix was cut alone.",
             )
         )
     return {p.name: p for p in [*found, *_trust(content)]}
@@ -160,48 +166,15 @@ def _trust(content: Content) -> list[Picture]:
 
 
 def _map_groups(content: Content) -> list[tuple[str, list[Picture]]]:
-    """The heat maps to choose from: layer by type, overall and per rank, and layer by rank."""
-    cuts, baseline = content.cuts, content.baseline
+    """The heat maps to choose from, the cut alone first."""
+    cuts = content.cuts
     if not len(cuts):
         return []
-    base = float(cuts["score"].median()) if baseline is None else baseline
-    settings = cuts.drop_duplicates("setting").sort_values("rho", ascending=False)["setting"]
-    views = [
-        ("best", "best of all trials", cuts),
-        ("alone", "cut alone", cuts[cuts["interventions"] == 1]),
-        *((f"s{i}", f"kept {s}", cuts[cuts["setting"] == s]) for i, s in enumerate(settings[:24])),
+    base = float(cuts["score"].median()) if content.baseline is None else content.baseline
+    return [
+        (name, [_picture(view.name, view.title, view.figure, view.words) for view in found])
+        for name, found in map_groups(cuts, base)
     ]
-    by_type = [
-        _picture(
-            f"map-{name}",
-            title,
-            maps.heat_map(maps.best_by(own, "row", "column"), base),
-            _map_words(own, title, base),
-        )
-        for name, title, own in views
-        if len(own)
-    ]
-    known = cuts[cuts["rho"].notna()]
-    known = known if known["rho"].nunique() <= 24 else known.assign(rho=known["rho"].round(1))
-    by_rank = [
-        _picture(
-            f"map-{kind}",
-            kind,
-            maps.heat_map(maps.best_by(own, "row", "rho"), base, across="ρ"),
-            _map_words(own, f"{kind}, layer by fraction kept", base),
-        )
-        for kind, own in known.groupby("column")
-    ]
-    groups = [("layer × type", by_type), ("layer × fraction kept", by_rank)]
-    return [(name, pictures) for name, pictures in groups if pictures]
-
-
-def _map_words(own: Any, title: str, base: float) -> str:
-    top = own.loc[own["score"].idxmax()]
-    return (
-        f"{title}: the best score of any trial, blue above the baseline's {base:.4f}, orange "
-        f"below. Highest: {top['score']:.4f} with {top['matrix']} kept at {top['setting']}."
-    )
 
 
 def _picture(name: str, title: str, figure: Any, caption: str) -> Picture:

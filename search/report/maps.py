@@ -35,11 +35,12 @@ def heat_map(
     across: str = "",
     down: str = "layer",
     digits: int | None = None,
+    signed: bool = False,
 ) -> Figure:
     """Scores [rows, columns] around the baseline's: gains in blue, losses in orange.
 
     Cells without a trial stay empty. `across` and `down` name the axes; `digits` are significant
-    ones, None writes as many decimals as a cell has room for.
+    ones, None writes as many decimals as a cell has room for. `signed`: the values are differences.
     """
     rows, columns = table.shape
     numbered = rows <= MAX_NUMBERED_ROWS
@@ -47,7 +48,7 @@ def heat_map(
     with styled():
         figure = new_figure(0.55 + max(rows, 2) * height)
         axes = figure.add_subplot()
-        _cells(axes, table, baseline, numbered, digits)
+        _cells(axes, table, baseline, numbered, digits, signed)
         axes.set(xlim=(0, columns), ylim=(rows, 0), xlabel=across, ylabel=down)
         axes.set_xticks([x + 0.5 for x in range(columns)], [str(name) for name in table.columns])
         every = max(1, math.ceil(rows / MAX_NUMBERED_ROWS))
@@ -86,7 +87,12 @@ def network(
 
 
 def _cells(
-    axes: Axes, table: pd.DataFrame, baseline: float, numbered: bool, digits: int | None
+    axes: Axes,
+    table: pd.DataFrame,
+    baseline: float,
+    numbered: bool,
+    digits: int | None,
+    signed: bool,
 ) -> None:
     values = table.to_numpy(dtype=float)
     known = [abs(v - baseline) for v in values.ravel() if math.isfinite(v)]
@@ -100,6 +106,7 @@ def _cells(
             faces.append(tint((value - baseline) / span))
             if numbered:
                 text = _number(value, len(line)) if digits is None else f"{value:.{digits}g}"
+                text = f"+{text}" if signed and value > 0 else text
                 _write(axes, x + 0.5, y + 0.5, text)
     # One artist for all cells: a patch each takes seconds where there are thousands.
     axes.add_collection(PolyCollection(corners, facecolors=faces, edgecolors=CARD, linewidths=1.5))
