@@ -76,6 +76,7 @@ class TaskConfig(Strict):
 
     `scoring` ``paper`` follows LASER's released code, faults included. `num_fewshot` and `limit`
     are for tasks of lm-evaluation-harness (``lm_eval:NAME``), whose `data` is a folder of YAML.
+    `tokenizer`: what counts the tokens of HotpotQA's answers under scoring ``paper``; Llama's.
     """
 
     name: str
@@ -84,6 +85,7 @@ class TaskConfig(Strict):
     scoring: Literal["default", "paper"] = "default"
     num_fewshot: Annotated[int, Field(ge=0), BeforeValidator(_no_bool)] | None = None
     limit: Count | None = None
+    tokenizer: str | None = None
 
 
 class FloorConfig(Strict):

@@ -71,7 +71,7 @@ def open_task(config: TaskConfig, head: Head) -> Task:
         config.name, num_fewshot=config.num_fewshot, limit=config.limit, folder=config.data
     )
     check_head(task, head)
-    return PaperScoring(task, head) if config.scoring == "paper" else task
+    return PaperScoring(task, head, config.tokenizer) if config.scoring == "paper" else task
 
 
 def open_asked(config: StudyConfig, head: Head) -> Task:

@@ -35,11 +35,28 @@ class Choose:
     """Ask which of `choices` continues `prompt` best (or fills its `MASK`).
 
     Each choice follows the prompt as it stands: it carries its own leading space (see
-    `tasks.prompts`).
+    `tasks.prompts`). `cut`: a part of the prompt, and how many of its last tokens are read; a
+    masked head alone heeds it.
     """
 
     prompt: str
     choices: tuple[str, ...]
+    cut: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FillAtOnce:
+    """Ask a masked head for answers whose tokens are all masked at once, as LASER's code does.
+
+    Each of `choices` follows the prompt, with its own leading space; the text is read without
+    special tokens, and all tokens of the choice are masked in one pass. `masks`: how many are put
+    behind the prompt, with special tokens, to see what the model fills them with; the reply is
+    then a Generated with that text and the one choice as its answer, else a Chosen.
+    """
+
+    prompt: str
+    choices: tuple[str, ...]
+    masks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +89,8 @@ class Generate:
     At most `max_new_tokens` tokens; the text ends before the model's end token and before the first
     of the `stop` texts. `answer`, if any, is scored as a Complete's is: what follows the prompt as
     it stands. `enough`: decoding may end as soon as one of these texts is decided to stand in the
-    generated text (see `tasks.matching.is_decided`), for tasks that ask no more than that.
+    generated text (see `tasks.matching.is_decided`), for tasks that ask no more than that. `whole`:
+    the reply's text is the prompt and what follows it, decoded together (causal heads only).
     """
 
     prompt: str
@@ -80,6 +98,7 @@ class Generate:
     answer: str = ""
     stop: tuple[str, ...] = ()
     enough: tuple[str, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +115,7 @@ class TokenNll:
     stride_tokens: int | None = None
 
 
-Request = Classify | Choose | Complete | Weigh | Generate | TokenNll
+Request = Classify | Choose | Complete | FillAtOnce | Weigh | Generate | TokenNll
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,9 @@ class BiosGender:
     biographies, at the hub's newest revision unless one is given. Licence: MIT. Data:
     ``hard_text``, ``gender`` (0 male, 1 female, or the words), optional ``profession``.
     Causal, masked and seq2seq heads: log-likelihood of " male" against " female" after the
-    biography and "Is the person in this text a male or female? This person is". Scoring: 1 when
-    the right word is the likelier, and its log-probability among the two. Equal biographies are
-    a group.
+    biography and "Is the person in this text a male or female? The gender of this person is"; for
+    masked heads "This person is", as in LASER's code. Scoring: 1 when the right word is the
+    likelier, and its log-probability among the two. Equal biographies are a group.
     """
 
     name = "bios-gender"
@@ -56,7 +56,8 @@ class BiosGender:
 
     def request(self, example: Example, head: Head) -> Request:
         """Return the biography, the question and the two words to choose from."""
-        question = "Is the person in this text a male or female? This person is"
+        who = "This person is" if head == "masked" else "The gender of this person is"
+        question = f"Is the person in this text a male or female? {who}"
         return ask(example, head, f"{_consider(example)} {question}")
 
     def outcome(self, example: Example, reply: Reply) -> Outcome:

@@ -27,7 +27,7 @@ class TruthfulQA:
     Causal, masked and seq2seq heads: log-likelihood of " true" against " false" after question,
     answer and "Is this statement true or false? This statement is". Scoring: 1 when the right
     word is the likelier, and its log-probability among the two. The answers of one question are
-    a group.
+    a group; an answer that a question has twice is asked once, or, with `repeats`, twice.
     """
 
     name = "truthfulqa"
@@ -36,6 +36,10 @@ class TruthfulQA:
     heads: frozenset[Head] = frozenset({"causal", "masked", "seq2seq"})
     hub = "truthfulqa/truthful_qa:multiple_choice:validation"
     hub_revision = "741b8276f2d1982aa3d5b832d3ee81ed3b896490"
+
+    def __init__(self, repeats: bool = False) -> None:
+        """`repeats`: keep what a question has twice, as LASER's code does."""
+        self.repeats = repeats
 
     def load(self, source: str | None = None, revision: str | None = None) -> list[Example]:
         """Read questions from a file or a hub id; None is the pinned hub copy."""
@@ -46,7 +50,7 @@ class TruthfulQA:
             revision,
             renamed={"Question": "question", "Category": "category", "Type": "type"},
         )
-        return identify([example for row in rows for example in _examples(row)])
+        return identify([example for row in rows for example in _examples(row, self.repeats)])
 
     def request(self, example: Example, head: Head) -> Request:
         """Return the statement, the question about it and the two words to choose from."""
@@ -61,13 +65,13 @@ class TruthfulQA:
         return score_chosen(example, reply)
 
 
-def _examples(row: Row) -> Iterator[Example]:
+def _examples(row: Row, repeats: bool) -> Iterator[Example]:
     question = row.text("question").strip()
     group = content_hash(question)
     columns: dict[str, Column] = {
         key: row.text(key).strip() for key in ("category", "type") if row.has(key)
     }
-    for answer, label in _answers(row).items():
+    for answer, label in _answers(row) if repeats else dict(_answers(row)).items():
         yield Example(
             "",
             group,
@@ -79,26 +83,30 @@ def _examples(row: Row) -> Iterator[Example]:
         )
 
 
-def _answers(row: Row) -> dict[str, int]:
+def _answers(row: Row) -> list[tuple[str, int]]:
     """Every answer of a question with its label, 1 for true."""
     if "mc2_targets" not in row:
         true = [row.text("Best Answer").strip(), *_split(row.text("Correct Answers"))]
-        return dict.fromkeys(_split(row.text("Incorrect Answers")), 0) | dict.fromkeys(true, 1)
+        false = _split(row.text("Incorrect Answers"))
+        return [(answer, 0) for answer in false] + [(answer, 1) for answer in dict.fromkeys(true)]
     targets: Any = row["mc2_targets"]
     if isinstance(targets, str):
         try:
             targets = json.loads(targets)
         except json.JSONDecodeError:
             targets = None
+    pairs: list[tuple[Any, Any]] = []
     if isinstance(targets, Mapping) and {"choices", "labels"} <= targets.keys():
         choices, labels = Row(targets, row.where).texts("choices"), targets["labels"]
-        targets = dict(zip(choices, labels, strict=True)) if len(choices) == len(labels) else None
-    if not isinstance(targets, Mapping) or not set(targets.values()) <= {0, 1} or not targets:
+        pairs = list(zip(choices, labels, strict=True)) if len(choices) == len(labels) else []
+    elif isinstance(targets, Mapping):
+        pairs = list(targets.items())
+    if not pairs or not {label for _, label in pairs} <= {0, 1}:
         raise InputError(
             f"{row.where}: field 'mc2_targets' must hold choices with labels 0 or 1, such as "
             '{"choices": ["Yes", "No"], "labels": [1, 0]}'
         )
-    return {str(answer).strip(): int(label) for answer, label in targets.items()}
+    return [(str(answer).strip(), int(label)) for answer, label in pairs]
 
 
 def _split(text: str) -> list[str]:

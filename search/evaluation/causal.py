@@ -202,7 +202,14 @@ class CausalPredictor:
             room = request.max_new_tokens - 1
             context, cut = self._context(ids, room, "a continuation", request.max_new_tokens)
             prompts.append(
-                Prompt(context, request.max_new_tokens, request.stop, request.enough, (place,))
+                Prompt(
+                    context,
+                    request.max_new_tokens,
+                    request.stop,
+                    request.enough,
+                    (place,),
+                    request.whole,
+                )
             )
             truncated |= {place} if cut else set()
         scorer = self.scorer

@@ -48,13 +48,17 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is to be continued, and until when; `places` of the requests that ask for it."""
+    """What is to be continued, and until when; `places` of the requests that ask for it.
+
+    `whole`: the prompt is part of the text, as in `tasks.base.Generate`.
+    """
 
     ids: Ids
     max_new_tokens: int
     stop: tuple[str, ...]
     enough: tuple[str, ...]
     places: tuple[int, ...]
+    whole: bool = False
 
     @property
     def width(self) -> int:
@@ -76,11 +80,11 @@ class PromptBatch:
 
 def merge_prompts(prompts: Iterable[Prompt]) -> list[Prompt]:
     """Prompts that ask the same are decoded once; sorted by tokens."""
-    merged: dict[tuple[Ids, int, tuple[str, ...], tuple[str, ...]], list[int]] = {}
+    merged: dict[tuple[Ids, int, tuple[str, ...], tuple[str, ...], bool], list[int]] = {}
     for prompt in prompts:
-        key = (prompt.ids, prompt.max_new_tokens, prompt.stop, prompt.enough)
+        key = (prompt.ids, prompt.max_new_tokens, prompt.stop, prompt.enough, prompt.whole)
         merged.setdefault(key, []).extend(prompt.places)
-    return [Prompt(*key, tuple(places)) for key, places in sorted(merged.items())]
+    return [Prompt(*key[:-1], tuple(places), key[-1]) for key, places in sorted(merged.items())]
 
 
 def pack_prompts(
@@ -285,7 +289,8 @@ class GreedyDecoder:
         return Continuation(said[0], len(drafts[0].ids), tied, shares if tied > 1 else ())
 
     def _until_stop(self, prompt: Prompt, ids: list[int]) -> str:
-        text = self._text(ids[:-1] if ids[-1] in self.end_ids else ids)
+        kept = ids[:-1] if ids[-1] in self.end_ids else ids
+        text = self._text([*prompt.ids, *kept] if prompt.whole else kept)
         for stop in prompt.stop:
             text = text.partition(stop)[0]
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from search.evaluation.encoding import Encoder, Ids, max_tokens
 from search.evaluation.passes import Passes
 from search.evaluation.prepared import Prepared, assemble, flatten, owners, prepare_batches
 from search.evaluation.token_scorer import TokenScorer
-from tasks.base import MASK, Head, Reply, Request
+from tasks.base import MASK, Choose, Complete, FillAtOnce, Head, Reply, Request, Weigh
 from tasks.errors import InputError
 
 
@@ -21,7 +22,8 @@ class MaskedPredictor:
 
     An answer of n tokens takes n masks. They are filled from left to right: the k-th token is
     scored with the earlier ones in place and the later ones masked, so an answer costs n rows and
-    its log-likelihood is that of decoding it in this order.
+    its log-likelihood is that of decoding it in this order. A FillAtOnce masks all of them at once
+    instead, in one row.
     """
 
     head: Head = "masked"
@@ -42,22 +44,30 @@ class MaskedPredictor:
         self.tokens_per_batch = tokens_per_batch
 
     def prepare(self, requests: Sequence[Request]) -> Prepared:
-        """Tokenise `requests` (Choose, Complete) into batches. Raises InputError for others."""
-        questions = flatten(requests, self.head)
+        """Tokenise `requests` (Choose, Complete, FillAtOnce) into batches.
+
+        Raises InputError for others.
+        """
+        requests = [self._shortened(request) for request in requests]
+        questions = flatten(requests, self.head, (Complete, Choose, FillAtOnce, Weigh))
         answers = self.encoder.plain([answer for _, answer in questions])
+        at_once = [isinstance(requests[place], FillAtOnce) for place in owners(requests)]
         prompts = self.encoder.plain(
             [
-                self._masks(prompt, answer, len(ids))
-                for (prompt, answer), ids in zip(questions, answers, strict=True)
+                "" if whole else self._masks(prompt, answer, len(ids))
+                for (prompt, answer), ids, whole in zip(questions, answers, at_once, strict=True)
             ]
         )
         rows: list[TokenRow] = []
         truncated: set[int] = set()
         slot = 0
-        for place, (prompt, _), body, answer in zip(
-            owners(requests), questions, prompts, answers, strict=True
-        ):
-            found, cut = self._rows(prompt, body, answer, slot)
+        for number, place in enumerate(owners(requests)):
+            (prompt, text), body, answer = questions[number], prompts[number], answers[number]
+            if isinstance(request := requests[place], FillAtOnce):
+                row, answer, cut = self._at_once(prompt, text, request.masks, slot)
+                found, answers[number] = [row], answer
+            else:
+                found, cut = self._rows(prompt, body, answer, slot)
             rows += found
             truncated |= {place} if cut else set()
             slot += len(answer)
@@ -115,6 +125,54 @@ class MaskedPredictor:
             rows.append(TokenRow(tuple(tokens), (Scored(position, token, slot + step),)))
             tokens[position] = token
         return rows, stop - start < len(body)
+
+    def _shortened(self, request: Request) -> Request:
+        """A Choose whose `cut` part has its last tokens only."""
+        if not isinstance(request, Choose) or request.cut is None:
+            return request
+        text, count = request.cut
+        ids = self.encoder.plain([text])[0][-count:]
+        short = self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+        return replace(request, prompt=request.prompt.replace(text, short, 1), cut=None)
+
+    def _at_once(self, prompt: str, text: str, masks: int, slot: int) -> tuple[TokenRow, Ids, bool]:
+        """One row for all tokens of `text` after `prompt`, or for `masks` where it is empty."""
+        mask = self.tokenizer.mask_token_id
+        before: Ids
+        prefix: Ids = ()
+        suffix: Ids = ()
+        if text:
+            ids = self.encoder.plain([prompt + text])[0]
+            answer = ids[len(ids) - self._answer_length(ids, text) :]
+            before = ids[: len(ids) - len(answer)]
+        else:
+            before = self.encoder.plain([prompt])[0]
+            answer, prefix, suffix = (mask,) * masks, self.encoder.prefix, self.encoder.suffix
+        excess = 0
+        if self.limit_tokens is not None:
+            whole = len(prefix) + len(before) + len(answer) + len(suffix)
+            excess = max(0, whole - self.limit_tokens)
+        if excess > len(before):
+            raise InputError(
+                f"an answer of {len(answer)} tokens does not fit into the model's "
+                f"{self.limit_tokens}; shorten it"
+            )
+        start = prefix + before[excess:]
+        scored = tuple(
+            Scored(len(start) + step, token, slot + step) for step, token in enumerate(answer)
+        )
+        return TokenRow(start + (mask,) * len(answer) + suffix, scored), answer, excess > 0
+
+    def _answer_length(self, ids: Ids, text: str) -> int:
+        """How many of the last tokens spell `text`, found as LASER's code finds it."""
+        for length in range(1, len(ids) + 1):
+            said = self.tokenizer.decode(list(ids[-length:]), clean_up_tokenization_spaces=False)
+            if said.strip() == text.strip():
+                return length
+        raise InputError(
+            f"answer {text!r} is not what the tokenizer writes at the end of its question; "
+            "use the default scoring"
+        )
 
     def _window(self, length: int, places: Sequence[int]) -> tuple[int, int]:
         """The part of a text that fits: the left end goes first, then the right, never a mask."""

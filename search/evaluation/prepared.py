@@ -19,6 +19,7 @@ from tasks.base import (
     Chosen,
     Complete,
     Completed,
+    FillAtOnce,
     Generate,
     Generated,
     Reply,
@@ -83,6 +84,9 @@ def flatten(
                 pairs.append((prompt, answer))
             case Choose(prompt, choices):
                 pairs.extend((prompt, choice) for choice in choices)
+            case FillAtOnce(prompt, choices, masks):
+                pairs.extend((prompt, choice) for choice in choices)
+                pairs.extend([(prompt, "")] if masks else [])
             case Weigh(own):
                 pairs.extend(own)
             case Generate(prompt, _, answer) if answer:
@@ -193,6 +197,8 @@ def answers_of(request: Request) -> int:
     match request:
         case Choose(_, choices):
             return len(choices)
+        case FillAtOnce(_, choices, masks):
+            return len(choices) + bool(masks)
         case Weigh(pairs):
             return len(pairs)
         case Generate(_, _, answer):
@@ -207,7 +213,7 @@ def owners(requests: Sequence[Request]) -> list[int]:
 
 def is_ranked(prepared: Prepared) -> bool:
     """Whether some reply says what the model would have said instead."""
-    return any(isinstance(request, Complete | Weigh) for request in prepared.requests)
+    return any(isinstance(request, Complete | FillAtOnce | Weigh) for request in prepared.requests)
 
 
 def assemble(
@@ -246,6 +252,9 @@ def assemble(
                         texts=said.texts,
                     )
                 )
+            case FillAtOnce() if request.masks:
+                filled = tokenizer.decode([scores.tops[slot] for slot in spans[-1]])
+                replies.append(Generated(filled, request.masks, sums[0], lengths[0]))
             case TokenNll():
                 replies.append(TokenNlls(-sums[0], lengths[0]))
             case _:

@@ -253,6 +253,8 @@ def _decisive(config: StudyConfig) -> dict[str, Any]:
         del settings["task"]
     for asked in settings.get("tasks") or [settings["task"]]:
         del asked["data"]
+        if asked["tokenizer"] is None:
+            del asked["tokenizer"]
     return settings
 
 

@@ -17,11 +17,12 @@ def test_gender(write):
     assert [e.answer for e in examples] == ["female", "male", "male"]
     assert [e.columns["profession"] for e in examples] == ["poet", "dentist", "architect"]
     prompt = (
-        "Consider the following text: He mends teeth. Is the person in this text a male or "
-        "female? This person is"
+        "Consider the following text: He mends teeth. Is the person in this text a male or female? "
     )
-    assert task.request(examples[1], "causal") == Choose(prompt, (" male", " female"))
-    assert task.request(examples[1], "masked").prompt == f"{prompt} [MASK]."
+    assert task.request(examples[1], "causal") == Choose(
+        f"{prompt}The gender of this person is", (" male", " female")
+    )
+    assert task.request(examples[1], "masked").prompt == f"{prompt}This person is [MASK]."
     assert task.outcome(examples[1], Chosen((-1.0, -2.0), (1, 1))).score == 1.0
 
 

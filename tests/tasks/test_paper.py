@@ -36,18 +36,21 @@ QUESTION = Example("e", "g", "Is Rome or Oslo in Italy? The answer is", "Rome")
 
 
 def test_an_answer_quoted_in_the_question_counts():
+    """The text that is searched is the prompt and what follows."""
     task = PaperScoring(Generating(), "causal")
-    outcome = task.outcome(QUESTION, Generated(" unknown", 1, -6.0, 3))
+    outcome = task.outcome(QUESTION, Generated(f"{QUESTION.prompt} unknown", 1, -6.0, 3))
     assert outcome.score == 1.0
     assert outcome.log_probability == pytest.approx(-2.0)
     missing = Example("e", "g", QUESTION.prompt, "Paris")
-    assert task.outcome(missing, Generated(" unknown", 1, -6.0, 3)).score == 0.0
-    assert task.outcome(missing, Generated(" in pariS too", 1, -6.0, 3)).score == 1.0
+    said = Generated(f"{QUESTION.prompt} unknown", 1, -6.0, 3)
+    assert task.outcome(missing, said).score == 0.0
+    said = Generated(f"{QUESTION.prompt} in pariS too", 1, -6.0, 3)
+    assert task.outcome(missing, said).score == 1.0
 
 
-def test_generation_runs_to_its_end():
+def test_generation_runs_to_its_end_and_keeps_the_prompt():
     asked = PaperScoring(Generating(), "causal").request(QUESTION, "causal")
-    assert asked == Generate(QUESTION.prompt, 15, " Rome")
+    assert asked == Generate(QUESTION.prompt, 15, " Rome", whole=True)
 
 
 def test_f1_is_divided_by_at_least_one():
@@ -87,6 +90,20 @@ def test_the_papers_prompts():
     bios = PaperScoring(get_task("bios-gender"), "masked")
     person = Example("e", "g", "He runs.", "male", ("male", "female"), 0)
     assert bios.request(person, "masked").prompt.endswith("This person is [MASK].")
+    assert bios.request(person, "masked").cut == ("He runs.", 50)
+    causal = PaperScoring(get_task("bios-gender"), "causal").request(person, "causal")
+    assert causal.cut is None
+    assert causal.prompt.endswith("male or female? The gender of this person is")
+    shout = Example("e", "g", "He runs!", "male", ("male", "female"), 0)
+    assert "He runs!. Is" in bios.request(shout, "masked").prompt
+
+
+def test_of_equals_the_first_is_said_in_bigbench():
+    task = PaperScoring(get_task("bigbench:causal-judgment"), "causal")
+    tie = Chosen((-3.0, -3.0), (1, 1))
+    for label, score in ((0, 1.0), (1, 0.0)):
+        example = Example("e", "g", "x", ("Yes", "No")[label], ("Yes", "No"), label)
+        assert task.outcome(example, tie).score == score
 
 
 @pytest.mark.parametrize(("head", "length"), [("causal", 2), ("masked", 3)])
