@@ -110,7 +110,8 @@ def resume(
     check_factors(config.factors)
     plan = make_plan(config)
     with driver_lock(folder) as lease:
-        mend_journal(folder)
+        if notice := mend_journal(folder):
+            view.note(f"note: {notice}")
         if trials is not None:
             write_config(plan.config, folder / CONFIG)
         plan = _at(plan, address)

@@ -25,6 +25,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from search.study.chain import DamagedChain, Link, read_chain
+
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Guard = Callable[[], None]
@@ -59,7 +61,7 @@ class EnduringJournal(JournalFileBackend):
         self._lost: str | None = None
         self._depth = 0
         self._waiting: list[dict[str, Any]] = []
-        self._first: int | None = None  # the number of the first that waits
+        self._link = Link()  # of what was read or written last
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -72,19 +74,17 @@ class EnduringJournal(JournalFileBackend):
             if not self._depth and self._waiting:
                 waiting, self._waiting = self._waiting, []
                 self._append(waiting)
-                if self._first is not None:  # else the whole file would be read to find its end
-                    end = self._first + len(waiting)
-                    self._log_number_offset[end] = self._path.stat().st_size
-                    self._first = None
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any]]:
-        """The lines from a number on, with those that wait."""
-        if not self._waiting:
-            yield from super().read_logs(log_number_from)
-            return
-        if self._first is None:  # the reader had read the file to its end when the group began
-            self._first = log_number_from
-        yield from self._waiting[max(0, log_number_from - self._first) :]
+        """The lines from a number on, with those that wait. Raises DamagedChain."""
+        # Those that wait are read by their numbers too, before they are written and again after.
+        link = self._link if self._link.number <= log_number_from else Link()
+        with self._path.open("rb") as stream:
+            for log, after in read_chain(stream, link):
+                self._link = link = after
+                if link.number > log_number_from:
+                    yield log
+        yield from self._waiting[max(0, log_number_from - link.number) :]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append whole lines or nothing, at once or at the end of the group. Raises StorageLost."""
@@ -99,12 +99,28 @@ class EnduringJournal(JournalFileBackend):
         self._guard()
         size = self._path.stat().st_size
         try:
-            super().append_logs(logs)
+            link = self._end()
+            sealed = []
+            for log in logs:
+                with_sum, link = link.sealed(log)
+                sealed.append(with_sum)
+            super().append_logs(sealed)
+        except DamagedChain as error:
+            self._lost = f"{self._path} was damaged while the study ran ({error})"
+            raise StorageLost(self._lost) from None
         except OSError as error:
             self._lost = refusal(self._path, error)
             with suppress(OSError):  # a resume cuts it too
                 os.truncate(self._path, size)
             raise StorageLost(self._lost) from None
+
+    def _end(self) -> Link:
+        """Where the chain of the file's lines ends. Raises DamagedChain, OSError."""
+        link = self._link
+        with self._path.open("rb") as stream:
+            for _, after in read_chain(stream, link):
+                link = after
+        return link
 
 
 def together(storage: BaseStorage) -> AbstractContextManager[None]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage, JournalStorage
 
+from search.durable import write_bytes
+from search.study.chain import DamagedChain, find_damage
 from search.study.enduring import EnduringDatabase, EnduringJournal, Guard, hide_password
 from tasks.errors import InputError
 
@@ -24,7 +26,14 @@ def open_storage(
     password is never shown.
     """
     if url is None:
-        return JournalStorage(EnduringJournal(folder / JOURNAL, guard))
+        try:
+            return JournalStorage(EnduringJournal(folder / JOURNAL, guard))
+        except DamagedChain as error:
+            raise InputError(
+                f"{find_damage(folder / JOURNAL) or error}; laser-search resume {folder} sets the "
+                "damaged file aside, goes on from there, and takes the results of trials that it "
+                "begins anew from their outcome files where these are whole"
+            ) from None
     try:
         return EnduringDatabase(database_url(url), wait_s, guard)
     except ImportError as error:
@@ -44,17 +53,36 @@ def database_url(url: str) -> str:
     return url.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
-def mend_journal(folder: Path) -> None:
+def mend_journal(folder: Path) -> str:
     """Undo what a kill inside an append leaves; call only while holding the study's lock.
 
     A stale lock would stall the next writer for 30 s. A torn last line reads well, but the next
-    append would be glued to it and make the file unreadable.
+    append would be glued to it and make the file unreadable. A journal that is damaged further up
+    is copied to ``study.journal.damaged`` (or ``.damaged-2`` and so on) and cut before the first
+    line that is not as it was written; returns a sentence on that, empty where all is well.
     """
     journal = folder / JOURNAL
     with contextlib.suppress(FileNotFoundError):
         Path(f"{journal}.lock").unlink()
     if not journal.exists():
-        return
+        return ""
+    _cut_torn_line(journal)
+    damage = find_damage(journal)
+    if damage is None:
+        return ""
+    number, aside = 1, Path(f"{journal}.damaged")
+    while aside.exists():
+        number += 1
+        aside = Path(f"{journal}.damaged-{number}")
+    write_bytes(aside, journal.read_bytes())
+    with journal.open("r+b") as stream:
+        stream.truncate(damage.offset)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return f"{damage}; the damaged file is kept as {aside.name}"
+
+
+def _cut_torn_line(journal: Path) -> None:
     with journal.open("r+b") as stream:
         end = stream.seek(0, os.SEEK_END)
         position = end
