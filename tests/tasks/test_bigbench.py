@@ -103,3 +103,9 @@ def test_bad_rows(write, name, row, words):
 def test_any_file_needs_one():
     with pytest.raises(InputError, match="bigbench:causal-judgment"):
         BigBench().load()
+
+
+def test_spaces_around_an_input_are_no_part_of_it(write):
+    rows = [{"inputs": " Did he? ", "targets": ["Yes"]}, {"inputs": "She\n", "targets": ["No"]}]
+    examples = BigBench("causal-judgment").load(write("b.jsonl", rows))
+    assert [example.prompt for example in examples] == ["Did he?", "She"]
