@@ -40,6 +40,7 @@ from search.study.storage import mend_journal, open_storage
 from search.study.study import Study
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
+from search.study.wall import Wall
 from search.weights.remote import check_factors, open_factors
 from search.weights.spectra import Spectrum
 from tasks.errors import InputError
@@ -72,6 +73,7 @@ def launch(
     `given` is the file that `config` was read from. Raises InputError, before Ray starts where that
     is possible.
     """
+    wall = Wall()
     if (folder / IDENTITY_FILE).exists():
         raise InputError(
             f"{folder} already holds a study; continue it with laser-search resume {folder} "
@@ -85,7 +87,7 @@ def launch(
     with driver_lock(folder) as lease:
         open_storage(folder, config.storage)  # a database that does not answer is said at once
         write_config(plan.config, folder / CONFIG)
-        return _noted(folder, lambda: _drive(_at(plan, address), folder, view, lease))
+        return _noted(folder, lambda: _drive(_at(plan, address), folder, view, lease, wall))
 
 
 def resume(
@@ -102,6 +104,7 @@ def resume(
     differ in a way that leaves its trials true. `trials`: a new number of them, or ``+N`` for N
     more; it is written into the frozen study.yaml.
     """
+    wall = Wall()
     Identity.read(folder)
     check_links(folder)
     config = read_config(folder / CONFIG)
@@ -115,7 +118,7 @@ def resume(
         if trials is not None:
             write_config(plan.config, folder / CONFIG)
         plan = _at(plan, address)
-        return _noted(folder, lambda: _drive(plan, folder, view, lease, accept_change))
+        return _noted(folder, lambda: _drive(plan, folder, view, lease, wall, accept_change))
 
 
 def _noted(folder: Path, drive: Callable[[], End]) -> End:
@@ -144,7 +147,9 @@ def _at(plan: Plan, address: str | None) -> Plan:
     return replace(plan, config=plan.config.model_copy(update={"cluster": cluster}))
 
 
-def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = False) -> End:
+def _drive(
+    plan: Plan, folder: Path, view: View, lease: Lease, wall: Wall, accept: bool = False
+) -> End:
     view.note(sizes_text(plan.sizes))
     for notice in plan.notices:
         view.note(f"note: {notice}")
@@ -153,12 +158,14 @@ def _drive(plan: Plan, folder: Path, view: View, lease: Lease, accept: bool = Fa
         held.enter_context(StopRequest(folder))
         preemption.insist()
         shares = divide(cluster, living_nodes())
+        wall.enter("factors")
         identity, keys = _identify(plan, folder, shares, view, accept)
+        wall.enter("start")
         leases = [lease]
         if (url := plan.config.storage) is not None:
             ledger = TableLedger(url, identity.study_id)
             leases.append(held.enter_context(hold(ledger, f"study {identity.study_id}")))
-        study = _open(plan, folder, identity, keys, leases)
+        study = _open(plan, folder, identity, keys, leases, wall)
         study.on_change = lambda: view.study(lambda: _summary(study))
         preemption.search(study)
         _search(plan, study, shares)
@@ -186,6 +193,7 @@ def _open(
     identity: Identity,
     keys: Mapping[str, str],
     leases: Sequence[Lease],
+    wall: Wall,
 ) -> Study:
     def guard() -> None:
         for lease in leases:
@@ -197,6 +205,7 @@ def _open(
         setting=_setting(plan, keys),
         guard=guard,
         shapes={matrix.ref: matrix.shape for matrix in plan.matrices},
+        wall=wall,
     )
 
 

@@ -255,6 +255,7 @@ def _status(record: Any) -> dict[str, Any]:
         "infeasible": summary.infeasible,
         "failures": summary.failures,
         "failure_kinds": summary.failure_kinds,
+        "wall_s": dict(summary.wall_s),
         "notices": summary.shortfall(record.config.search.trials),
         "baseline": None if summary.baseline is None else summary.baseline.score,
         "best": None

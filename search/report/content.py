@@ -12,8 +12,9 @@ import yaml
 
 from search.published import model_name, without_paths
 from search.report.changes import Changes, find_changes
-from search.report.cost import Cost, find_cost
+from search.report.cost import Cost, find_cost, phases_text
 from search.report.frames import interventions_frame, read_composition, trials_frame
+from search.report.live import duration
 from search.report.text import sentence, truncation_notices, warning
 from search.study.choice import score_of
 from search.study.enduring import hide_password
@@ -180,6 +181,8 @@ def _tiles(record: StudyRecord, verdict: Verdict | None, metric: str) -> list[tu
         if getattr(summary, name)
     )
     tiles.append(("trials", f"{summary.finished} of {summary.asked}", counts or "all complete"))
+    if wall_s := summary.wall_s:
+        tiles.append(("wall time", duration(sum(wall_s.values())), phases_text(wall_s)))
     return tiles
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
+
+from search.report.live import duration
 
 PREFIX = "seconds."
 
@@ -51,6 +54,18 @@ def find_cost(trials: pd.DataFrame, chunks: int) -> Cost:
         raced_s=float((1 - pruned["steps"].clip(upper=chunks) / chunks).sum()) * mean_s,
         further={name: float(trials[name].sum()) for name in names_of_counts(trials)},
     )
+
+
+def wall_text(wall_s: Mapping[str, float]) -> str:
+    """The wall time of a study and what it went to, empty if it is not on record."""
+    if not wall_s:
+        return ""
+    return f"wall time: {duration(sum(wall_s.values()))} ({phases_text(wall_s)})"
+
+
+def phases_text(wall_s: Mapping[str, float]) -> str:
+    """The wall time by phase."""
+    return ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in wall_s.items())
 
 
 def names_of_counts(trials: pd.DataFrame) -> list[str]:

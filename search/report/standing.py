@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from search.report.cost import wall_text
 from search.report.live import Worker, duration, find_workers
 from search.study.ends import last_end
 from search.study.lock import Holder, find_driver
@@ -35,6 +36,8 @@ def standing(folder: Path, summary: Summary) -> list[str]:
         if driver is not None and summary.left_s and (end := _end(summary)):
             lines[-1] += f", about {duration(summary.left_s)} left, until {end}"
     workers = find_workers(folder) if driver is not None else []
+    spent = wall_text(summary.wall_s)
+    lines += [spent] if spent else []
     return lines + ([_workers(workers)] if workers else []) + [_worker(one) for one in workers]
 
 

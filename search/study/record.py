@@ -16,7 +16,7 @@ from search.study.identity import Identity
 from search.study.jobs import BASELINE
 from search.study.outcomes import read_outcomes
 from search.study.storage import JOURNAL, open_storage
-from search.study.study import BUDGET, ENDED, METRICS
+from search.study.study import BUDGET, ENDED, METRICS, WALL
 from search.study.summary import Summary, summarise
 from search.study.verdict import read_result
 
@@ -43,6 +43,7 @@ class StudyRecord:
         trials: list[FrozenTrial] = []
         metrics: dict[str, str] = {}
         asked, ended = config.search.trials, ""
+        wall_s: dict[str, float] = {}
         if config.storage is not None or (folder / JOURNAL).exists():
             storage = open_storage(folder, config.storage)
             names = {study.study_name for study in storage.get_all_studies()}
@@ -52,8 +53,11 @@ class StudyRecord:
                 asked = study.user_attrs.get(BUDGET, asked)
                 metrics = study.user_attrs.get(METRICS, metrics)
                 ended = study.user_attrs.get(ENDED, ended)
+                wall_s = study.user_attrs.get(WALL, wall_s)
         objective = Objective.of(config, metrics)
         finale = Finale(folder, identity.study_id, config.search.confirm, objective)
         chosen = finale.chosen(trials, baseline)
-        summary = summarise(trials, baseline, asked, objective, ended=ended, chosen=chosen)
+        summary = summarise(
+            trials, baseline, asked, objective, ended=ended, chosen=chosen, wall_s=wall_s
+        )
         return StudyRecord(folder, config, identity, trials, summary, read_result(folder))

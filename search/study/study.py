@@ -47,6 +47,7 @@ from search.study.race import Incumbent, Race
 from search.study.size import KEPT, kept_share
 from search.study.stopping import Stopping
 from search.study.storage import open_storage
+from search.study.wall import Wall
 from search.weights.refs import MatrixRef
 
 BUDGET = "budget"
@@ -63,6 +64,9 @@ ENDED = "ended"
 
 ELAPSED = "elapsed_s"
 """Study attribute: seconds of driving it, over all runs, where a rule asks for them."""
+
+WALL = "wall_s"
+"""Study attribute: seconds of wall time by phase, over all runs, as of the last finished job."""
 
 MAX_DEATHS_IN_A_ROW = 12
 """Worker deaths with nothing finished in between after which the study stops: nothing works."""
@@ -96,6 +100,7 @@ class Study:
         guard: Guard = lambda: None,
         shapes: Mapping[MatrixRef, tuple[int, ...]] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall: Wall | None = None,
     ) -> None:
         """Open the Optuna study, create it if need be, and adopt trials that were in flight.
 
@@ -103,6 +108,7 @@ class Study:
         what the strategy is to know, by default the space. `guard` is called before
         every write; it raises StorageLost where this driver may not write any more. `shapes`
         [out, in] of all matrices of the model say how much a trial keeps. `clock` in seconds.
+        `wall` has counted since this run began; by default one counts from now.
         """
         self.folder = folder
         self.identity = identity
@@ -140,6 +146,8 @@ class Study:
         self._shapes = shapes
         self._clock = clock
         self._began_s: float = clock() - self._optuna.user_attrs.get(ELAPSED, 0.0)
+        self._wall = wall or Wall(clock)
+        self._wall.add(self._optuna.user_attrs.get(WALL, {}))
         self._stopping = Stopping(config.search.stop, self.objective.metric)
         self._finale = Finale(folder, identity.study_id, config.search.confirm, self.objective)
         if objective is not None:
@@ -230,6 +238,7 @@ class Study:
     def _start(self, job: Job, trial: Trial | None) -> Job:
         deaths = 0 if trial is None else int(trial.user_attrs.get("deaths", 0))
         self._live[job.name] = _Live(job, trial, deaths)
+        self._wall.work_on(job.part)
         self._most_at_once = max(self._most_at_once, len(self._live))
         return job
 
@@ -376,12 +385,14 @@ class Study:
             self._remember_baseline(evaluation)
         elif job.name == SCREEN:
             self._remember_screen(self._read(SCREEN, "") or evaluation)
+        self.note_wall()
         self.on_change()
 
     def prune(self, job: Job) -> None:
         """Record that a trial was stopped early; its reported scores stay with it."""
         self._close(self._live.pop(job.name), TrialState.PRUNED)
         self._deaths_in_a_row = 0
+        self.note_wall()
         self.on_change()
 
     def fail(self, job: Job, reason: str, kind: FailureKind = "error") -> None:
@@ -397,7 +408,13 @@ class Study:
             live.trial.set_user_attr("reason", reason)
             live.trial.set_user_attr("failure", kind)
             self._close(live, TrialState.FAIL)
+        self.note_wall()
         self.on_change()
+
+    def note_wall(self) -> None:
+        """Record the wall time until now. Raises StorageLost."""
+        spent = {phase: round(seconds, 3) for phase, seconds in self._wall.seconds().items()}
+        self._optuna.set_user_attr(WALL, spent)
 
     def abandon(self, job: Job, reason: str) -> None:
         """No worker can be built, so nothing can be evaluated: stop, and leave the trial in flight.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from optuna.trial import FrozenTrial, TrialState
@@ -26,7 +26,8 @@ class Summary:
     `ended`: why no trial begins although more are asked for, empty if one may. `front`: of a study
     of score and size, the trials that none beats in both. `failures` counts the failed by reason,
     `failure_kinds` by kind of reason (timeout, out of memory, not finite, worker died, error), the
-    commonest first. `recent` are the last finished trials, the latest first.
+    commonest first. `recent` are the last finished trials, the latest first. `wall_s`: seconds
+    of wall time by phase (see `search.study.wall`), over all runs; empty if none are on record.
     """
 
     asked: int
@@ -45,6 +46,7 @@ class Summary:
     ended: str = ""
     front: tuple[FrozenTrial, ...] = ()
     recent: tuple[FrozenTrial, ...] = ()
+    wall_s: Mapping[str, float] = field(default_factory=dict)
 
     def shortfall(self, wanted: int) -> list[str]:
         """Why there are fewer trials than the `wanted` of study.yaml, empty if there are not."""
@@ -91,6 +93,7 @@ def summarise(
     *,
     ended: str = "",
     chosen: Chosen | None = None,
+    wall_s: Mapping[str, float] | None = None,
 ) -> Summary:
     """Count trials. The rate is that of the last `window` finished ones.
 
@@ -117,6 +120,7 @@ def summarise(
         objective=objective,
         infeasible=len(complete) - len(feasible),
         ended=ended,
+        wall_s=wall_s or {},
         front=tuple(pareto_front(trials)) if best is not None and len(best.values) > 1 else (),
     )
 

@@ -13,6 +13,7 @@ from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.study.study import Study
+from search.study.wall import Wall
 from search.weights.refs import MatrixRef
 from tasks.base import Outcome
 
@@ -97,12 +98,15 @@ def open_study(make_config: Callable[..., StudyConfig]) -> Callable[..., Study]:
         config: StudyConfig | None = None,
         identity: Identity = IDENTITY,
         guard: Callable[[], None] = lambda: None,
+        wall: Wall | None = None,
     ) -> Study:
         folder.mkdir(exist_ok=True)
         config = config or make_config()
         rho = config.space.rho
         rho = tuple(rho) if isinstance(rho, list) else rho
         space = Space(REFS, rho, config.space.max_interventions)
-        return Study(folder, identity, config, space, dict.fromkeys(REFS, FULL), guard=guard)
+        return Study(
+            folder, identity, config, space, dict.fromkeys(REFS, FULL), guard=guard, wall=wall
+        )
 
     return make
