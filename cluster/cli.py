@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from search import cli as search_cli
+from search.printable_output import printable_output
 from search.weights.commands import HeadChoice
 from tasks.errors import InputError
 
@@ -149,6 +150,8 @@ def _write_launcher(
     check_file(path, f"# Written by laser-search launch --on {on}", "--to")
     lines = render.write(on, request, path)
     typer.echo(f"written: {path}")
+    if render.holds_secret(on, request):
+        typer.echo(f"note: {render.secret_note(on, path)}")
     if on != "slurm" and (local := local_paths(config)):
         typer.echo(f"note: the nodes have to find {', '.join(local)} at the same place")
     if submit:
@@ -259,13 +262,12 @@ def _begin(start: Callable[[], End], folder: Path) -> End:
 
 
 def _run(start: Callable[[View], End], folder: Path, quiet: bool, as_json: bool) -> None:
-    from rich.console import Console
-
     from cluster.view import View
     from search.report.live import facts, plain
     from search.report.text import print_verdict
+    from search.terminal import Terminal
 
-    console = Console(markup=False, emoji=False)  # what models say may look like markup
+    console = Terminal(markup=False, emoji=False)  # what models say may look like markup
     end = _begin(lambda: start(View(console, quiet or as_json, folder)), folder)
     if as_json:
         found = {"study": str(folder), **facts(end.summary)}
@@ -330,17 +332,16 @@ def decompose(
 
     Example: laser-search decompose ./llama --factors ./factors --types mlp --max-rho 0.2
     """
-    from rich.console import Console
-
     from cluster.decompose import choose, decompose_checkpoint
     from cluster.precompute import Storing
     from search.model import ModelSource
+    from search.terminal import Terminal
 
     storing = Storing(max_rho, dtype)
     source = ModelSource(model, head_choice=head)
     names = [name for text in types or [] for name in text.split(",") if name]
     matrices = choose(source, names, address or [])
-    console = Console(
+    console = Terminal(
         markup=False, emoji=False, quiet=as_json
     )  # models' words may look like markup
     try:
@@ -385,6 +386,7 @@ def track(
 search_cli.mount(app)
 
 
+@printable_output()
 def main() -> None:
     """Run the program; bad input is one sentence and exit code 2."""
     try:

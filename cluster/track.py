@@ -23,6 +23,7 @@ from search.study.choice import score_of
 from search.study.record import StudyRecord
 from search.study.storage import open_storage
 from tasks.errors import InputError
+from tasks.secrets import hide_secrets
 
 Service = Literal["tensorboard", "mlflow", "wandb"]
 Tracker = Callable[[optuna.Study, FrozenTrial], None]
@@ -52,7 +53,7 @@ def track(
     count = 0
     with _opened(record, service, place) as tracker:
         while True:
-            count += _send(record, f"{service} {place}", tracker)
+            count += _send(record, f"{service} {hide_secrets(place, place)}", tracker)
             if once or is_over(record):
                 return count
             sleep(interval_s)

@@ -30,6 +30,8 @@ from search.study.jobs import Job
 from search.study.outcomes import Evaluation, outcome_bytes, read_outcomes, write_outcomes
 from search.weights.refs import MatrixRef
 from tasks.base import Example
+from tasks.printable import printable
+from tasks.secrets import hide_secrets
 
 METRIC = "score"
 
@@ -199,4 +201,4 @@ def _shares(folder: Path, study_id: str) -> bool:
 def _sentence(error: Exception) -> str:
     """One line for a record: the kind of error and its first line."""
     first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"[:500]
+    return printable(hide_secrets(f"{type(error).__name__}: {first}"))[:500]

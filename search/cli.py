@@ -13,6 +13,8 @@ from search.report import commands as report_commands
 from search.weights import commands
 from tasks.errors import InputError
 from tasks.metrics import shown
+from tasks.printable import printable
+from tasks.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from search.study.record import StudyRecord
@@ -231,7 +233,10 @@ def _failures(summary: Summary) -> list[str]:
     kinds = ", ".join(f"{count} {kind}" for kind, count in summary.failure_kinds.items())
     lines = [f"failed by kind: {kinds}"] if len(summary.failure_kinds) > 1 else []
     reasons = list(summary.failures.items())
-    lines += [f"failed {count}x: {reason}" for reason, count in reasons[:MOST_REASONS]]
+    lines += [
+        f"failed {count}x: {printable(hide_secrets(reason))}"
+        for reason, count in reasons[:MOST_REASONS]
+    ]
     if (more := len(reasons) - MOST_REASONS) > 0:
         lines.append(f"and {more} other reasons; status --json has them all")
     return lines
@@ -253,7 +258,7 @@ def _status(record: Any) -> dict[str, Any]:
         "failed": summary.failed,
         "running": summary.running,
         "infeasible": summary.infeasible,
-        "failures": summary.failures,
+        "failures": {hide_secrets(why): count for why, count in summary.failures.items()},
         "failure_kinds": summary.failure_kinds,
         "wall_s": dict(summary.wall_s),
         "notices": summary.shortfall(record.config.search.trials),
@@ -318,13 +323,12 @@ def compare(
 
     Example: laser-search compare ./my-study --by relation
     """
-    from rich.console import Console
-
     from search.report.changes import find_changes, print_changes
     from search.study.record import StudyRecord
+    from search.terminal import Terminal
 
     found = find_changes(StudyRecord.read(folder), part, by, trial, task)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:
-        print_changes(Console(), found, examples)
+        print_changes(Terminal(), found, examples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -22,22 +23,30 @@ from search.durable import write_text
 from search.locations import absolute_location
 from search.model import DType, HeadChoice, ModelSource
 from search.overrides import apply_overrides
+from search.plain_yaml import read_yaml
 from tasks.errors import InputError, nearest
+from tasks.secrets import has_secret, hide_secrets
 from tasks.splits import Protocol
 
+_LONGEST = 200
 PAPER_RHO = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
 """The grid of the LASER paper, as fractions kept."""
 
 
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
 def _no_bool(value: Any) -> Any:
-    """YAML's true is an int to Python; here it is a mistake."""
+    """A number, also one such as 1e-2, which YAML takes for a text; true is one to Python alone."""
     if isinstance(value, bool):
         raise ValueError("a number is expected")
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
     return value
 
 
 Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool)]
-Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_no_bool)]
+Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1), BeforeValidator(_no_bool)]
 
 
 class Strict(BaseModel):
@@ -96,7 +105,9 @@ class FloorConfig(Strict):
     a perplexity, at least for all else.
     """
 
-    worse_by: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] | None = None
+    worse_by: (
+        Annotated[float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)] | None
+    ) = None
     limit: Annotated[float, BeforeValidator(_no_bool)] | None = None
 
     @model_validator(mode="after")
@@ -113,7 +124,9 @@ class GoalConfig(TaskConfig):
     """
 
     label: Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
-    weight: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = 1.0
+    weight: Annotated[float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)] = (
+        1.0
+    )
     floor: FloorConfig | None = None
 
 
@@ -124,7 +137,7 @@ class SplitConfig(Strict):
     ``groups`` always does; ``paper`` takes the first part of the file, unshuffled.
     """
 
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    validation: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)] = 0.2
     seed: int = 0
     protocol: Protocol = "auto"
 
@@ -132,8 +145,8 @@ class SplitConfig(Strict):
 class RhoRange(Strict):
     """A continuous range of rho, drawn log-uniformly."""
 
-    low: Annotated[float, Field(gt=0, le=1)]
-    high: Annotated[float, Field(gt=0, le=1)]
+    low: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
+    high: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
 
     @model_validator(mode="after")
     def _ordered(self) -> RhoRange:
@@ -172,7 +185,9 @@ class StopConfig(Strict):
     better score. `target`: the objective, in the metric as it is reported.
     """
 
-    wall_s: Annotated[float, Field(gt=0), BeforeValidator(_no_bool)] | None = None
+    wall_s: (
+        Annotated[float, BeforeValidator(_no_bool), Field(gt=0), BeforeValidator(_no_bool)] | None
+    ) = None
     no_gain_trials: Count | None = None
     target: Annotated[float, BeforeValidator(_no_bool)] | None = None
 
@@ -180,7 +195,7 @@ class StopConfig(Strict):
 class ConfirmConfig(Strict):
     """A `share` of validation that no trial sees, where the best `finalists` are asked again."""
 
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    share: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)] = 0.25
     finalists: Count = 8
 
 
@@ -198,9 +213,9 @@ class SearchConfig(Strict):
     trials: Count = 200
     seed: int = 0
     warm_start: list[str] = []
-    refine: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = 0
+    refine: Annotated[float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)] = 0
     pruner: Literal["none", "median", "successive-halving", "race"] = "none"
-    race_error: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    race_error: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)] = 0.05
     chunks: Count = 1
     max_attempts: Count = 3
     pareto: bool = False
@@ -254,13 +269,19 @@ class ReuseConfig(Strict):
     pass is a full one.
     """
 
-    memory_gib: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = 2
-    host_gib: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = 0
-    file_gib: Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = 4
+    memory_gib: Annotated[
+        float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)
+    ] = 2
+    host_gib: Annotated[
+        float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)
+    ] = 0
+    file_gib: Annotated[
+        float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)
+    ] = 4
     folder: str | None = None
 
 
-Seconds = Annotated[float, Field(ge=0), BeforeValidator(_no_bool)]
+Seconds = Annotated[float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)]
 
 
 class ClusterConfig(Strict):
@@ -272,11 +293,14 @@ class ClusterConfig(Strict):
     """
 
     address: str | None = None
-    gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0), BeforeValidator(_no_bool)] = (
-        "auto"
-    )
+    gpus_per_trial: (
+        Literal["auto"]
+        | Annotated[float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)]
+    ) = "auto"
     max_concurrent: Literal["auto"] | Count = "auto"
-    trial_timeout_s: Annotated[float, Field(gt=0), BeforeValidator(_no_bool)] | None = None
+    trial_timeout_s: (
+        Annotated[float, BeforeValidator(_no_bool), Field(gt=0), BeforeValidator(_no_bool)] | None
+    ) = None
     grace_s: Seconds = 20.0
     storage_wait_s: Seconds = 600.0
 
@@ -343,11 +367,10 @@ class StudyConfig(Strict):
     @model_validator(mode="after")
     def _known_storage(self) -> StudyConfig:
         if self.storage is not None and "://" not in self.storage:
-            from search.study.enduring import hide_password
-
+            shown = hide_secrets(self.storage, self.storage)
             raise ValueError(
-                f"storage {hide_password(self.storage)!r} is no URL; use null for a file in the "
-                "study folder or postgresql://user@host/database"
+                f"storage {shown!r} is no URL; use null for a file in the study folder or "
+                "postgresql://user@host/database"
             )
         return self
 
@@ -364,10 +387,7 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
         raise InputError(f"{path} does not exist; give the path of a study.yaml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    data = read_yaml(text, str(path))
     if not isinstance(data, dict):
         raise InputError(f"{path} holds no mapping; start with model: and task:")
     apply_overrides(data, overrides)
@@ -404,9 +424,8 @@ def with_trials(config: StudyConfig, text: str) -> StudyConfig:
 def write_config(config: StudyConfig, path: Path) -> None:
     """Freeze a configuration as YAML that `read_config` reads back."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_text(path, text)
-    if config.storage is not None:
-        path.chmod(0o600)  # the URL may hold a password
+    secret = config.storage is not None or has_secret(text)
+    write_text(path, text, private=secret)
 
 
 def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
@@ -492,7 +511,13 @@ def _sentence(found: Sequence[ErrorDetails]) -> str:
         )
     if isinstance(value, dict):
         return f"{key}: {message}" if key else message
-    return f"{key} is {value!r}: {message[:1].lower()}{message[1:]}"
+    return f"{key} is {_quoted(value)}: {message[:1].lower()}{message[1:]}"
+
+
+def _quoted(value: Any) -> str:
+    """A value as it was read, its beginning if it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _path(error: ErrorDetails) -> list[int | str]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 
-def write_file(path: Path, fill: Callable[[Path], None]) -> None:
+def write_file(path: Path, fill: Callable[[Path], None], *, private: bool = False) -> None:
     """Let `fill` write a temporary file beside `path`, flush it to disk, then put it in place.
 
     The temporary file has a unique name in the same folder, so any number of writers may race and
-    one of them wins whole. Raises OSError as the file system does; nothing is left behind.
+    one of them wins whole. A symbolic link at `path` is replaced, not followed. `private`: for this
+    user alone, from its first byte on. Raises OSError as the file system does, and leaves nothing.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
@@ -23,7 +24,8 @@ def write_file(path: Path, fill: Callable[[Path], None]) -> None:
         fill(temporary)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        if not private:  # mkstemp's files are
+            temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -31,18 +33,18 @@ def write_file(path: Path, fill: Callable[[Path], None]) -> None:
     sync_folder(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Durably replace `path` by `text` in UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Durably replace `path` by `text` in UTF-8; `private` as for `write_file`."""
+    write_bytes(path, text.encode("utf-8"), private=private)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Durably replace `path` by `data`."""
+def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Durably replace `path` by `data`; `private` as for `write_file`."""
 
     def fill(temporary: Path) -> None:
         temporary.write_bytes(data)
 
-    write_file(path, fill)
+    write_file(path, fill, private=private)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,11 +13,11 @@ class InputError(ValueError):
     """Bad input: one sentence that names the value and the remedy.
 
     The command line prints the sentence and exits with code 2; nothing else is caught there. What
-    the sentence quotes came from outside: it stays on one line, and shows no password of a URL.
+    the sentence quotes came from outside: it is printable, and shows no password of a URL.
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(printable(hide_secrets(sentence)))
+        super().__init__(printable(hide_secrets(sentence), lines=True))
 
 
 def nearest(value: str, names: Iterable[str]) -> str:

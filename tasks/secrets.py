@@ -21,7 +21,7 @@ _SPACED = re.compile(
 _BARE = re.compile(r"(?P<head>[A-Za-z][\w+.-]*://)(?P<secret>[^\s:/@'\"]{20,})@")
 _QUERY = re.compile(rf"(?P<head>[?&;](?:{_NAME})=)(?P<secret>[^&#\s'\"]+)", re.IGNORECASE)
 _ASSIGNED = re.compile(
-    r"\b[\w.-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|api_?key|access_?key)\s*[=:]\s*[^\s#]",
+    r"\b[\w.-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|api_?key|access_?key)['\"]?\s*[=:]\s*[^\s#]",
     re.IGNORECASE,
 )
 

@@ -17,6 +17,8 @@ from cluster.preemption import RESUME_CODE
 from cluster.shipping import pack_wheel
 from search.durable import write_text
 from tasks.errors import InputError
+from tasks.printable import printable
+from tasks.secrets import has_secret
 
 SUFFIX: dict[str, str] = {
     "slurm": ".slurm.sh",
@@ -42,26 +44,62 @@ def default_file(platform: Platform, study: Path) -> Path:
 def write(platform: Platform, request: Request, path: Path) -> list[str]:
     """Write the file and what belongs to it; returns the lines that say what to run.
 
-    Raises OSError as the file system does.
+    Raises OSError as the file system does, InputError on a name that the platform would not take.
     """
+    if platform == "ray-up" and path.suffix != ".yaml":
+        raise InputError(f"--to {path} does not end in .yaml, by which ray up knows its files")
     beside = path.with_suffix("")
-    write_text(path, render(platform, request, beside))
+    text, private = render(platform, request, beside), holds_secret(platform, request)
+    try:
+        write_text(path, text, private=private)
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{path} cannot be written, since a path in it is no UTF-8 text; rename the study's "
+            "file and folder"
+        ) from None
     if platform == "slurm":
-        path.chmod(0o755)
-        return [f"sbatch {shlex.quote(str(path))}"]
+        path.chmod(0o700 if private else 0o755)
+        return [f"sbatch {_word(path)}"]
     if platform == "kuberay":
         return [
-            f"kubectl apply -f {shlex.quote(str(path))}",
+            f"kubectl apply -f {_word(path)}",
             f"kubectl get rayjob {request.name} --watch",
         ]
     _pack(beside)
     return list(_commands(request, path).values())
 
 
+def holds_secret(platform: Platform, request: Request) -> bool:
+    """Whether the platform's file has a password or key of the user's in it."""
+    given = [*request.setup, *(f"{name}={value}" for name, value in request.options.items())]
+    if platform == "kuberay":
+        given.append(request.study.read_text(encoding="utf-8"))
+    return any(map(has_secret, given))
+
+
+def secret_note(platform: Platform, path: Path) -> str:
+    """What to do instead of writing a secret into the file at `path`."""
+    stores = {
+        "slurm": "a file of mode 0600 that --setup reads, such as ~/.pgpass",
+        "kuberay": "a Kubernetes secret, whose values --option secret=NAME makes environment "
+        "variables such as PGPASSWORD",
+        "ray-up": "the machines' own role or a file of mode 0600 there, such as ~/.pgpass",
+    }
+    return f"{path} holds a secret, so only you can read it; better keep it in {stores[platform]}"
+
+
+def _word(path: Path) -> str:
+    """A path as a word of a command line, never an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
 def submit(path: Path) -> str:
     """Hand a Slurm script to sbatch; returns what it says. Raises InputError if it refuses."""
     try:
-        done = subprocess.run(["sbatch", str(path)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["sbatch", str(path.absolute())], capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         raise InputError(
             f"sbatch is not to be found on this machine; take {path} to one that submits to Slurm"
@@ -80,13 +118,14 @@ def _fill(template: str, /, **values: object) -> str:
         autoescape=False,  # noqa: S701
     )
     templates.filters["quote"] = shlex.quote
+    templates.filters["comment"] = printable  # a line break would end it
     templates.policies["json.dumps_function"] = _json
     return templates.get_template(template).render(**values)
 
 
 def _json(value: object, **_: object) -> str:
-    """JSON is YAML; what jinja2 escapes for HTML stays as it is."""
-    return json.dumps(value, ensure_ascii=False)
+    """JSON is YAML, but for control characters; what jinja2 escapes for HTML stays as it is."""
+    return printable(json.dumps(value, ensure_ascii=False))
 
 
 def _slurm(request: Request) -> str:
@@ -117,7 +156,8 @@ def _kuberay(request: Request) -> str:
         gpus=request.gpus,
         cpus=request.cpus or 4,
         grace_s=request.grace_s,
-        text=request.study.read_text(encoding="utf-8"),
+        text=(text := request.study.read_text(encoding="utf-8")),
+        private=has_secret(text),
         entrypoint=shlex.join([*words, "--address", "auto", "--resume"]),
         ray_version=metadata.version("ray"),
     )
@@ -154,7 +194,7 @@ def _ray_up(request: Request, beside: Path) -> str:
 
 def _commands(request: Request, path: Path) -> dict[str, str]:
     """What to run with a Ray cluster YAML, in the order of a study's life."""
-    file, folder = shlex.quote(path.name), f"laser-search/{request.name}"
+    file, folder = _word(Path(path.name)), f"laser-search/{request.name}"
     study = (
         f"RAY_AUTH_MODE=token laser-search launch ~/laser-search/study.yaml --out ~/{folder} "
         "--address auto --resume"

@@ -17,7 +17,14 @@ SPARE_S = 100
 """Seconds that a driver may need after its grace, to write down what it has and to let go."""
 
 KNOWN: dict[str, dict[str, str]] = {
-    "kuberay": {"image": "", "volume": "", "mount": "/shared", "memory": "64Gi", "retries": "5"},
+    "kuberay": {
+        "image": "",
+        "volume": "",
+        "mount": "/shared",
+        "memory": "64Gi",
+        "retries": "5",
+        "secret": "",
+    },
     "ray-up": {
         **{"hosts": "", "user": "ubuntu", "region": "us-west-2"},
         **{"instance": "g6.xlarge", "ami": "", "install": ""},
@@ -75,6 +82,9 @@ def read_options(platform: Platform, words: Iterable[str]) -> dict[str, str]:
     for name in NEEDED.get(platform, ()):
         if not found[name]:
             raise InputError(f"{platform} needs --option {name}=...; see docs/cluster.md")
+    retries = found.get("retries", "0")
+    if platform == "kuberay" and not (retries.isascii() and retries.isdigit()):
+        raise InputError(f"--option retries={retries} is no number; give one such as 5")
     return found
 
 

@@ -47,9 +47,9 @@ class Direct:
 
     def print(self) -> None:
         """Print a table."""
-        from rich.console import Console
+        from search.terminal import Terminal
 
-        console = Console(markup=False, emoji=False)
+        console = Terminal(markup=False, emoji=False)
         if self.sizes:
             console.print(sizes_text(self.sizes), highlight=False)
         for notice in self.notices:

@@ -144,14 +144,13 @@ def watch(
     """
     import time
 
-    from rich.console import Console
-
     from search.report.live import facts, plain
     from search.report.watch import follow, is_over
     from search.report.watch import watch as show
+    from search.terminal import Terminal
 
     if not once and not as_json:
-        show(Console(markup=False, emoji=False), folder, interval)
+        show(Terminal(markup=False, emoji=False), folder, interval)
         return
     for record in follow(folder):
         typer.echo(json.dumps(facts(record.summary)) if as_json else plain(record.summary))

@@ -17,7 +17,6 @@ from search.report.frames import interventions_frame, read_composition, trials_f
 from search.report.live import duration
 from search.report.text import sentence, truncation_notices, warning
 from search.study.choice import score_of
-from search.study.enduring import hide_password
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.record import StudyRecord
@@ -26,6 +25,7 @@ from tasks.comparison import Comparison
 from tasks.errors import InputError
 from tasks.metrics import shown, shown_change, shown_interval
 from tasks.scoring import Scores
+from tasks.secrets import hide_secrets
 
 LISTED = 100
 """Trials in the report's table, the best first."""
@@ -279,7 +279,8 @@ def _configuration(record: StudyRecord) -> str:
     """study.yaml without the folders of the machine that it lies on."""
     public = _named(record.config.model_dump(mode="json"))
     public["model"]["path"] = model_name(record.config.model.path)
-    return hide_password(yaml.safe_dump(public, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(public, sort_keys=False, allow_unicode=True, width=float("inf"))
+    return hide_secrets(text, record.config.storage, record.config.factors)
 
 
 def _named(value: Any) -> Any:

@@ -70,7 +70,7 @@ def _last(path: Path, now: float) -> Worker | None:
             _busy(recent),
             max((float(one["gpu_gib"]) for one in recent if "gpu_gib" in one), default=None),
         )
-    except (OSError, ValueError, IndexError, KeyError, TypeError):
+    except (OSError, ValueError, IndexError, KeyError, TypeError, RecursionError):
         return None  # empty, or a line is just being written
 
 

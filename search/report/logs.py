@@ -12,6 +12,8 @@ from typing import Any
 
 from search.study.identity import Identity
 from tasks.errors import InputError, nearest
+from tasks.printable import printable
+from tasks.secrets import hide_secrets
 
 POLL_S = 1.0
 
@@ -53,10 +55,8 @@ class WorkerLogs:
         whole, newline, _ = data.rpartition(b"\n")
         self._read[path] = self._read.get(path, 0) + len(whole) + len(newline)
         for text in whole.splitlines():
-            try:
-                yield {"worker": _name(path), **json.loads(text)}
-            except ValueError:  # cut by a full disk
-                continue
+            if (line := _line(text)) is not None:
+                yield {**line, "worker": _name(path)}
 
 
 def print_logs(
@@ -86,8 +86,19 @@ def sentence(line: dict[str, Any]) -> str:
     """One line for people: when, who, what, and what else is known."""
     facts = {k: v for k, v in line.items() if k not in ("time", "worker", "event") and v}
     when = datetime.fromtimestamp(float(line["time"]), UTC).isoformat(" ", "seconds")
-    rest = " ".join(f"{name}={value}" for name, value in facts.items())
-    return f"{when.removesuffix('+00:00')} {line['worker']} {line['event']} {rest}".rstrip()
+    rest = printable(hide_secrets(" ".join(f"{name}={value}" for name, value in facts.items())))
+    what = printable(f"{line['worker']} {line['event']}")
+    return f"{when.removesuffix('+00:00')} {what} {rest}".rstrip()
+
+
+def _line(text: bytes) -> dict[str, Any] | None:
+    """One line of a log; None where it is cut, as by a full disk, or of another shape."""
+    try:
+        line = json.loads(text)
+        datetime.fromtimestamp(float(line["time"]), UTC)
+        return {**line, "event": str(line["event"])}
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
+        return None
 
 
 def _name(path: Path) -> str:

@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tasks.secrets import hide_secrets
+
 FILE = "logs/driver.jsonl"
 
 
@@ -19,7 +21,7 @@ def note_begin(folder: Path) -> None:
 
 def note_end(folder: Path, reason: str) -> None:
     """A driver ends; `reason` is why it did not come to its end, empty if it did."""
-    _note(folder, {"event": "end", "reason": reason})
+    _note(folder, {"event": "end", "reason": hide_secrets(reason)})
 
 
 def _note(folder: Path, facts: dict[str, str]) -> None:
@@ -40,6 +42,6 @@ def last_end(folder: Path) -> str:
         last = json.loads((folder / FILE).read_text(encoding="utf-8").splitlines()[-1])
         if last["event"] == "begin":
             return f"it ended without a word (host {last['host']}, pid {last['pid']})"
-        return str(last["reason"])
+        return hide_secrets(str(last["reason"]))
     except (OSError, ValueError, IndexError, KeyError, TypeError):
         return ""

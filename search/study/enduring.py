@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -26,6 +25,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from search.study.chain import DamagedChain, Link, read_chain
+from tasks.foreign import words_of
+from tasks.secrets import hide_secrets
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -129,11 +130,6 @@ def together(storage: BaseStorage) -> AbstractContextManager[None]:
     return backend.together() if isinstance(backend, EnduringJournal) else nullcontext()
 
 
-def hide_password(text: str) -> str:
-    """Replace the password of any URL in `text`."""
-    return re.sub(r"(:[^:@\s]*):[^@\s]*@", r"\1:***@", text)
-
-
 def _is_down(error: Exception) -> bool:
     """Whether a database may answer later."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
@@ -159,6 +155,7 @@ class EnduringDatabase(RDBStorage):
     def __init__(self, url: str, wait_s: float, guard: Guard) -> None:
         """Open it once. Raises what SQLAlchemy raises, without waiting."""
         super().__init__(url, engine_kwargs={"pool_pre_ping": True})
+        self._shown = url
         self._wait_s = wait_s
         self._guard = guard
         self._lost: str | None = None
@@ -178,7 +175,7 @@ class EnduringDatabase(RDBStorage):
             except (StorageInternalError, OperationalError, InterfaceError) as error:
                 if not _is_down(error):
                     raise
-                reason = hide_password(str(error.__cause__ or error).strip().splitlines()[0])
+                reason = hide_secrets(words_of(error.__cause__ or error), self._shown)
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     self._lost = f"the storage has not answered for {self._wait_s:g} s: {reason}"

@@ -10,8 +10,10 @@ from optuna.storages import BaseStorage, JournalStorage
 
 from search.durable import write_bytes
 from search.study.chain import DamagedChain, find_damage
-from search.study.enduring import EnduringDatabase, EnduringJournal, Guard, hide_password
+from search.study.enduring import EnduringDatabase, EnduringJournal, Guard
 from tasks.errors import InputError
+from tasks.foreign import words_of
+from tasks.secrets import hide_secrets
 
 JOURNAL = "study.journal"
 
@@ -38,14 +40,12 @@ def open_storage(
         return EnduringDatabase(database_url(url), wait_s, guard)
     except ImportError as error:
         raise InputError(
-            f"storage {hide_password(url)} needs a driver that is not installed ({error}); "
+            f"storage {hide_secrets(url, url)} needs a driver that is not installed ({error}); "
             "for PostgreSQL install laser-search[postgresql]"
         ) from None
     except Exception as error:  # SQLAlchemy and drivers raise many kinds
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"storage {hide_password(url)} cannot be opened: {hide_password(reason)}"
-        ) from None
+        reason = hide_secrets(words_of(error), url)
+        raise InputError(f"storage {hide_secrets(url, url)} cannot be opened: {reason}") from None
 
 
 def database_url(url: str) -> str:

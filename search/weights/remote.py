@@ -19,6 +19,7 @@ from search.weights.factor_file import DamagedFactorsError, FactorFile, Factors
 from search.weights.factor_index import Entry, has_origins, merge, read_index, write_index
 from search.weights.factors import KEY, FactorCache
 from tasks.errors import InputError
+from tasks.secrets import hide_secrets
 
 FOLDER_VARIABLE = "LASER_FACTORS_CACHE"
 BYTES_VARIABLE = "LASER_FACTORS_CACHE_BYTES"
@@ -88,6 +89,7 @@ class RemoteFactorCache(FactorCache):
     ) -> None:
         """Connects to nothing yet. Raises InputError if no driver knows `url`."""
         self.url = url.rstrip("/")
+        self._shown = hide_secrets(self.url, self.url)
         self._base = cache_folder() if folder is None else folder
         self._budget_bytes = cache_bytes() if budget_bytes is None else budget_bytes
         name = hashlib.blake2b(self.url.encode(), digest_size=8).hexdigest()
@@ -98,7 +100,8 @@ class RemoteFactorCache(FactorCache):
             scheme = self.url.partition("://")[0]
             extra = " (pip install 'laser-search[s3]')" if scheme.startswith("s3") else ""
             raise InputError(
-                f"factors {url!r} needs a driver for {scheme}://{extra}: {_line(error)}"
+                f"factors {self._shown!r} needs a driver for {scheme}://{extra}: "
+                f"{self._line(error)}"
             ) from None
         self._fs: Any = found[0]
         self._prefix: str = found[1].rstrip("/")
@@ -113,8 +116,8 @@ class RemoteFactorCache(FactorCache):
                 bucket = self._prefix.partition("/")[0]
                 if bucket and not self._fs.exists(bucket):
                     raise InputError(
-                        f"factors {self.url!r}: there is no bucket {bucket!r}; create it or name "
-                        "another"
+                        f"factors {self._shown!r}: there is no bucket {bucket!r}; create it "
+                        "or name another"
                     ) from None
 
     def has(self, key: str) -> bool:
@@ -299,18 +302,25 @@ class RemoteFactorCache(FactorCache):
                     self._fs.makedirs(remote.rpartition("/")[0], exist_ok=True)
                 self._fs.put_file(str(path), remote)
         except FileNotFoundError as error:
-            raise InputError(f"factors {self.url!r} cannot be written: {_line(error)}") from None
+            raise InputError(
+                f"factors {self._shown!r} cannot be written: {self._line(error)}"
+            ) from None
 
     def _set_remote_aside(self, path: Path, error: DamagedFactorsError) -> None:
         remote = self._remote(path)
         with suppress(FileNotFoundError), self._asking():  # another reader may have done it
             self._fs.mv(remote, f"{remote}.damaged")
-        _log.warning("%s/%s (%s); set aside as *.damaged", self.url, path.name, error)
+        _log.warning("%s/%s (%s); set aside as *.damaged", self._shown, path.name, error)
 
     def _set_aside(self, path: Path, error: DamagedFactorsError) -> None:
         """A damaged copy goes; the remote file is fetched again."""
         path.unlink(missing_ok=True)
         _log.warning("%s; the copy was removed and is fetched again", error)
+
+    def _line(self, error: Exception) -> str:
+        """What a driver says, without the keys of the URL."""
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        return hide_secrets(said, self.url)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -321,10 +331,6 @@ class RemoteFactorCache(FactorCache):
             raise
         except Exception as error:  # each driver has errors of its own
             raise InputError(
-                f"factors {self.url!r} cannot be used: {_line(error)}; check the address, the "
-                "network and the credentials; what was already computed is kept"
+                f"factors {self._shown!r} cannot be used: {self._line(error)}; check the address, "
+                "the network and the credentials; what was already computed is kept"
             ) from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -17,10 +17,11 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from search.study.enduring import StorageLost, hide_password
+from search.study.enduring import StorageLost
 from search.study.lock import Lease, hold
 from search.study.lock_table import TableLedger
 from tasks.errors import InputError
+from tasks.secrets import hide_secrets
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if os.name == "posix" else []
 
@@ -170,7 +171,7 @@ def test_a_driver_elsewhere_is_met_in_the_database(postgresql: Server) -> None:
 
 def test_passwords_are_not_shown() -> None:
     url = "postgresql://user:pa55@host:5432/db"
-    assert hide_password(f"could not connect to {url}") == (
+    assert hide_secrets(f"could not connect to {url}") == (
         "could not connect to postgresql://user:***@host:5432/db"
     )
 
