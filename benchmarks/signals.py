@@ -139,6 +139,7 @@ def main() -> int:
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--resume-every", type=int, default=10)
+    parser.add_argument("--alternate", action="store_true", help="driver and group in turn")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="signals-") as name:
         where = Path(name)
@@ -154,6 +155,8 @@ def main() -> int:
         for moment in range(options.moments):
             for number in CODES:
                 for group in (False, True):
+                    if options.alternate and (moment + number) % 2 == group:
+                        continue
                     strike = Strike(number, group, length * (moment + 0.5) / options.moments)
                     count = results.total()
                     resume = count % options.resume_every == options.resume_every - 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 CHECKED = "2.60"
@@ -39,6 +40,18 @@ def own_process_session() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = usual
+
+
+def forget_token() -> None:
+    """Let Ray read its token anew, which it remembers from when it was first imported.
+
+    Without ``_raylet.AuthenticationTokenLoader`` only a program that imports Ray before us suffers.
+    """
+    try:
+        raylet: Any = import_module("ray._raylet")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+    except (ImportError, AttributeError):
+        return
 
 
 def stage_in(folder: Callable[[], str]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from cluster.preemption import Preemption
-from cluster.privates import own_process_session, stage_in
+from cluster.privates import forget_token, own_process_session, stage_in
 from cluster.ray_watch import RayWatch
 from cluster.shipping import cluster_environment, local_environment
 from search.config import ClusterConfig
@@ -76,6 +76,7 @@ def ray_session(config: ClusterConfig, preemption: Preemption | None = None) -> 
             import ray
 
             if config.address is None:
+                forget_token()
                 # Without an address Ray would attach to any cluster that runs on this machine.
                 known = psutil.Process().children()
                 watched.kill_helpers = lambda: _end(_fleet(_new(known)), 0.0)
@@ -122,7 +123,7 @@ def _own_token() -> dict[str, str]:
     """
     if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         return {}
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def _server(address: str) -> tuple[str, int] | None:
@@ -130,7 +131,7 @@ def _server(address: str) -> tuple[str, int] | None:
     import ray
 
     host, port = _host(address)
-    if not address.startswith("ray://"):
+    if not address.startswith("ray://") and ray.is_initialized():
         host, port = _host(str(ray.get_runtime_context().gcs_address))
     return (host, port) if host and port is not None else None
 
