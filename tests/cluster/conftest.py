@@ -71,7 +71,7 @@ def make_study() -> Callable[..., Path]:
         task = config.task.model_copy(update={"data": str(folder / "questions.jsonl")})
         config = config.model_copy(
             update={
-                "search": config.search.model_copy(update=search),
+                "search": type(config.search)(**{**config.search.model_dump(), **search}),
                 "cluster": config.cluster.model_copy(update={"max_concurrent": workers}),
                 "storage": storage,
                 "task": task,
