@@ -8,7 +8,6 @@ from typing import Annotated, Optional
 
 import typer
 
-from search.interruption import Interrupted
 from search.options import JsonFlag, StudyFolder
 
 
@@ -178,7 +177,7 @@ def dashboard(
         typer.echo(f"http://{HOST}:{server.server_port}/  (Ctrl-C ends it)")
         try:
             server.serve_forever()
-        except (KeyboardInterrupt, Interrupted):
+        except KeyboardInterrupt:
             typer.echo("ended")
 
 

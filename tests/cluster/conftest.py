@@ -1,62 +1,148 @@
+"""Three ways to run a study: on the session's one Ray, with no Ray at all, as a process.
+
+`run` is the program in this process on the one Ray that all tests share. `one_process` takes Ray
+away: the driver stays as it is, the worker's own bench evaluates here. `start` is for what needs a
+process: its death, its exit code, a signal.
+"""
+
 from __future__ import annotations
 
 import io
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+import torch
+import yaml
 
+from cluster import driver
 from cluster.cli import main
-from search.config import StudyConfig, write_config
-from search.demo.study import demo_config
+from cluster.precompute import factor_matrices
+from cluster.session import LOCAL_SETTINGS, SETTINGS
+from cluster.shipping import local_environment
+from search.config import StudyConfig, parse_config, write_config
+from search.demo.study import HERE, demo_config
+from search.loop import run_study
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+CPUS = 2
+"""Of the shared Ray, whatever the machine has: a study is divided alike everywhere."""
+
+os.environ.update({k: v for k, v in (SETTINGS | LOCAL_SETTINGS).items() if k not in os.environ})
+"""Here, for some modules of tests import Ray, which reads its settings then."""
 
 
 def program(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "cluster.cli", *map(str, arguments)]
 
 
-def in_this_process(words: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run the program without the seconds that its imports take."""
+def in_this_process(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the program without the seconds that its imports take; it must end with `code`."""
+    words = ["laser-search", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), patch.object(sys, "argv", words):
         try:
             main()
-            code = 0
+            found = 0
         except SystemExit as end:
-            code = int(end.code or 0)
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+            found = int(end.code or 0)
+    said = out.getvalue() + err.getvalue()
+    assert found == code, f"{' '.join(words)} ended with {found}, not with {code}: {said}"
+    return subprocess.CompletedProcess(words, found, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")
-def run() -> Run:
-    """Run the program as a user does; returns the finished process.
+def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The one Ray of this session, on loopback; it starts with the first test that asks for it.
 
-    What starts Ray is a process of its own; what reads a study is not.
+    This process stays connected, so that idle workers, which have imported torch, serve the next
+    study too.
     """
+    import ray
 
-    def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-        if arguments[0] in ("status", "report", "export"):
-            done = in_this_process(["laser-search", *map(str, arguments)])
-        else:
-            done = subprocess.run(
-                program(*arguments), capture_output=True, text=True, timeout=500, check=False
-            )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_AUTH_MODE", "disabled")  # or the drivers of `start` need a token
+        ray.init(
+            "local",
+            num_cpus=CPUS,
+            include_dashboard=False,
+            object_store_memory=200 * 2**20,
+            runtime_env=local_environment(tmp_path_factory.mktemp("ray")),
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        yield ray.get_runtime_context().gcs_address
+        ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def run(ray_address: str) -> Run:
+    """Run the program here; what needs Ray finds the session's, unless an address is given."""
+
+    def call(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        if "--address" in words and words[0] != "decompose":
+            return in_this_process(*words, code=code)
+        with (
+            patch("cluster.driver.ray_session", lambda config: nullcontext()),
+            patch("cluster.session.ray_session", lambda config: nullcontext()),
+        ):
+            return in_this_process(*words, code=code)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def one_process() -> Run:
+    """Run the program here with no Ray: what drives a study evaluates it with a worker's bench."""
+
+    def ensured(source, matrices, root, on_progress, *, threads, storing, **_):
+        batch = factor_matrices(source, matrices, str(root), threads, storing, wait=True)
+        on_progress(len(batch.ready), len(matrices))
+        return {built.address: built.key for built in batch.ready}
+
+    def searched(plan, study, shares):
+        threads = torch.get_num_threads()
+        bench = driver._blueprint(plan, study, shares).build()
+        run_study(study, bench)
+        torch.set_num_threads(threads)
+        fresh = dict(plan.source.load().named_parameters())
+        for name, parameter in bench.editor.model.named_parameters():
+            assert torch.equal(parameter, fresh[name]), f"{name} is not the checkpoint's any more"
+
+    def call(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        with (
+            patch("cluster.driver.ray_session", lambda config: nullcontext()),
+            patch("cluster.driver.living_nodes", lambda: [{"CPU": CPUS}]),
+            patch("cluster.precompute.precompute", ensured),
+            patch("cluster.driver._search", searched),
+        ):
+            return in_this_process(*words, code=code)
 
     return call
 
 
 @pytest.fixture
-def start() -> Callable[..., subprocess.Popen[bytes]]:
-    """Start the program and return at once."""
-    return lambda *arguments: subprocess.Popen(program(*arguments), stdout=subprocess.DEVNULL)
+def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start the program as a process, with a Ray of its own unless told; it ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def call(*words: object) -> subprocess.Popen[bytes]:
+        env = dict(os.environ)
+        if "--address" not in words:
+            env.pop("RAY_AUTH_MODE", None)  # the shared Ray's, not that of one of its own
+        started.append(subprocess.Popen(program(*words), stdout=subprocess.DEVNULL, env=env))
+        return started[-1]
+
+    yield call
+    for process in started:
+        process.kill()
+        process.wait(timeout=60)
 
 
 @pytest.fixture(scope="session")
@@ -68,16 +154,42 @@ def make_study() -> Callable[..., Path]:
         folder.mkdir(exist_ok=True)
         few = Path(config.task.data).read_text(encoding="utf-8").splitlines(keepends=True)[:480]
         (folder / "questions.jsonl").write_text("".join(few), encoding="utf-8")
-        task = config.task.model_copy(update={"data": str(folder / "questions.jsonl")})
-        config = config.model_copy(
-            update={
-                "search": type(config.search)(**{**config.search.model_dump(), **search}),
-                "cluster": config.cluster.model_copy(update={"max_concurrent": workers}),
-                "storage": storage,
-                "task": task,
-            }
-        )
-        write_config(config, folder / "study.yaml")
+        data = config.model_dump(mode="json", exclude_unset=True)
+        data["task"]["data"] = str(folder / "questions.jsonl")
+        data["search"] |= search
+        data |= {"cluster": {"max_concurrent": workers}, "storage": storage}
+        write_config(parse_config(data, "test"), folder / "study.yaml")
+        return folder / "study.yaml"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_several() -> Callable[..., Path]:
+    """Write a study of two tasks of questions and of a text, whose perplexity has a floor."""
+
+    def write(folder: Path, **search: object) -> Path:
+        lines = (HERE / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines[:300]]
+        texts = [{"text": f"{row['prompt']} {row['answer']}."} for row in rows[240:]]
+        for name, chosen in (("a", rows[:120]), ("b", rows[120:240]), ("texts", texts)):
+            text = "".join(json.dumps(row) + "\n" for row in chosen)
+            (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        floor = {"worse_by": 0.5, "limit": 1e6}
+        texts_task = {"name": "perplexity", "data": "./texts.jsonl", "weight": 0, "floor": floor}
+        study = {
+            "model": {"path": str(HERE / "model")},
+            "tasks": [
+                {"name": "jsonl", "label": "first", "data": "./a.jsonl", "weight": 2},
+                {"name": "jsonl", "label": "second", "data": "./b.jsonl"},
+                texts_task,
+            ],
+            "objective": "relative",
+            "split": {"validation": 0.5},
+            "search": search,
+            "cluster": {"max_concurrent": 1},
+        }
+        (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
         return folder / "study.yaml"
 
     return write
@@ -85,7 +197,7 @@ def make_study() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, run: Run, make_study) -> Path:
-    """The folder of a study that ran to its end."""
+    """The folder of a study that ran to its end on Ray."""
     folder = tmp_path_factory.mktemp("launched")
     run("launch", make_study(folder), "--out", folder / "study")
     return folder / "study"

@@ -84,6 +84,7 @@ def table(study: Path) -> list[tuple[object, ...]]:
     return [(t.number, t.value, t.user_attrs["effect"]) for t in StudyRecord.read(study).trials]
 
 
+@pytest.mark.long
 def test_one_study_by_every_kind_of_address(
     head, users_folder: Path, make_study, tmp_path: Path
 ) -> None:
@@ -106,15 +107,15 @@ def test_one_study_by_every_kind_of_address(
     assert found["auto"] == found["client"] == table(study)
 
 
-def test_nobody_at_the_address(make_study, tmp_path: Path) -> None:
+def test_nobody_at_the_address(run, make_study, tmp_path: Path) -> None:
     path = make_study(tmp_path, trials=2)
     words = ("launch", path, "--out", tmp_path / "study", "--address", "ray://127.0.0.1:1")
-    done = program(*words, cwd=tmp_path, env={**os.environ})
-    assert done.returncode == 2
+    done = run(*words, code=2)
     assert "'ray://127.0.0.1:1' does not answer" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 def test_nodes_that_leave_and_join() -> None:
     script = ROOT / "benchmarks" / "scaling.py"
     if not script.exists():
@@ -149,6 +150,7 @@ for pid in $pids; do wait "$pid"; done
 }
 
 
+@pytest.mark.long
 def test_the_slurm_script_runs_and_asks_to_be_requeued(make_study, tmp_path: Path) -> None:
     shims = tmp_path / "bin"
     shims.mkdir()

@@ -1,13 +1,11 @@
 """`decompose` on the demo's model: in this process, and once through Ray."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import search.demo
-from cluster.cli import main
 from cluster.precompute import Storing, factor_matrices
 from search.model import ModelSource
 from search.space import Space
@@ -72,26 +70,27 @@ def test_an_error_names_its_matrix(mlp, tmp_path, monkeypatch):
         factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, Storing(), False)
 
 
-def run(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["laser-search", "decompose", *map(str, words)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    printed = capsys.readouterr()
-    return end.value.code or 0, printed.out, printed.err
-
-
-def test_the_command_computes_once(monkeypatch, capsys, tmp_path):
-    command = (SOURCE.path, "--factors", tmp_path, "--types", "fc_in", "--max-rho", "0.2")
-    code, out, _ = run(monkeypatch, capsys, *command, "--address", "0.q_proj")
-    assert code == 0 and "4 matrices decomposed" in out and "0 were ready" in out
+def test_the_command_computes_once(run, tmp_path):
+    command = (
+        "decompose",
+        SOURCE.path,
+        "--factors",
+        tmp_path,
+        "--types",
+        "fc_in",
+        "--max-rho",
+        "0.2",
+    )
+    out = run(*command, "--address", "0.q_proj").stdout
+    assert "4 matrices decomposed" in out and "0 were ready" in out
     cache = FactorCache(tmp_path)
     keys = list(cache.keys())
     assert {cache.load(key, 12).rank for key in keys} == {12}
     with pytest.raises(KeyError):
         cache.load(keys[0], 13)
     assert len(cache.index()) == 4
-    code, out, _ = run(monkeypatch, capsys, *command)
-    assert code == 0 and "0 matrices decomposed" in out and "3 were ready" in out
+    out = run(*command).stdout
+    assert "0 matrices decomposed" in out and "3 were ready" in out
 
 
 @pytest.mark.parametrize(
@@ -102,6 +101,6 @@ def test_the_command_computes_once(monkeypatch, capsys, tmp_path):
         (("--max-rho", "0"), "--max-rho 0"),
     ],
 )
-def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, words, expected):
-    code, _, err = run(monkeypatch, capsys, SOURCE.path, "--factors", tmp_path, *words)
-    assert code == 2 and expected in err and err.count("\n") == 1
+def test_bad_input_is_one_sentence(one_process, tmp_path, words, expected):
+    err = one_process("decompose", SOURCE.path, "--factors", tmp_path, *words, code=2).stderr
+    assert expected in err and err.count("\n") == 1, err

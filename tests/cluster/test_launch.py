@@ -12,19 +12,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from search.config import read_config
-from search.evaluation.setup import open_bench
-from search.loop import run_study
 from search.plan import make_plan
-from search.study.identity import Identity
 from search.study.lock import driver_lock
 from search.study.outcomes import read_outcomes
 from search.study.record import StudyRecord
-from search.study.study import Study
 from tasks.errors import InputError
 
 TRIALS = 12
-ROOT = Path(__file__).parents[2]
+DEADLY_TRIALS = 30
 
 
 def test_status_says_where_it_stands(finished: Path, run) -> None:
@@ -37,29 +32,32 @@ def test_status_says_where_it_stands(finished: Path, run) -> None:
     assert f"{TRIALS} of {TRIALS} finished" in text
 
 
-def test_the_cluster_agrees_with_one_process(finished: Path, tmp_path: Path) -> None:
-    config = read_config(finished / "study.yaml")
-    torch.set_num_threads(os.cpu_count() or 1)
-    plan = make_plan(config)
-    identity = Identity.read(finished)
-    study = Study(tmp_path, identity, config, plan.space, plan.max_ranks)
-    parts = {"validation": plan.split.validation, "test": plan.split.test}
-    bench = open_bench(
-        plan.source,
-        plan.task,
-        parts,
-        Path(config.factors),
-        study_id=identity.study_id,
-        tokens_per_batch=config.tokens_per_batch,
-    )
-    run_study(study, bench)
-    theirs = StudyRecord.read(finished).trials
-    ours = study.trials()
-    assert [t.params for t in ours] == [t.params for t in theirs]
-    assert [t.value for t in ours] == [t.value for t in theirs]
-    fresh = dict(plan.source.load().named_parameters())
-    for name, parameter in bench.editor.model.named_parameters():
-        assert torch.equal(parameter, fresh[name]), name
+@pytest.fixture(scope="session")
+def everything(tmp_path_factory: pytest.TempPathFactory, run, make_several) -> Path:
+    """On Ray: several tasks, a floor, trials that are stopped early, a confirmed winner."""
+    folder = tmp_path_factory.mktemp("everything")
+    search = {"chunks": 4, "pruner": "median", "confirm": {"share": 0.3, "finalists": 2}}
+    run("launch", make_several(folder, trials=16, **search), "--out", folder / "study")
+    return folder / "study"
+
+
+def trials_of(study: Path) -> list[tuple[object, ...]]:
+    return [
+        (t.number, t.state.name, t.params, t.values, t.intermediate_values, t.user_attrs["effect"])
+        for t in StudyRecord.read(study).trials
+    ]
+
+
+@pytest.mark.parametrize("kind", ["finished", "everything"])
+def test_the_cluster_agrees_with_one_process(
+    kind: str, request: pytest.FixtureRequest, one_process, tmp_path: Path
+) -> None:
+    theirs, ours = request.getfixturevalue(kind), tmp_path / "study"
+    one_process("launch", theirs.parent / "study.yaml", "--out", ours)
+    assert trials_of(ours) == trials_of(theirs)
+    assert StudyRecord.read(ours).result == StudyRecord.read(theirs).result
+    names = {path.name for path in (theirs / "outcomes").iterdir()}
+    assert names == {path.name for path in (ours / "outcomes").iterdir()}, "other evaluations"
 
 
 def test_resuming_a_finished_study_changes_nothing(finished: Path, run) -> None:
@@ -96,6 +94,7 @@ def test_the_exported_model_gives_the_trials_own_predictions(
     tokenizer = AutoTokenizer.from_pretrained(out)
     plan = make_plan(record.config)
     asked = {example.id: example for example in plan.split.validation}
+    assert len(stored.outcomes) > 80, "a tenth of this is asked again"
     for outcome in stored.outcomes[::8]:
         example = asked[outcome.example_id]
         ids = tokenizer(example.prompt, return_tensors="pt")
@@ -126,32 +125,40 @@ def test_a_second_driver_is_refused_and_a_dead_worker_replaced(
     start, make_study, tmp_path: Path
 ) -> None:
     study = tmp_path / "study"
-    path = make_study(tmp_path, workers=2, trials=60)
+    path = make_study(tmp_path, workers=2, trials=DEADLY_TRIALS)
     driver = start("launch", path, "--out", study, "--quiet")
     deadline = time.monotonic() + 300
     while not (logs := list(study.glob("logs/worker-*.jsonl"))):
-        assert time.monotonic() < deadline and driver.poll() is None
+        assert time.monotonic() < deadline, "a worker was to begin within 300 s"
+        assert driver.poll() is None, "the driver was to wait for its workers"
         time.sleep(0.1)
     os.kill(int(logs[0].stem.rsplit("-", 1)[1]), signal.SIGKILL)
     # In this process: a second program would take longer to start than the study to finish.
     with pytest.raises(InputError, match=f"pid {driver.pid}"), driver_lock(study):
         pass
-    assert driver.wait(timeout=200) == 0
+    assert driver.wait(timeout=200) == 0, "a study outlives a worker"
     summary = StudyRecord.read(study).summary
-    assert (summary.finished, summary.running) == (60, 0)
+    assert (summary.finished, summary.running) == (DEADLY_TRIALS, 0)
     evaluated = StudyRecord.read(study).trials
     effects = [t.user_attrs["effect"] for t in evaluated]
-    assert len(set(effects)) == len(effects) == 60
+    assert len(set(effects)) == len(effects) == DEADLY_TRIALS, "nothing is evaluated twice"
 
 
-def test_stopping_early_prunes(run, make_study, tmp_path: Path) -> None:
+def check_pruned(study: Path) -> None:
+    record = StudyRecord.read(study)
+    pruned = [t for t in record.trials if t.state.name == "PRUNED"]
+    assert record.summary.finished == len(record.trials) == 16
+    assert record.summary.pruned == len(pruned) > 0, "the pruner was to give some trials up"
+    for trial in pruned:
+        assert 1 <= len(trial.intermediate_values) < 4, "it ends after a chunk, before the last"
+
+
+def test_stopping_early_prunes(one_process, make_study, tmp_path: Path) -> None:
     path = make_study(tmp_path, trials=16, pruner="median", chunks=4)
-    run("launch", path, "--out", tmp_path / "study", "--quiet")
-    record = StudyRecord.read(tmp_path / "study")
-    summary = record.summary
-    assert summary.finished == 16
-    assert summary.pruned > 0
-    assert summary.winner is not None
-    for trial in record.trials:
-        if trial.state.name == "PRUNED":
-            assert 1 <= len(trial.intermediate_values) < 4
+    one_process("launch", path, "--out", tmp_path / "study", "--quiet")
+    check_pruned(tmp_path / "study")
+    assert StudyRecord.read(tmp_path / "study").summary.winner is not None
+
+
+def test_stopping_early_prunes_on_ray(everything: Path) -> None:
+    check_pruned(everything)

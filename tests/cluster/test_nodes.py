@@ -12,6 +12,7 @@ import pytest
 
 from search.study.record import StudyRecord
 
+pytestmark = pytest.mark.long
 TRIALS = 40
 
 

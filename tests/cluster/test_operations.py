@@ -30,12 +30,15 @@ def test_a_study_is_watched_and_stopped_from_outside(start, make_study, tmp_path
     try:
         deadline = time.monotonic() + 300
         while len(list(study.glob("outcomes/trial-*.parquet"))) < 4:
-            assert time.monotonic() < deadline and driver.poll() is None
+            assert time.monotonic() < deadline, "four trials were to end in 300 s"
+            assert driver.poll() is None, "the driver was to go on until it is stopped"
             time.sleep(0.1)
         found = json.loads(ask("status", study, "--json"))
         assert found["driver"]["pid"] == driver.pid
         assert found["rate_per_s"] > 0 and found["ends"].endswith("UTC")
-        assert all(0 < worker["busy"] <= 1 for worker in found["workers"] if worker["busy"])
+        busy = [worker["busy"] for worker in found["workers"] if worker["busy"] is not None]
+        assert busy, "four trials have ended, so of some worker it is known how busy it was"
+        assert all(0 < share <= 1 for share in busy), f"{busy} must be shares of the time"
         assert "evaluating" in ask("status", study)
         assert "stopped; continue with" in ask("stop", study)
         assert driver.wait(timeout=100) == 0, "stopped as asked is no failure"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
+import sys
 
-import psutil
 import pytest
 import ray
 
@@ -15,22 +13,32 @@ from cluster.session import ray_session
 from search.config import ClusterConfig
 from tasks.errors import InputError
 
+HANGING = """
+import os, signal, subprocess
+import psutil, ray
+from cluster.session import ray_session
+from search.config import ClusterConfig
 
 @ray.remote(num_cpus=0)
 class Worker:
-    def pids(self) -> tuple[int, int]:
+    def pids(self):
         child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
         return os.getpid(), child.pid
 
+with ray_session(ClusterConfig()):
+    worker = Worker.remote()
+    processes = [psutil.Process(pid) for pid in ray.get(worker.pids.remote())]
+    processes[0].send_signal(signal.SIGSTOP)
+    assert all(process.is_running() for process in processes)
+_, left = psutil.wait_procs(processes, timeout=5)
+print("left:", left)
+"""
+
 
 def test_a_worker_that_hangs_at_the_end_is_killed_with_what_it_started() -> None:
-    with ray_session(ClusterConfig()):
-        worker = Worker.remote()
-        processes = [psutil.Process(pid) for pid in ray.get(worker.pids.remote())]
-        processes[0].send_signal(signal.SIGSTOP)
-        assert all(process.is_running() for process in processes)
-    _, left = psutil.wait_procs(processes, timeout=5)
-    assert not left
+    words = [sys.executable, "-c", HANGING]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout == "left: []\n", f"no process may stay: {done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize("failures", [1, 2])
@@ -45,6 +53,7 @@ def test_a_server_that_loses_its_client_is_asked_once_more(
             raise ConnectionAbortedError("Initialization failure from server:")
 
     monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # this process may be connected to another
     with socket.create_server(("127.0.0.1", 0)) as server:
         config = ClusterConfig(address=f"127.0.0.1:{server.getsockname()[1]}")
         if failures == 1:

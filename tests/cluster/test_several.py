@@ -1,17 +1,19 @@
-"""A study of several tasks, as a user runs it: two workers, a floor, chunks."""
+"""A study of several tasks with a floor and chunks, as a user runs it, with no Ray.
+
+That Ray's workers give the same is shown in test_launch.py.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from cluster.cli import app
-from search.demo.study import HERE
 from search.report.changes import find_changes
 from search.study.choice import is_feasible
 from search.study.record import StudyRecord
@@ -22,35 +24,31 @@ TRIALS = 8
 
 
 @pytest.fixture(scope="module")
-def several(tmp_path_factory: pytest.TempPathFactory, run) -> Path:
+def launched(tmp_path_factory: pytest.TempPathFactory, one_process, make_several):
+    """The study's folder, and what its launch printed."""
     folder = tmp_path_factory.mktemp("several")
-    rows = [json.loads(line) for line in (HERE / "questions.jsonl").read_text().splitlines()[:300]]
-    for name, chosen in (("a", rows[:120]), ("b", rows[120:240])):
-        text = "".join(json.dumps(row) + "\n" for row in chosen)
-        (folder / f"{name}.jsonl").write_text(text)
-    texts = [{"text": f"{row['prompt']} {row['answer']}."} for row in rows[240:]]
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
-    study = {
-        "model": {"path": str(HERE / "model")},
-        "tasks": [
-            {"name": "jsonl", "label": "first", "data": "./a.jsonl", "weight": 2},
-            {"name": "jsonl", "label": "second", "data": "./b.jsonl"},
-            {
-                "name": "perplexity",
-                "data": "./texts.jsonl",
-                "weight": 0,
-                "floor": {"worse_by": 0.02, "limit": 1e6},
-            },
-        ],
-        "objective": "relative",
-        "split": {"validation": 0.5},
-        "search": {"trials": TRIALS, "chunks": 2},
-        "cluster": {"max_concurrent": 2},
-    }
-    (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    printed = run("launch", folder / "study.yaml", "--out", folder / "study").stdout
-    assert "keeps the floor of perplexity on test" in printed or "BREAKS" in printed
-    return folder / "study"
+    path = make_several(folder, trials=TRIALS, chunks=2)
+    return folder / "study", one_process("launch", path, "--out", folder / "study").stdout
+
+
+@pytest.fixture(scope="module")
+def several(launched) -> Path:
+    return launched[0]
+
+
+def test_what_is_printed_of_a_floor_is_what_the_outcomes_say(launched) -> None:
+    study, printed = launched
+    winner = StudyRecord.read(study).summary.winner
+    assert winner is not None, "the study was chosen so that something helps"
+    outcomes = pd.read_parquet(study / "outcomes")
+    texts = outcomes[outcomes["task"] == "perplexity"]
+    sums = (texts["score"] * texts["weight"]).groupby(texts["evaluation"]).sum()
+    means = sums / texts.groupby("evaluation")["weight"].sum()
+    lost = means["baseline-test"] - means[f"trial-{winner.number:05d}-test"]
+    how = "keeps" if lost <= math.log(1.5) else "Warning: BREAKS"
+    said = [line for line in printed.splitlines() if "the floor of perplexity on test" in line]
+    assert [line.partition(" the floor")[0] for line in said] == [how, "keeps"], (lost, said)
+    assert [line.rpartition(" ")[2] for line in said] == ["(worse_by)", "(limit)"]
 
 
 def test_every_trial_is_what_its_outcomes_say(several: Path) -> None:
@@ -67,13 +65,14 @@ def test_every_trial_is_what_its_outcomes_say(several: Path) -> None:
         gains = own / before - 1
         assert trial.value == pytest.approx((2 * gains["first"] + gains["second"]) / 3)
         lost = before["perplexity"] - own["perplexity"]
-        assert is_feasible(trial) == (lost <= 0.0198026)
+        assert is_feasible(trial) == (lost <= math.log(1.5))
+    assert 0 < record.summary.infeasible < TRIALS, "both sides of the floor must be seen"
     assert record.summary.infeasible == sum(not is_feasible(t) for t in record.trials)
 
 
-def test_status_compare_and_resume(several: Path, run) -> None:
+def test_status_compare_and_resume(several: Path, one_process) -> None:
     before = {p: p.read_bytes() for p in sorted((several / "outcomes").iterdir())}
-    run("resume", several, "--quiet")
+    one_process("resume", several, "--quiet")
     assert {p: p.read_bytes() for p in sorted((several / "outcomes").iterdir())} == before
 
     def ask(*words: object, code: int = 0) -> str:
