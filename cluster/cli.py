@@ -265,6 +265,7 @@ def _run(start: Callable[[View], End], folder: Path, quiet: bool, as_json: bool)
     from cluster.view import View
     from search.report.live import facts, plain
     from search.report.text import print_verdict
+    from search.study.claim import advice
     from search.terminal import Terminal
 
     console = Terminal(markup=False, emoji=False)  # what models say may look like markup
@@ -277,11 +278,11 @@ def _run(start: Callable[[View], End], folder: Path, quiet: bool, as_json: bool)
     console.print(plain(end.summary), highlight=False, markup=False, soft_wrap=True)
     if end.verdict:
         print_verdict(console, end.verdict, end.summary.objective)
-    if end.summary.winner is not None:
-        console.print(f"\nstudy: {folder}", highlight=False, soft_wrap=True)
-        console.print(
-            f"export: laser-search export {folder} --out MODEL_DIR", highlight=False, soft_wrap=True
-        )
+    console.print(f"\nstudy: {folder}", highlight=False, soft_wrap=True)
+    if end.verdict:
+        confirmed = end.verdict.finalists > 0
+        for line in advice(end.verdict, folder, confirmed=confirmed):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

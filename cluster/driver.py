@@ -155,7 +155,7 @@ def _drive(
     plan: Plan, folder: Path, view: View, lease: Lease, wall: Wall, accept: bool = False
 ) -> End:
     view.note(sizes_text(plan.sizes))
-    for notice in plan.notices:
+    for notice in [*plan.notices, *plan.prospects]:
         view.note(f"note: {notice}")
     cluster = plan.config.cluster
     with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
@@ -187,6 +187,8 @@ def _drive(
             *(folder, identity, chosen.winner, plan.split, plan.objective),
             infeasible=_summary(study).infeasible,
             finalists=chosen.finalists,
+            finished=_summary(study).finished,
+            paper=plan.config.paper,
         )
     return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
 

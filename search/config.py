@@ -338,6 +338,11 @@ class StudyConfig(Strict):
         """The names of what is asked, for people."""
         return ", ".join(label or goal.name for label, goal in self.goals.items())
 
+    @property
+    def paper(self) -> bool:
+        """Whether anything is scored by the rules of the paper's code."""
+        return any(goal.scoring == "paper" for goal in self.goals.values())
+
     @model_validator(mode="after")
     def _asks_something(self) -> StudyConfig:
         if (self.task is None) == (self.tasks is None):

@@ -20,6 +20,7 @@ from tasks.datasets import Split
 from tasks.identity import count_duplicates
 from tasks.paper import PaperScoring
 from tasks.parts import PartSize, size_of
+from tasks.power import HITS, detectable_text, few_text
 from tasks.registry import check_head, get_task
 from tasks.several import Asked, Several
 from tasks.splits import carve, split_tasks
@@ -63,6 +64,19 @@ class Plan:
         """What people should know about the data before they trust a score."""
         large = [warning for size in self.sizes for warning in size.warnings]
         return data_notices(self.split.examples) + large
+
+    @property
+    def prospects(self) -> list[str]:
+        """Which gain could be found at all, task by task where answers are hits or misses."""
+        found = []
+        for goal in self.objective.goals:
+            few = few_text(sum(x.task == goal.task for x in self.split.validation))
+            groups = len({x.group for x in self.split.test if x.task == goal.task})
+            said = ([few] if few else []) + (
+                [detectable_text(groups)] if goal.metric in HITS else []
+            )
+            found += [f"{goal.task}: {text}" if goal.task else text for text in said]
+        return found
 
 
 def open_task(config: TaskConfig, head: Head) -> Task:

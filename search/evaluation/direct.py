@@ -12,7 +12,7 @@ from search.evaluation.setup import open_bench
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource, own_device
 from search.plan import data_notices, open_task
-from search.report.text import print_scores, truncation_notices, warning
+from search.report.text import PAPER_TIES, print_scores, score_warnings, truncation_notices
 from search.study.jobs import Job
 from search.weights.fused import fused_notice, whole_weights, widened
 from search.weights.lowrank import as_laser_cuts
@@ -57,8 +57,8 @@ class Direct:
         rows = [(self.part, name, scores) for name, scores in self.scores.items()]
         print_scores(console, rows, self.metric)
         for name, scores in self.scores.items():
-            if scores.degenerate:
-                console.print(warning(name, scores, self.part), style="yellow", highlight=False)
+            for text in score_warnings(name, scores, self.part):
+                console.print(text, style="yellow", highlight=False)
         if (found := self.comparison) is not None:
             console.print(
                 f"difference {shown_change(self.metric, found.difference)}, 95 % interval "
@@ -126,6 +126,7 @@ def evaluate_compositions(
         *data_notices(examples),
         *(said for size in sizes if size.part == part for said in size.warnings),
         *truncation_notices(part, next(iter(found.values())).truncated),
+        *([PAPER_TIES] if task.scoring == "paper" else []),
     ]
     return Direct(asked.metric, part, scores, comparison, notices, sizes)
 

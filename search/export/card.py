@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from optuna.trial import FrozenTrial
 
+from search.export.choice import support
 from search.export.verify import Verdict
 from search.published import data_name, hub_name, model_name
 from search.report.text import floor_sentence
@@ -103,6 +104,8 @@ def _about(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
     return f"""\
 # {_short(name)} after LASER ({contents.format})
 
+{_standing(record, trial)}
+
 Weight matrices of `{name}`, whose tensors have the digest `{digest[:16]}`, replaced by truncated
 SVDs; nothing was trained. Found by {_program(record)}, a search over layer-selective rank
 reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
@@ -120,6 +123,17 @@ reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
 ```
 
 """
+
+
+def _standing(record: StudyRecord, trial: FrozenTrial) -> str:
+    """The first sentence: whether what this model was chosen for holds on test."""
+    result = record.result or {}
+    if result.get("trial") != trial.number:
+        return "**Test was not scored for this model**: what it gains was seen on validation alone."
+    why = support(record, trial)
+    if why:
+        return f"**Test does not support this model as a gain**: {why}."
+    return "Its gain holds on test questions, which the search never saw."
 
 
 def _origin(record: StudyRecord, contents: Contents) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.report.content import read_verdict
+from search.study.claim import claim_of
 from search.study.record import StudyRecord
 from tasks.errors import InputError
 
@@ -19,6 +21,29 @@ def choose_trial(record: StudyRecord, number: int | None) -> FrozenTrial:
     if trial.state != TrialState.COMPLETE:
         raise InputError(f"trial {number} is {trial.state.name}, not COMPLETE; choose another")
     return trial
+
+
+def support(record: StudyRecord, trial: FrozenTrial) -> str:
+    """Why test does not support `trial` as a gain; empty where it does or never saw it."""
+    verdict = read_verdict(record.result)
+    if verdict is None or verdict.trial != trial.number:
+        return ""
+    claim = claim_of(verdict)
+    if claim.because:
+        return claim.because
+    return {
+        "loss": "on test, which the search never saw, it is worse than the unedited model",
+        "unclear": "on test, which the search never saw, no gain is clear",
+    }.get(claim.kind, "")
+
+
+def check_supported(record: StudyRecord, trial: FrozenTrial) -> None:
+    """Raises InputError where test does not support `trial`."""
+    if why := support(record, trial):
+        raise InputError(
+            f"trial {trial.number} of {record.folder} is not worth exporting: {why}; "
+            "give it more questions or trials, or export it with --anyway"
+        )
 
 
 def _winner(record: StudyRecord) -> FrozenTrial:

@@ -41,6 +41,9 @@ def export(
     no_verify: Annotated[
         bool, typer.Option("--no-verify", help="Do not load it again and ask it.")
     ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Even if test does not support it as a gain.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the best composition: a model that transformers loads, or a smaller form of it.
@@ -50,12 +53,14 @@ def export(
 
     Example: laser-search export ./my-study --out ./my-model --format factored
     """
-    from search.export.choice import choose_trial
+    from search.export.choice import check_supported, choose_trial
     from search.export.run import Wish, export
     from search.study.record import StudyRecord
 
     record = StudyRecord.read(folder)
     chosen = choose_trial(record, trial)
+    if not anyway:
+        check_supported(record, chosen)
     wish = Wish(out, form, overwrite, not no_verify, _words(folder, out, form, trial))
     verdict = export(record, chosen, wish)
     composition = chosen.user_attrs["composition"]

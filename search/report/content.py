@@ -15,12 +15,13 @@ from search.report.changes import Changes, find_changes
 from search.report.cost import Cost, find_cost, phases_text
 from search.report.frames import interventions_frame, read_composition, trials_frame
 from search.report.live import duration
-from search.report.text import sentence, truncation_notices, warning
+from search.report.text import score_warnings, sentence, verdict_notices
 from search.study.choice import score_of
+from search.study.claim import power_notice
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.record import StudyRecord
-from search.study.verdict import Verdict
+from search.study.verdict import TaskVerdict, Verdict
 from tasks.comparison import Comparison
 from tasks.errors import InputError
 from tasks.metrics import shown, shown_change, shown_interval
@@ -111,17 +112,28 @@ def read_verdict(result: dict[str, Any] | None) -> Verdict | None:
         return None
     try:
         found = _known(Verdict, result)
-        scores = {
-            side: {part: Scores(**_known(Scores, own)) for part, own in parts.items()}
-            for side, parts in found["scores"].items()
-        }
-        compared = {
-            part: Comparison(**_known(Comparison, own))
-            for part, own in found["comparisons"].items()
-        }
-        return Verdict(**{**found, "scores": scores, "comparisons": compared})
+        scores, compared = _sides_of(found["scores"]), _compared(found["comparisons"])
+        tasks = {label: _task(own) for label, own in found.get("tasks", {}).items()}
+        return Verdict(**{**found, "scores": scores, "comparisons": compared, "tasks": tasks})
     except (TypeError, KeyError, AttributeError):
         return None  # another version's; the report shows the rest
+
+
+def _task(result: dict[str, Any]) -> TaskVerdict:
+    found = _known(TaskVerdict, result)
+    scores, compared = _sides_of(found["scores"]), _compared(found["comparisons"])
+    return TaskVerdict(**{"columns": {}, **found, "scores": scores, "comparisons": compared})
+
+
+def _sides_of(scores: dict[str, Any]) -> dict[str, dict[str, Scores]]:
+    return {
+        side: {part: Scores(**_known(Scores, own)) for part, own in parts.items()}
+        for side, parts in scores.items()
+    }
+
+
+def _compared(comparisons: dict[str, Any]) -> dict[str, Comparison]:
+    return {part: Comparison(**_known(Comparison, own)) for part, own in comparisons.items()}
 
 
 def winning_cuts(record: StudyRecord) -> Sequence[Any]:
@@ -187,14 +199,16 @@ def _tiles(record: StudyRecord, verdict: Verdict | None, metric: str) -> list[tu
 
 
 def _warnings(verdict: Verdict) -> list[str]:
+    sides = [verdict.scores, *(task.scores for task in verdict.tasks.values())]
     found = [
-        warning(side, parts["test"])
-        for side, parts in verdict.scores.items()
-        if "test" in parts and parts["test"].degenerate
+        text
+        for scores in sides
+        for side, parts in scores.items()
+        if "test" in parts
+        for text in score_warnings(side, parts["test"])
     ]
-    for part, truncated in verdict.truncated.items():
-        found += truncation_notices(part, truncated)
-    return found
+    power = power_notice(verdict)
+    return found + verdict_notices(verdict) + ([power] if power else [])
 
 
 def _score_table(verdict: Verdict, metric: str) -> list[list[str]]:
@@ -206,7 +220,8 @@ def _score_table(verdict: Verdict, metric: str) -> list[list[str]]:
         if part in parts
     ]
     extra = list(dict.fromkeys(n for *_, s in rows for n in (*s.measures, *s.further)))
-    names = ["part", "model", "n", metric, "log-loss", "balanced", "majority", "commonest", *extra]
+    names = ["part", "model", "n", metric, "log-loss", "balanced", "majority", "tied"]
+    names += ["commonest", *extra]
     table = [
         [
             part,
@@ -216,6 +231,7 @@ def _score_table(verdict: Verdict, metric: str) -> list[list[str]]:
             _cell(s.log_loss),
             _cell(s.balanced_accuracy),
             _cell(s.majority_baseline),
+            f"{s.tied:.1%}" if s.tied else "",
             "" if s.top_prediction is None else f"{s.top_prediction!r} {s.top_share:.0%}",
             *(_cell({**s.measures, **s.further}.get(name)) for name in extra),
         ]

@@ -10,12 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from search.study.choice import score_of
+from search.study.claim import Claim, claim_of, looks_text
 from search.study.goals import GAIN, FloorCheck, Objective
 from search.study.size import KEPT
 from search.study.study import SCORES
 from search.study.summary import Summary
 from search.study.verdict import Verdict
-from tasks.comparison import Comparison
 from tasks.metrics import is_perplexity, shown, shown_change, shown_interval
 from tasks.scoring import Scores
 
@@ -33,9 +33,8 @@ def print_verdict(console: Console, verdict: Verdict, objective: Objective) -> N
     else:
         print_scores(console, _rows(verdict.scores), metric)
         _print_warnings(console, verdict.scores)
-    for part, truncated in verdict.truncated.items():
-        for notice in truncation_notices(part, truncated):
-            console.print(f"Note: {notice}", style="yellow", highlight=False)
+    for notice in verdict_notices(verdict):
+        console.print(f"Note: {notice}", style="yellow", highlight=False, soft_wrap=True)
     for column, values in verdict.columns.items():
         console.print(_column(column, values, metric))
     for label, task in verdict.tasks.items():
@@ -58,8 +57,8 @@ def _rows(scores: dict[str, dict[str, Scores]]) -> list[tuple[str, str, Scores]]
 
 def _print_warnings(console: Console, scores: dict[str, dict[str, Scores]]) -> None:
     for side, parts in scores.items():
-        if parts["test"].degenerate:
-            console.print(warning(side, parts["test"]), style="yellow", highlight=False)
+        for text in score_warnings(side, parts["test"]):
+            console.print(text, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _tasks(verdict: Verdict, objective: Objective) -> Table:
@@ -122,6 +121,11 @@ def result_lines(result: Mapping[str, Any], objective: Objective) -> list[str]:
         f"{shown_interval(metric, test['low'], test['high'])})"
         for name, metric, test in rows
     ]
+    for side, own in result["scores"].items():
+        if tied := own["test"].get("tied", 0.0):
+            lines.append(f"  tied answers of {side} on test: {tied:.1%}")
+    if looks := looks_text(result.get("looks", ())):
+        lines.append(f"  note: {looks}")
     floors = result.get("floors", {}).get("test", [])
     return lines + [f"  {floor_sentence(FloorCheck(**check))}" for check in floors]
 
@@ -153,15 +157,32 @@ def sentence(verdict: Verdict, metric: str) -> str:
             return f"{none}."
         score = shown(metric, verdict.scores["baseline"]["test"].score)
         return f"{none}; it keeps its {metric} of {score:.4f} on test."
-    found = verdict.comparisons["test"]
+    found, claim = verdict.comparisons["test"], claim_of(verdict)
+    end = f"; but {claim.because}, so no gain is claimed." if claim.because else "."
+    tied = verdict.scores["winner"]["test"].tied
+    if tied:
+        end = f"; {tied:.1%} of the winner's answers tie{end}"
     return (
-        f"{verdict.composition} (trial {verdict.trial}) {_moves(found, metric)} {metric} on test "
+        f"{verdict.composition} (trial {verdict.trial}) {_moves(claim, metric)} {metric} on test "
         f"from {shown(metric, found.baseline):.4f} to {shown(metric, found.winner):.4f}: "
         f"{shown_change(metric, found.difference)}, 95 % interval "
         f"{shown_interval(metric, found.low, found.high)}, {_p(found.p_value)} ({found.test}; "
         f"{found.fixed} fixed, {found.broken} broken of {found.n} questions in "
-        f"{found.groups} groups)."
+        f"{found.groups} groups){end}"
     )
+
+
+def verdict_notices(verdict: Verdict) -> list[str]:
+    """What to know beside a verdict: cut prompts, an earlier use of test, the paper's own ties."""
+    found = [n for part, cut in verdict.truncated.items() for n in truncation_notices(part, cut)]
+    if looks := looks_text(verdict.looks):
+        found.append(looks)
+    if verdict.paper:
+        found.append(PAPER_TIES)
+    return found
+
+
+PAPER_TIES = "scoring 'paper': answers that tie are right by their order, as in the paper's code"
 
 
 def truncation_notices(part: str, truncated: int) -> list[str]:
@@ -181,6 +202,18 @@ def warning(side: str, scores: Scores, part: str = "test") -> str:
     if scores.majority_baseline is None:
         return f"{found}."
     return f"{found}; always giving the commonest answer scores {scores.majority_baseline:.4f}."
+
+
+def score_warnings(side: str, scores: Scores, part: str = "test") -> list[str]:
+    """What to say where one prediction has taken over, or many answers tie."""
+    found = [warning(side, scores, part)] if scores.degenerate else []
+    if scores.ties:
+        asked = "questions" if part == "all" else f"{part} questions"
+        found.append(
+            f"Warning: answers of {side} tie at the top on {scores.tied:.0%} of the {asked}; they "
+            f"earn {scores.tied_score:.4f} of its {scores.score:.4f} and say nothing"
+        )
+    return found
 
 
 def print_scores(console: Console, rows: Sequence[tuple[str, str, Scores]], metric: str) -> None:
@@ -206,10 +239,12 @@ def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
     balanced = any(scores.balanced_accuracy is not None for _, _, scores in rows)
     majority = any(scores.majority_baseline is not None for _, _, scores in rows)
     said = any(scores.top_prediction is not None for _, _, scores in rows)
+    tied = any(scores.tied for _, _, scores in rows)
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     table.add_column("", no_wrap=True)
     optional = [*(["balanced"] if balanced else []), *(["majority"] if majority else [])]
+    optional += ["tied"] if tied else []
     for name in ("n", metric, "log-loss", *optional):
         table.add_column(name, justify="right", no_wrap=True)
     if said:
@@ -218,6 +253,7 @@ def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
         values: list[float | None] = [shown(metric, scores.score), scores.log_loss]
         values += [scores.balanced_accuracy] if balanced else []
         values += [scores.majority_baseline] if majority else []
+        values += [scores.tied] if tied else []
         cells = [str(scores.n), *("" if value is None else f"{value:.4f}" for value in values)]
         if said:
             cells.append(f"{_quoted(scores.top_prediction)} {scores.top_share:.0%}")
@@ -238,10 +274,12 @@ def _column(column: str, values: dict[str, dict[str, float]], metric: str) -> Ta
     return table
 
 
-def _moves(found: Comparison, metric: str) -> str:
+def _moves(claim: Claim, metric: str) -> str:
     """What happened to the metric; what is bad stands in capitals."""
     better, worse = ("lowers", "RAISES") if is_perplexity(metric) else ("raises", "LOWERS")
-    return {1: better, -1: worse, 0: "does not clearly change"}[found.direction]
+    if claim.because:
+        return "moves"
+    return {"gain": better, "loss": worse}.get(claim.kind, "does not clearly change")
 
 
 def _quoted(prediction: str | None) -> str:

@@ -20,6 +20,7 @@ from search.study.jobs import (
     test_name,
     trial_name,
 )
+from search.study.outcomes import FOLDER as OUTCOMES
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.seal import DamagedError, read_sealed_json, write_sealed_json
 from tasks.base import Example, Outcome
@@ -57,6 +58,9 @@ class Verdict:
     has each task by its label. `floors`: by part, each floor and whether the winner (without one
     the baseline) keeps it. `infeasible`: how many trials broke one on validation. `finalists`: how
     many trials were asked again on the confirmation part, which none had seen; 0: there is none.
+    `looks`: every winner of this study that test has judged so far, this one last, as its `trial`
+    and how many trials were `finished` then (None: not on record).
+    `paper`: scored by the rules of the paper's code, whose ties go by order.
     """
 
     trial: int | None
@@ -70,6 +74,8 @@ class Verdict:
     floors: dict[str, list[FloorCheck]] = field(default_factory=dict)
     infeasible: int = 0
     finalists: int = 0
+    looks: list[dict[str, int | None]] = field(default_factory=list)
+    paper: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for result.json."""
@@ -84,8 +90,14 @@ def conclude(
     objective: Objective,
     infeasible: int = 0,
     finalists: int = 0,
+    finished: int | None = None,
+    *,
+    paper: bool = False,
 ) -> Verdict | None:
-    """Compare and durably write result.json; None while test is not scored."""
+    """Compare and durably write result.json; None while test is not scored.
+
+    `finished`: how many trials are by now. `paper`: see Verdict.
+    """
 
     def read(name: str, effect: str) -> Evaluation | None:
         return read_outcomes(folder, name, identity.study_id, effect)
@@ -110,10 +122,39 @@ def conclude(
     if any(len(found) < len(parts) for found in known.values()):
         return None
     verdict = replace(
-        _verdict(winner, known, parts, objective), infeasible=infeasible, finalists=finalists
+        _verdict(winner, known, parts, objective),
+        infeasible=infeasible,
+        finalists=finalists,
+        looks=_looks(folder, winner, finished),
+        paper=paper,
     )
     write_sealed_json(folder / FILE, verdict.to_json())
     return verdict
+
+
+def _looks(
+    folder: Path, winner: FrozenTrial | None, finished: int | None
+) -> list[dict[str, int | None]]:
+    """The looks at test on record, and this one if anything has changed since the last.
+
+    Winners whose answers on test lie in the folder were scored there too, though a result.json that
+    was lost or written by an earlier version does not say when.
+    """
+    trial = None if winner is None else winner.number
+    before = read_result(folder) or {}
+    looks: list[dict[str, int | None]] = list(before.get("looks", ()))
+    known = {look["trial"] for look in looks}
+    on_file = sorted(
+        int(p.stem.split("-")[1]) for p in folder.glob(f"{OUTCOMES}/trial-*-test.parquet")
+    )
+    missing = [n for n in on_file if n not in known and n != trial]
+    looks = [{"trial": n, "finished": None} for n in missing] + looks
+    if trial is None:
+        return looks
+    last = looks[-1] if looks else None
+    if last is None or last["trial"] != trial or last["finished"] != finished:
+        looks.append({"trial": trial, "finished": finished})
+    return looks
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -216,6 +257,7 @@ def _values(
     sides: Mapping[str, Mapping[str, Evaluation]], parts: Iterable[str]
 ) -> dict[str, dict[str, Scores]]:
     """What the sides are worth: the objective of several tasks has no classes or predictions."""
+    # What ties have earned is said task by task; their share is of all questions.
     return {
         side: {
             part: Scores(
@@ -226,6 +268,7 @@ def _values(
                 majority_baseline=None,
                 top_prediction=None,
                 top_share=0.0,
+                tied=sum(o.tied > 1 for o in found[part].outcomes) / len(found[part].outcomes),
             )
             for part in parts
         }
