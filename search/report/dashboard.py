@@ -15,7 +15,6 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from search.report.html import render
@@ -135,7 +134,7 @@ class ReadOnlyStorage(BaseStorage):
         """As the storage has it, and the files."""
         return {**self._storage.get_study_system_attrs(study_id), **self._notes}
 
-    def get_all_studies(self) -> list[FrozenStudy]:
+    def get_all_studies(self) -> list[Any]:
         """As the storage has it, and the files."""
         studies = [copy.copy(study) for study in self._storage.get_all_studies()]
         for study in studies:

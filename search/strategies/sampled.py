@@ -25,6 +25,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search.composition import Composition
+from search.privates import id_in_memory
 from search.space import Choice
 from search.strategies.base import History, Setting, Tried
 from search.strategies.encodings import Encoding
@@ -169,7 +170,7 @@ class Sampled:
         drawn, self._drawn = self._drawn, None
         if drawn is not None:
             if self._kind.stateful and (drawn.number, drawn.effect) == (tried.number, tried.effect):
-                self._mirrored.append(drawn.trial._trial_id)
+                self._mirrored.append(id_in_memory(drawn.trial))
                 self._open.add(tried.number)
                 return
             self._discard(drawn.trial)
@@ -188,7 +189,7 @@ class Sampled:
                 constraints=dict(tried.violations),
             )
         )
-        self._mirrored.append(study.get_trials(deepcopy=False)[-1]._trial_id)
+        self._mirrored.append(id_in_memory(study.get_trials(deepcopy=False)[-1]))
         if not tried.state.is_finished():
             self._open.add(tried.number)
 

@@ -16,9 +16,9 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
-from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
-from optuna.samplers._tpe.sampler import _split_trials, default_gamma
 from optuna.trial import FrozenTrial, TrialState
+
+from search.privates import TpeParts, tpe_parts
 
 SHARE = 4
 """A look serves as many compositions as a quarter of those in flight, at least one."""
@@ -30,9 +30,7 @@ class Look:
 
     below: list[FrozenTrial] = field(default_factory=list)
     above: list[FrozenTrial] = field(default_factory=list)
-    densities: dict[tuple[str, ...], tuple[_ParzenEstimator, _ParzenEstimator]] = field(
-        default_factory=dict
-    )
+    densities: dict[tuple[str, ...], tuple[Any, Any]] = field(default_factory=dict)
     serves: int = 0
     served: set[int] = field(default_factory=set)
     taken: int = 0
@@ -43,7 +41,10 @@ class Look:
 
 
 class SharedTPE(TPESampler):
-    """A seeded TPE whose draws are those of Optuna's, from a `look` that others share."""
+    """A seeded TPE whose draws are those of Optuna's, from a `look` that others share.
+
+    Where Optuna's parts for that are not to be had, every draw looks for itself.
+    """
 
     def __init__(self, seed: int, look: Look) -> None:
         """`look` is brought up to date when its turn is over."""
@@ -53,9 +54,12 @@ class SharedTPE(TPESampler):
     def _sample(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        parts = tpe_parts(self)
+        if parts is None:
+            return super()._sample(study, trial, search_space)
         look = self._look
         if look.is_over(trial.number):
-            self._take(study, trial)
+            self._take(study, trial, parts)
         look.served.add(trial.number)
         names = tuple(search_space)
         if names not in look.densities:
@@ -68,15 +72,13 @@ class SharedTPE(TPESampler):
         best = self._compare(samples, self._compute_acquisition_func(samples, below, above))
         return {name: kind.to_external_repr(best[name]) for name, kind in search_space.items()}
 
-    def _take(self, study: optuna.Study, trial: FrozenTrial) -> None:
+    def _take(self, study: optuna.Study, trial: FrozenTrial, parts: TpeParts) -> None:
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
         trials = study._get_trials(deepcopy=False, states=states, use_cache=False)
         others = [other for other in trials if other.number != trial.number]
         in_flight = sum(other.state == TrialState.RUNNING for other in others)
         look = self._look
-        look.below, look.above = _split_trials(
-            study, others, default_gamma(len(others) - in_flight)
-        )
+        look.below, look.above = parts.split(study, others, parts.gamma(len(others) - in_flight))
         look.densities.clear()
         look.served.clear()
         look.serves = max(1, in_flight // SHARE)

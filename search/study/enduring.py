@@ -13,17 +13,16 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._rdb import models
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from search.privates import trial_model
 from search.study.chain import DamagedChain, Link, read_chain
 from tasks.foreign import words_of
 from tasks.secrets import hide_secrets
@@ -136,10 +135,12 @@ def _is_down(error: Exception) -> bool:
     return isinstance(cause, OperationalError | InterfaceError)
 
 
-def _asked_again(method: Callable[..., T], *, writes: bool) -> Callable[..., T]:
-    @wraps(method)
-    def call(self: EnduringDatabase, *arguments: Any, **options: Any) -> T:
-        return self.insist(lambda: method(self, *arguments, **options), writes)
+def _asked_again(name: str, *, writes: bool) -> Any:
+    """RDBStorage's method of that name, looked up when it is called."""
+
+    def call(self: EnduringDatabase, *arguments: Any, **options: Any) -> Any:
+        method = getattr(super(EnduringDatabase, self), name)
+        return self.insist(lambda: method(*arguments, **options), writes)
 
     return call
 
@@ -199,14 +200,14 @@ class EnduringDatabase(RDBStorage):
 
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Any
-    ) -> models.TrialModel:
+    ) -> Any:
         self._attempts += 1
-        if self._attempts > 1:  # the attempt before may have been recorded, though nobody said so
+        model = trial_model()
+        if self._attempts > 1 and model is not None:  # the attempt before may have been recorded
             number = self._created[study_id] + 1
-            found = session.query(models.TrialModel).filter_by(study_id=study_id, number=number)
-            trial: models.TrialModel | None = found.one_or_none()
-            if trial is not None:
-                return trial
+            found = session.query(model).filter_by(study_id=study_id, number=number).one_or_none()
+            if found is not None:
+                return found
         return super()._get_prepared_new_trial(study_id, template_trial, session)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
@@ -222,15 +223,13 @@ class EnduringDatabase(RDBStorage):
 
         return self.insist(tell, True)
 
-    set_study_user_attr = _asked_again(RDBStorage.set_study_user_attr, writes=True)
-    set_study_system_attr = _asked_again(RDBStorage.set_study_system_attr, writes=True)
-    _set_trial_param = _asked_again(RDBStorage._set_trial_param, writes=True)
-    set_trial_intermediate_value = _asked_again(
-        RDBStorage.set_trial_intermediate_value, writes=True
-    )
-    set_trial_user_attr = _asked_again(RDBStorage.set_trial_user_attr, writes=True)
-    set_trial_system_attr = _asked_again(RDBStorage.set_trial_system_attr, writes=True)
-    get_study_user_attrs = _asked_again(RDBStorage.get_study_user_attrs, writes=False)
-    get_study_system_attrs = _asked_again(RDBStorage.get_study_system_attrs, writes=False)
-    get_trial = _asked_again(RDBStorage.get_trial, writes=False)
-    _get_trials = _asked_again(RDBStorage._get_trials, writes=False)
+    set_study_user_attr = _asked_again("set_study_user_attr", writes=True)
+    set_study_system_attr = _asked_again("set_study_system_attr", writes=True)
+    _set_trial_param = _asked_again("_set_trial_param", writes=True)
+    set_trial_intermediate_value = _asked_again("set_trial_intermediate_value", writes=True)
+    set_trial_user_attr = _asked_again("set_trial_user_attr", writes=True)
+    set_trial_system_attr = _asked_again("set_trial_system_attr", writes=True)
+    get_study_user_attrs = _asked_again("get_study_user_attrs", writes=False)
+    get_study_system_attrs = _asked_again("get_study_system_attrs", writes=False)
+    get_trial = _asked_again("get_trial", writes=False)
+    _get_trials = _asked_again("_get_trials", writes=False)

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search.composition import Composition
 from search.config import StudyConfig
+from search.privates import storage_of, trial_id
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
 from search.strategies.parameters import Parameters
@@ -125,14 +126,17 @@ class Study:
         self._parameters = Parameters(space)
         # Not a line per trial, nor a warning per conditional slot, which TPE draws by itself.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        storage = open_storage(folder, config.storage, config.cluster.storage_wait_s, guard)
         self._optuna = optuna.create_study(
             study_name=identity.study_id,
-            storage=open_storage(folder, config.storage, config.cluster.storage_wait_s, guard),
+            storage=storage,
             load_if_exists=True,
             directions=[StudyDirection.MAXIMIZE] * objectives,
             sampler=optuna.samplers.RandomSampler(seed=0),  # draws nothing: strategies propose
             pruner=make_pruner(config.search.pruner),
         )
+        self._storage = storage_of(self._optuna, storage)
+        self._study_id = self._storage.get_study_id_from_name(identity.study_id)
         self._live: dict[str, _Live] = {}
         self._retries: list[_Live] = []
         self._orphans: list[int] = []
@@ -184,11 +188,14 @@ class Study:
         """All trials, in order of number."""
         return self._optuna.get_trials(deepcopy=False)
 
+    def _id(self, trial: Trial | FrozenTrial) -> int:
+        return trial_id(trial, self._storage, self._study_id)
+
     def _recall(self) -> None:
         for trial in self.trials():
             self.history.put(as_tried(trial))
             if trial.state == TrialState.RUNNING:
-                self._orphans.append(trial._trial_id)
+                self._orphans.append(self._id(trial))
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
         if self._screen_is_missing() and (screen := self._read(SCREEN, "")) is not None:
@@ -196,7 +203,7 @@ class Study:
 
     def together(self) -> AbstractContextManager[None]:
         """Within, what is recorded is flushed to the disk once, at the end."""
-        return together(self._optuna._storage)
+        return together(self._storage)
 
     # What to do next ---------------------------------------------------------------------------
 
@@ -274,10 +281,9 @@ class Study:
             user_attrs={"composition": str(proposed), "effect": effect},
         )
         # Not Study.add_trial, which does the same and does not say which trial it made.
-        storage = self._optuna._storage
-        trial_id = storage.create_new_trial(self._optuna._study_id, template_trial=begun)
-        self.history.put(as_tried(storage.get_trial(trial_id)))
-        return Trial(self._optuna, trial_id)
+        made = self._storage.create_new_trial(self._study_id, template_trial=begun)
+        self.history.put(as_tried(self._storage.get_trial(made)))
+        return Trial(self._optuna, made)
 
     def _job_of(self, trial: Trial) -> Job | None:
         """The work that a trial needs; None if an outcome file answers it."""
@@ -315,7 +321,7 @@ class Study:
         live = self._live[job.name]
         if live.trial is None or math.isnan(value):
             return False
-        if step not in dict(live.trial.storage.get_trial(live.trial._trial_id).intermediate_values):
+        if step not in self._storage.get_trial(self._id(live.trial)).intermediate_values:
             live.trial.report(value, step)
         if self.config.search.pruner == "race":
             return self._has_lost(live, step, scores or {})
