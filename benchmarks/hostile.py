@@ -26,8 +26,8 @@ from pathlib import Path
 import yaml
 
 VALUES = [
-    None, True, -1, 0, 3, 10**30, 1e400, -1e-9, "", "2", "x", "../x", "\x00", "\ud83d", "\x1b[2J", [], {},
-    [1], {"a": 1}, [[]] * 3, "9" * 400, 2**63,
+    None, True, -1, 0, 3, 10**30, 1e400, -1e-9, "", "2", "x", "../x", "\x00", "\ud83d", "\x1b[2J",
+    [], {}, [1], {"a": 1}, [[]] * 3, "9" * 400, 2**63,
 ]  # fmt: skip
 
 
@@ -71,7 +71,12 @@ def study(folder: Path) -> None:
         "model": {"path": str(folder / "model"), "dtype": "float32"},
         "task": {"name": "jsonl", "data": str(folder / "questions.jsonl")},
         "split": {"validation": 0.5, "seed": 0},
-        "space": {"layers": "all", "matrices": ["fc_in"], "rho": [0.5, 0.1], "max_interventions": 2},
+        "space": {
+            "layers": "all",
+            "matrices": ["fc_in"],
+            "rho": [0.5, 0.1],
+            "max_interventions": 2,
+        },
         "search": {"strategy": "random", "trials": 2},
         "factors": str(folder / "factors"),
     }
@@ -112,7 +117,9 @@ def spoil_bytes(data: bytes, chance: random.Random) -> bytes:
         return data[:place] + chance.randbytes(chance.randint(1, 8)) + data[place + 1 :]
     if kind == 2:
         return data[:place] + data[place : place + 40] * 3 + data[place:]
-    return data[:place] + chance.choice([b"\x00", b"\xff", b"[" * 100_000, b"9" * 5000]) + data[place:]
+    return (
+        data[:place] + chance.choice([b"\x00", b"\xff", b"[" * 100_000, b"9" * 5000]) + data[place:]
+    )
 
 
 def spoil_patch(path: Path, chance: random.Random) -> None:

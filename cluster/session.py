@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from cluster.ray_room import check_room
 from cluster.shipping import cluster_environment, local_environment
 from search.config import ClusterConfig
 from tasks.errors import InputError
@@ -49,6 +50,8 @@ def ray_session(config: ClusterConfig) -> Iterator[None]:
     if config.address is None or _host(config.address)[0] in ("127.0.0.1", "localhost"):
         settings |= LOCAL_SETTINGS
     os.environ.update({k: v for k, v in settings.items() if k not in os.environ})
+    if config.address is None:
+        check_room()
     import ray
 
     with tempfile.TemporaryDirectory(prefix="laser-search-") as name:

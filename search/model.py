@@ -16,7 +16,7 @@ from torch import nn
 from search.weights.resolution import weight_files
 from tasks.base import Head
 from tasks.errors import InputError, nearest
-from tasks.foreign import reading
+from tasks.foreign import quietly, reading
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 HeadChoice = Literal["auto", "causal", "masked", "classifier", "seq2seq"]
@@ -100,12 +100,13 @@ class ModelSource:
 
         try:
             code = ["*.py"] if self.trust_remote_code else []
-            found = snapshot_download(
-                self.path,
-                revision=self.revision,
-                allow_patterns=_WANTED + code,
-                ignore_patterns=["consolidated*"],  # the same weights in another form
-            )
+            with quietly("huggingface_hub"):
+                found = snapshot_download(
+                    self.path,
+                    revision=self.revision,
+                    allow_patterns=_WANTED + code,
+                    ignore_patterns=["consolidated*"],  # the same weights in another form
+                )
         except Exception as error:  # the hub raises many kinds; each means "not to be had"
             raise InputError(
                 f"model {self.path!r} is neither a local folder nor to be had from the hub "
@@ -262,9 +263,11 @@ class ModelSource:
             )
         what = f"the tokenizer in {self.folder} ({', '.join(found[:4])})"
         with reading(what, "fetch these files again"):
-            return AutoTokenizer.from_pretrained(
+            tokenizer = AutoTokenizer.from_pretrained(
                 self.folder, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
+            tokenizer("a")  # settings of another shape fail only here
+            return tokenizer
 
     def check_weights(self) -> None:
         """Raises InputError unless every file of weights is there and whole; headers alone."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.base import Example
 from tasks.errors import InputError, nearest
+from tasks.foreign import quietly
 from tasks.readers import Row, read_json, read_jsonl, read_lines, read_parquet, read_table
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
@@ -114,13 +115,14 @@ def _hub(source: str, revision: str | None, config: str | None, split: str | Non
     import datasets
 
     try:
-        if split is None:
-            splits = datasets.get_dataset_split_names(name, config, revision=revision)
-            split = next((s for s in ("validation", "test", "train") if s in splits), splits[0])
-        files = _one_file(config, split)
-        table = datasets.load_dataset(
-            name, None if files else config, revision=revision, split=split, **files
-        )
+        with quietly("huggingface_hub", "datasets"):
+            if split is None:
+                splits = datasets.get_dataset_split_names(name, config, revision=revision)
+                split = next((s for s in ("validation", "test", "train") if s in splits), splits[0])
+            files = _one_file(config, split)
+            table = datasets.load_dataset(
+                name, None if files else config, revision=revision, split=split, **files
+            )
     except Exception as error:
         # The library raises many types here (missing, gated, offline, unknown config or split),
         # all of which the user can mend; their first line says what is wrong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,3 +39,17 @@ def words_of(error: BaseException) -> str:
     elif len(said) < 20 or isinstance(error, KeyError | AttributeError | TypeError):
         said = f"{type(error).__name__}: {said}"
     return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
+
+
+@contextmanager
+def quietly(*names: str) -> Iterator[None]:
+    """Keep libraries from warning within, such as of every retry; what fails in the end is said."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -18,6 +18,14 @@ def config(**changed):
     return spoil
 
 
+def setting(**changed):
+    def spoil(folder):
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+
+    return spoil
+
+
 def text(name, content):
     def spoil(folder):
         (folder / name).write_text(content)
@@ -89,6 +97,7 @@ CASES = {
     "list": (text("config.json", "[]"), ["config.json", "no mapping"]),
     "no tokenizer": (without("tokenizer.json", "tokenizer_config.json"), ["no tokenizer"]),
     "tokenizer": (text("tokenizer.json", "{}"), ["tokenizer.json", "fetch these files again"]),
+    "longest": (setting(model_max_length="2"), ["tokenizer_config.json", "fetch these files"]),
     "added token": (added_token, ["'Question'", "rows", "tokenizer"]),
     "index": (text("model.safetensors.index.json", DEEP), ["index.json", "nested too deeply"]),
 }
