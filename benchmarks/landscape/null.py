@@ -101,7 +101,7 @@ class Answers:
                 shape = (len(landscape.examples(row["part"])), -1)
                 self._known[row["part"], row["effect"]] = Replies(
                     np.frombuffer(row["likelihoods"], np.float32).reshape(shape),
-                    np.frombuffer(row["said"], np.bool_).reshape(shape),
+                    np.frombuffer(row["said"], np.float32).reshape(shape),
                 )
 
     def replies(self, composition: Composition, part: str) -> Replies:
@@ -141,8 +141,8 @@ class Answers:
         likelihoods[rows, right] = truth.log_probabilities
         other = np.log(-np.expm1(np.minimum(truth.log_probabilities, -1e-12)))
         likelihoods[rows, 1 - right] = other
-        said = np.zeros((len(examples), 2), bool)
-        said[rows, np.where(truth.scores == 1, right, 1 - right)] = True
+        said = np.zeros((len(examples), 2), np.float32)
+        said[rows, right], said[rows, 1 - right] = truth.scores, 1 - truth.scores
         return Replies(likelihoods, said)
 
     def _of_words(self, composition: Composition, part: str) -> Replies:
@@ -160,7 +160,7 @@ class Answers:
         replies = [task.replies[x.id] for x in examples]
         return Replies(
             np.array([r.log_likelihoods for r in replies], np.float32),
-            np.array([r.greedy for r in replies]),
+            np.array([r.greedy for r in replies], np.float32),
         )
 
 

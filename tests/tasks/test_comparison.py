@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from tasks.comparison import _drawn_flips, _exact_flips, compare
+from tasks.comparison import _drawn_flips, _exact_flips, _tail, compare
 
 
 def _random_scores(seed, n, rate):
@@ -162,3 +162,17 @@ def test_shares_of_a_hit_have_an_exact_test(outcomes):
     expected = np.mean([s >= abs(change.sum()) - 1e-9 for s in sums])
     assert found.test == "exact sign-flip over groups"
     assert found.p_value == pytest.approx(expected)
+
+
+def test_few_groups_have_wider_limits(outcomes):
+    """Ten groups: t with 9 degrees of freedom, times the root of 10/9, as of the normal law."""
+    reach = scipy.stats.t.ppf(0.975, 9) * math.sqrt(10 / 9)
+    assert _tail(10) == pytest.approx(scipy.stats.norm.cdf(-reach))
+    assert _tail(100_000) == pytest.approx(0.025, abs=1e-5)
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        after = outcomes(rng.normal(0.5, 1.0, 12).tolist())
+        found = compare(outcomes([0.0] * 12), after, resamples=1000)
+        held += found.low <= 0.5 <= found.high
+    assert held / 200 == pytest.approx(0.95, abs=0.035)
