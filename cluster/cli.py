@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 
 from search import cli as search_cli
+from search.interruption import Interrupted, Interruption, ending_of_command, interrupted_by, leave
 from search.printable_output import printable_output
 from search.weights.commands import HeadChoice
 from tasks.errors import InputError
@@ -226,37 +227,32 @@ def _unused(folder: Path) -> Path:
 
 def _begin(start: Callable[[], End], folder: Path) -> End:
     """The end of a study that came to its end; else say why not, and exit with a code."""
-    from cluster.preemption import RESUME_CODE, Preempted
-    from cluster.stop import was_asked
+    from cluster.driver import interruption
     from search.study.enduring import StorageLost, refusal
 
-    end: End | None = None
     stopped: str | None = None
-    code = 130
+    number = None
     try:
         end = start()
-        stopped, code = end.stopped, RESUME_CODE if end.preempted else 130
-    except KeyboardInterrupt:
-        pass
-    except Preempted:
-        code = RESUME_CODE
+        stopped, number = end.stopped, end.signal
+    except (InputError, typer.Exit):
+        raise
     except StorageLost as error:
         stopped = str(error)
-    except OSError as error:
-        if not str(error.filename or "").startswith(str(folder)):
+    except (Exception, Interrupted) as error:
+        if (asked := interrupted_by(error)) is not None:
+            number = asked.number
+        elif isinstance(error, OSError) and str(error.filename or "").startswith(str(folder)):
+            stopped = refusal(Path(error.filename), error)
+        else:
             raise
-        stopped = refusal(Path(error.filename), error)
-    begun = (folder / "study.json").exists()
-    how = f"laser-search resume {folder}" if begun else "the same command"
     if stopped:
         typer.echo(f"stopped: {stopped}", err=True)
-        typer.echo(f"after mending it, continue with: {how}", err=True)
-        raise typer.Exit(1)
-    if code == RESUME_CODE and was_asked(folder):
-        typer.echo(f"stopped as asked; continue with: {how}")
-        raise typer.Exit
-    if end is None or not end.verdict:  # Tune ends quietly on the first Ctrl-C
-        typer.echo(f"interrupted; continue with: {how}", err=True)
+    if stopped or number:
+        code, text = interruption(folder, 0 if stopped or number is None else number)
+        typer.echo(text, err=code != 0)
+        if number and not stopped:
+            leave(code)
         raise typer.Exit(code)
     return end
 
@@ -345,11 +341,7 @@ def decompose(
     console = Terminal(
         markup=False, emoji=False, quiet=as_json
     )  # models' words may look like markup
-    try:
-        done = decompose_checkpoint(source, matrices, factors, storing, ray_address, console)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command continues where it was", err=True)
-        raise typer.Exit(130) from None
+    done = decompose_checkpoint(source, matrices, factors, storing, ray_address, console)
     if as_json:
         typer.echo(json.dumps({"factors": factors, **asdict(done)}))
         return
@@ -389,12 +381,25 @@ search_cli.mount(app)
 
 @printable_output()
 def main() -> None:
-    """Run the program; bad input is one sentence and exit code 2."""
+    """Run the program; bad input is one sentence and exit code 2, and so is the end by a signal."""
+    from cluster.preemption import ending_of_start
+
+    drives = sys.argv[1:2] in (["launch"], ["resume"], ["demo"])
     try:
-        app()
+        with Interruption(ending_of_start if drives else None):
+            app()
     except InputError as error:
         sys.stderr.write(f"laser-search: {error}\n")
         sys.exit(2)
+    except (Exception, Interrupted) as error:
+        if (asked := interrupted_by(error)) is None:
+            raise
+        if drives:
+            code, text = ending_of_start(asked.number)
+        else:
+            code, text = ending_of_command(asked.number, asked.note)
+        sys.stderr.write(f"{text}\n")
+        leave(code)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from cluster.precompute import Built, Storing, cost, precompute
+from cluster.preemption import Preemption
 from cluster.resources import divide, living_nodes
 from cluster.view import PLAIN_S
 from search.config import ClusterConfig
+from search.interruption import Interrupted, ending_of_command
 from search.model import ModelSource
 from search.report.live import duration
 from search.space import choose_types
@@ -48,7 +51,8 @@ def decompose_checkpoint(
 
     check_factors(root)
     config = ClusterConfig(address=ray_address)
-    with ray_session(config):
+    preemption = Preemption(ending=_ending)
+    with preemption, ray_session(config, preemption):
         shares = divide(config, living_nodes())
         with BuildView(console, matrices) as view:
             keys = precompute(
@@ -60,6 +64,7 @@ def decompose_checkpoint(
                 threads=shares.threads,
                 storing=storing,
                 on_built=view.built,
+                check=partial(_check, preemption),
             )
     if ray_address is None:  # nodes of a cluster may share a folder that is not this machine's
         check_built(root, keys)
@@ -75,6 +80,18 @@ def check_built(root: str | os.PathLike[str], keys: Mapping[str, str]) -> None:
             f"{root} does not hold the factors of {', '.join(lost[:3])}, which were just computed; "
             "check that the folder is on this machine's disk and that nothing empties it"
         )
+
+
+CONTINUES = "the same command continues where it was"
+
+
+def _ending(number: int) -> tuple[int, str]:
+    return ending_of_command(number, CONTINUES)
+
+
+def _check(preemption: Preemption) -> None:
+    if preemption.asked is not None:
+        raise Interrupted(preemption.asked, CONTINUES)
 
 
 def choose(

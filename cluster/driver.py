@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from signal import SIGTERM
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.preemption import Preempted, Preemption
+from cluster.preemption import Preemption, code_of
 from cluster.resources import Resources, divide, living_nodes
 from cluster.session import ray_session
-from cluster.stop import StopRequest
+from cluster.stop import StopRequest, was_asked
 from cluster.view import View
 from search.config import StudyConfig, read_config, with_trials, write_config
 from search.evaluation.kept import Scratch
+from search.interruption import Interrupted
 from search.place import check_study_place
 from search.plan import Plan, make_plan
 from search.strategies.base import Setting
@@ -33,7 +35,7 @@ from search.study.identity import (
     digest_weights,
     flat_settings,
 )
-from search.study.lock import Lease, driver_lock, hold
+from search.study.lock import Holder, Lease, driver_lock, hold
 from search.study.lock_table import TableLedger
 from search.study.questions import write_questions
 from search.study.record import CONFIG
@@ -56,13 +58,27 @@ if TYPE_CHECKING:
 class End:
     """How a driver's run ended: the study's state, and its verdict if test was scored.
 
-    `stopped`: why it could not go on. `preempted`: SIGTERM ended it before its end.
+    `stopped`: why it could not go on. `signal`: the number of the one that ended it before its end.
     """
 
     summary: Summary
     verdict: Verdict | None
     stopped: str | None
-    preempted: bool = False
+    signal: int | None = None
+
+
+def interruption(folder: Path, number: int) -> tuple[int, str]:
+    """Exit code and sentence of a driver that a signal, or `laser-search stop`, ended.
+
+    A request to stop is fulfilled with this answer. `number` 0: for another reason.
+    """
+    begun = (folder / IDENTITY_FILE).exists()
+    how = f"laser-search resume {folder}" if begun else "the same command"
+    if number == 0:
+        return 1, f"after mending it, continue with: {how}"
+    if number == SIGTERM and was_asked(folder):
+        return 0, f"stopped as asked; continue with: {how}"
+    return code_of(number), f"interrupted; continue with: {how}"
 
 
 def launch(
@@ -133,7 +149,7 @@ def _noted(folder: Path, drive: Callable[[], End]) -> End:
     except (InputError, StorageLost) as error:
         note_end(folder, str(error))
         raise
-    except (Preempted, KeyboardInterrupt):
+    except Interrupted:
         note_end(folder, "it was asked to stop")
         raise
     asked = "" if end.verdict else "it was asked to stop"
@@ -158,12 +174,22 @@ def _drive(
     for notice in [*plan.notices, *plan.prospects]:
         view.note(f"note: {notice}")
     cluster = plan.config.cluster
-    with Preemption(cluster.grace_s) as preemption, ray_session(cluster), view, ExitStack() as held:
-        held.enter_context(StopRequest(folder))
-        preemption.insist()
+
+    def tidy(reason: str) -> None:
+        note_end(folder, reason)
+        lease.release()
+
+    preemption = Preemption(cluster.grace_s, lambda number: interruption(folder, number), tidy)
+    with (
+        preemption,
+        StopRequest(folder, lease.token),
+        ray_session(cluster, preemption),
+        view,
+        ExitStack() as held,
+    ):
         shares = divide(cluster, living_nodes())
         wall.enter("factors")
-        identity, keys = _identify(plan, folder, shares, view, accept)
+        identity, keys = _identify(plan, folder, shares, view, preemption.check, accept)
         wall.enter("start")
         leases = [lease]
         if (url := plan.config.storage) is not None:
@@ -172,7 +198,7 @@ def _drive(
         study = _open(plan, folder, identity, keys, leases, wall)
         study.on_change = lambda: view.study(lambda: _summary(study))
         preemption.search(study)
-        _search(plan, study, shares)
+        _search(plan, study, shares, lambda: preemption.is_cut)
         preemption.leave()
         view.study(lambda: _summary(study), force=True)
     for notice in _summary(study).shortfall(plan.config.search.trials):
@@ -190,7 +216,9 @@ def _drive(
             finished=_summary(study).finished,
             paper=plan.config.paper,
         )
-    return End(_summary(study), verdict, study.stopped, preemption.asked and verdict is None)
+    return End(
+        _summary(study), verdict, study.stopped, preemption.asked if verdict is None else None
+    )
 
 
 def _open(
@@ -236,7 +264,12 @@ def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
 
 
 def _identify(
-    plan: Plan, folder: Path, shares: Resources, view: View, accept: bool
+    plan: Plan,
+    folder: Path,
+    shares: Resources,
+    view: View,
+    check: Callable[[], None],
+    accept: bool,
 ) -> tuple[Identity, Mapping[str, str]]:
     """Compute missing factors; then begin the study, or check that its world is unchanged.
 
@@ -254,6 +287,7 @@ def _identify(
         gpus=min(1.0, shares.gpus),
         threads=shares.threads,
         storing=Storing() if every_rank else Storing.for_space(plan.space),
+        check=check,
     )
     world = World(
         digest_weights(keys),
@@ -273,14 +307,14 @@ def _identify(
     return identity, keys
 
 
-def _search(plan: Plan, study: Study, shares: Resources) -> None:
+def _search(plan: Plan, study: Study, shares: Resources, is_cut: Callable[[], bool]) -> None:
     from ray import tune
 
     from cluster.execution import execute
     from cluster.worker import StudyWorker
 
     worker = tune.with_parameters(StudyWorker, blueprint=_blueprint(plan, study, shares))
-    execute(study, worker, {"cpu": shares.cpus, "gpu": shares.gpus})
+    execute(study, worker, {"cpu": shares.cpus, "gpu": shares.gpus}, is_cut)
 
 
 def _blueprint(plan: Plan, study: Study, shares: Resources) -> Blueprint:
@@ -299,6 +333,7 @@ def _blueprint(plan: Plan, study: Study, shares: Resources) -> Blueprint:
         frozenset(plan.space.matrices),
         shares.workers,
         tuple(plan.split.confirm),
+        Holder.here(),
     )
 
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import gc
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ray import tune
-from ray.tune import registry
 
+from cluster.privates import known_trainables
 from cluster.resources import Capacity
 from cluster.tune_search import Forgetting, StudyScheduler, StudySearch
 from cluster.watchdog import Watchdog
 from search.study.study import Study
 
 
-def execute(study: Study, trainable: Any, each: Mapping[str, float]) -> None:
+def execute(
+    study: Study,
+    trainable: Any,
+    each: Mapping[str, float],
+    is_cut: Callable[[], bool] = lambda: False,
+) -> None:
     """Run `study` on as many workers as the cluster holds, whichever nodes join or leave.
 
     `trainable` takes jobs as `StudyWorker` does, and `each` of its actors claims so much of Ray's
-    resources.
+    resources. Once `is_cut`, the run ends without waiting for what is in flight.
     """
     cluster = study.config.cluster
     watchdog = Watchdog(cluster.trial_timeout_s)
@@ -33,13 +38,13 @@ def execute(study: Study, trainable: Any, each: Mapping[str, float]) -> None:
     # half a second, in which no worker gets a job.
     gc.freeze()
     try:
-        with watchdog, _known_trainables():
+        with watchdog, known_trainables(), suppress(Cut):
             tune.run(
                 tune.with_resources(trainable, dict(each)),
                 name="tune",
                 search_alg=search,
                 scheduler=StudyScheduler(search, study),
-                callbacks=[watchdog, Forgetting()],
+                callbacks=[watchdog, Forgetting(), Cutting(is_cut)],
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
@@ -57,31 +62,25 @@ def execute(study: Study, trainable: Any, each: Mapping[str, float]) -> None:
         shutil.rmtree(scratch.parent, ignore_errors=True)
 
 
-@contextmanager
-def _known_trainables() -> Iterator[None]:
-    """Within, Tune keeps the trainables that it has looked up.
+class Cut(Exception):  # noqa: N818 - says what happened
+    """The run ends without waiting for its trials."""
 
-    Else it asks the cluster for the same one, and unpickles it, several times a trial: a fifth of
-    what a trial costs the driver. Without effect where Tune's registry is another.
-    """
-    ours = getattr(registry, "_global_registry", None)
-    if ours is None or not {"get", "contains"} <= vars(type(ours)).keys():
-        yield
-        return
-    ask, asks = ours.get, ours.contains
-    known: dict[tuple[str, str], Any] = {}
 
-    def get(category: str, key: str) -> Any:
-        if (category, key) not in known:
-            known[category, key] = ask(category, key)
-        return known[category, key]
+class Cutting(tune.Callback):  # type: ignore[misc]  # Ray ships no types
+    """Ends Tune's run at its next step once `is_cut` says so. It steps several times a second."""
 
-    ours.get = get
-    ours.contains = lambda category, key: (category, key) in known or asks(category, key)
-    try:
-        yield
-    finally:
-        del ours.get, ours.contains
+    def __init__(self, is_cut: Callable[[], bool]) -> None:
+        """Asked at every step."""
+        self._is_cut = is_cut
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Leave Tune's loop by the way of an error, on which it ends its actors."""
+        if self._is_cut():
+            raise Cut
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune pickles its callbacks for a restore that is never used.
+        return (tune.Callback, ())
 
 
 def _trial_name(trial: object) -> str:

@@ -7,16 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.orphan import end_with
 from search.config import RhoRange
 from search.locations import absolute_location
 from search.model import ModelSource
 from search.space import Space
+from search.study.lock import Holder
 from search.weights.factors import Busy
 from search.weights.matrices import Matrix
 from search.weights.origin import WeightOrigin
 from search.weights.ranks import fraction_of
 from search.weights.remote import open_factors
 from tasks.errors import InputError
+
+CHECK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def factor_matrices(
     storing: Storing,
     wait: bool,
     on_gpu: bool = False,
+    driver: Holder | None = None,
 ) -> Batch:
     """Read matrices and compute the factors that the cache lacks, on the GPU if there is one.
 
@@ -89,6 +94,8 @@ def factor_matrices(
     """
     import torch
 
+    if driver is not None:
+        end_with(driver)
     torch.set_num_threads(threads)
     device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
     origin = WeightOrigin(source)
@@ -126,6 +133,7 @@ def precompute(
     threads: int = 1,
     storing: Storing | None = None,
     on_built: Callable[[Built], None] = lambda built: None,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Make sure that the cache at `root` has every matrix's factors; return keys by address.
 
@@ -133,24 +141,28 @@ def precompute(
     checkpoint's files do not hold as they are share one task, which loads the model once. What
     another builder on the same folder has begun is passed over and waited for at the end, so two
     of them share the work. Raises InputError if a matrix has no SVD or the folder refuses it; what
-    is finished stays.
+    is finished stays. `check` is called several times a second; what it raises ends the wait.
     """
     import ray  # here, for Ray reads its settings when it is imported
 
     place = absolute_location(root)  # workers have a working folder of their own
+    driver = Holder.here()
     ordered = sorted(matrices, key=lambda m: -cost(m))
     task = ray.remote(factor_matrices).options(num_cpus=1, num_gpus=gpus, max_retries=3)
 
     def submit(group: Sequence[Matrix], wait: bool) -> Any:
         keep = storing or Storing()
-        return task.remote(source, group, place, threads, keep, wait, gpus > 0)
+        return task.remote(source, group, place, threads, keep, wait, gpus > 0, driver)
 
     pending = [submit(group, False) for group in _groups(source, ordered)]
     keys: dict[str, str] = {}
     busy: list[Matrix] = []
     on_progress(0, len(ordered))
     while pending:
-        done, pending = ray.wait(pending)
+        check()
+        done, pending = ray.wait(pending, timeout=CHECK_S)
+        if not done:
+            continue
         for batch in _answers(done, pending):
             busy += batch.busy
             for built in batch.ready:

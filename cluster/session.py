@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
+import signal
 import socket
-import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,9 +16,14 @@ from typing import Any
 
 import psutil
 
+from cluster.preemption import Preemption
+from cluster.privates import forget_token, own_process_session, stage_in
 from cluster.ray_room import check_room
+from cluster.ray_watch import RayWatch
 from cluster.shipping import cluster_environment, local_environment
 from search.config import ClusterConfig
+from search.interruption import ENDING
+from search.leftovers import marked_scratch, remove_leftovers
 from tasks.errors import InputError
 
 SETTINGS = {
@@ -26,6 +33,7 @@ SETTINGS = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """Tune's loggers, checkpoints and printing cost more than a trial and say nothing that the study
 does not; how many trials may wait for a worker is the study's own affair. Set before Ray is
@@ -38,39 +46,108 @@ this is Ray's default; elsewhere they would listen on every interface."""
 PATIENCE_S = 10.0
 """How long a cluster may take to answer, and the processes of a local Ray to end."""
 
+HURRIED_S = 1.0
+"""The same for a driver that a signal has asked to end."""
+
 OBJECT_STORE_BYTES = 512 * 2**20
 
 
 @contextmanager
-def ray_session(config: ClusterConfig) -> Iterator[None]:
-    """A local Ray of our own, or the cluster at the configured address. Raises InputError."""
+def ray_session(config: ClusterConfig, preemption: Preemption | None = None) -> Iterator[None]:
+    """A local Ray of our own, or the cluster at the configured address. Raises InputError.
+
+    What earlier programs left on this machine is removed first. `preemption` takes the signals
+    meanwhile; without it they are left alone. If Ray is lost, it ends the process.
+    """
+    watched = preemption or Preemption()
     settings = dict(SETTINGS)
-    if config.address is not None:
+    if config.address is None:
+        settings |= _own_token()
+    else:
         settings |= _authentication()
     if config.address is None or _host(config.address)[0] in ("127.0.0.1", "localhost"):
         settings |= LOCAL_SETTINGS
     os.environ.update({k: v for k, v in settings.items() if k not in os.environ})
     if config.address is None:
         check_room()
-    import ray
-
-    with tempfile.TemporaryDirectory(prefix="laser-search-") as name:
-        scratch = Path(name)
+    remove_leftovers()
+    with marked_scratch() as scratch:
+        watched.check()
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         roots: Sequence[psutil.Process] = ()
-        if config.address is None:
-            # Without an address Ray would attach to any cluster that runs on this machine.
-            roots = _start(runtime_env=local_environment(scratch), **quiet)
-        else:
-            _join(config.address, runtime_env=cluster_environment(scratch), **quiet)
-            if config.address.startswith("ray://"):
-                _stage_here(scratch)
+        with signals_kept():
+            import ray
+
+            if config.address is None:
+                forget_token()
+                # Without an address Ray would attach to any cluster that runs on this machine.
+                known = psutil.Process().children()
+                watched.kill_helpers = lambda: _end(_fleet(_new(known)), 0.0)
+                roots = _start(runtime_env=local_environment(scratch.folder), **quiet)
+                scratch.began(ray.get_runtime_context().get_session_name())
+            else:
+                _join(config.address, runtime_env=cluster_environment(scratch.folder), **quiet)
+                if config.address.startswith("ray://"):
+                    stage_in(scratch.folder.as_posix)
+        watched.insist()  # Ray's C++ code prints a stack on SIGTERM before it passes it on
+        server = None if config.address is None else _server(config.address)
+        watch = RayWatch(watched.lost, roots, server)
         try:
-            yield
+            with watch:
+                watched.check()
+                yield
         finally:
-            fleet = [*roots, *chain.from_iterable(map(_descendants, roots))]
+            fleet = _fleet(roots)
             ray.shutdown()
-            _end(fleet)
+            _end(fleet, PATIENCE_S if watched.asked is None else HURRIED_S)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Within, nobody takes the signals that end a program: Ray would, and raise in its own code."""
+    usual = signal.signal
+
+    def keep(number: int, handler: Any) -> Any:
+        return signal.getsignal(number) if number in ENDING else usual(number, handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal = keep  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = usual
+
+
+def _own_token() -> dict[str, str]:
+    """A token of this process for its own Ray: no other user of the machine can speak to it.
+
+    By default Ray writes one for all of a user's sessions, readable by all, into the home folder.
+    """
+    if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return {}
+    return {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def _server(address: str) -> tuple[str, int] | None:
+    """Where a cluster is asked whether it lives."""
+    import ray
+
+    host, port = _host(address)
+    if not address.startswith("ray://") and ray.is_initialized():
+        host, port = _host(str(ray.get_runtime_context().gcs_address))
+    return (host, port) if host and port is not None else None
+
+
+def _new(known: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Children of this process but those that were `known`."""
+    return [process for process in psutil.Process().children() if process not in known]
+
+
+def _fleet(roots: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """The processes of a Ray, from those that it was started as."""
+    return [*roots, *chain.from_iterable(map(_descendants, roots))]
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
@@ -79,12 +156,12 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
     return []
 
 
-def _end(processes: Sequence[psutil.Process]) -> None:
+def _end(processes: Sequence[psutil.Process], patience_s: float) -> None:
     """Wait until processes of a Ray that is gone have ended; kill those that do not.
 
     A worker ends by itself when it notices, which one that hangs never does: it would keep its GPU.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while (left := [p for p in processes if _lives(p)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     for process in left:
@@ -108,19 +185,20 @@ def _start(**options: Any) -> list[psutil.Process]:
 
     before = psutil.Process().children()
     try:
-        ray.init(
-            "local",
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **options,
-        )
+        with own_process_session():
+            ray.init(
+                "local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **options,
+            )
     except Exception as error:  # Ray raises no kinds of its own here
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"Ray does not start on this machine: {first.rstrip('.')}; try again when it is less "
             "busy, or look into /tmp/ray/session_latest/logs"
         ) from None
-    return [process for process in psutil.Process().children() if process not in before]
+    return _new(before)
 
 
 def _authentication() -> dict[str, str]:
@@ -129,17 +207,6 @@ def _authentication() -> dict[str, str]:
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", default))
     known = "RAY_AUTH_TOKEN" in os.environ or path.is_file()
     return {"RAY_AUTH_MODE": "token"} if known else {}
-
-
-def _stage_here(folder: Path) -> None:
-    """Let Tune's controller run in a client of ``ray://``, which is no node of the cluster.
-
-    It asks its own node where to stage files, and has none. The study must stay in this process,
-    so it is given a folder instead of being sent to the cluster.
-    """
-    from ray.train._internal import storage
-
-    storage._get_ray_train_session_dir = folder.as_posix
 
 
 def _host(address: str) -> tuple[str, int | None]:

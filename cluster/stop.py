@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -21,18 +22,20 @@ class StopRequest:
     """Lets a driver be stopped by a file in its folder: use it as a context manager.
 
     The request is passed on as the SIGTERM that `Preemption` answers, so that both end alike:
-    what is in flight may finish, nothing new begins. An older request is void.
+    what is in flight may finish, nothing new begins. A request to an earlier driver is void.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Nothing is watched before the context is entered."""
+    def __init__(self, folder: Path, token: str) -> None:
+        """`token` of the driver's lease. Nothing is watched before the context is entered."""
         self._path = folder / FILE
+        self._token = token
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="stop request")
 
     def __enter__(self) -> StopRequest:
         """Begin to watch."""
-        self._path.unlink(missing_ok=True)
+        if not is_asked(self._path.parent, self._token):
+            self._path.unlink(missing_ok=True)
         self._thread.start()
         return self
 
@@ -43,9 +46,17 @@ class StopRequest:
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL_S):
-            if self._path.exists():
+            if is_asked(self._path.parent, self._token):
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
+
+
+def is_asked(folder: Path, token: str) -> bool:
+    """Whether the driver whose lease has this `token` was asked to stop."""
+    try:
+        return bool(json.loads((folder / FILE).read_text(encoding="utf-8"))["driver"] == token)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def was_asked(folder: Path) -> bool:
@@ -66,7 +77,7 @@ def stop(folder: Path, wait_s: float, sleep: Callable[[float], None] = time.slee
     if holder is None:
         Identity.read(folder)
         return f"nobody drives {folder}; continue it with laser-search resume {folder}"
-    write_json(folder / FILE, {"asked": time.time()})
+    write_json(folder / FILE, {"asked": time.time(), "driver": holder.token})
     for _ in range(round(wait_s / POLL_S)):
         sleep(POLL_S)
         if find_driver(folder) is None:

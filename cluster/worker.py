@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from cluster.orphan import end_with
 from search.config import StudyConfig
 from search.evaluation.bench import Bench, Progress
 from search.evaluation.kept import GIB, Room, Scratch
@@ -27,6 +28,7 @@ from search.study.goals import Objective
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity
 from search.study.jobs import Job
+from search.study.lock import Holder
 from search.study.outcomes import Evaluation, outcome_bytes, read_outcomes, write_outcomes
 from search.weights.refs import MatrixRef
 from tasks.base import Example
@@ -51,6 +53,7 @@ class Blueprint:
     searched: frozenset[MatrixRef] = frozenset()
     workers: int = 1
     confirm: tuple[Example, ...] = ()
+    driver: Holder | None = None
 
     def build(self) -> Bench:
         """Load the model and the factors on this worker's device."""
@@ -98,6 +101,8 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._run: Generator[Progress, None, None] | None = None
         self._broken: str | None = None
         started = time.perf_counter()
+        if blueprint.driver is not None:
+            end_with(blueprint.driver)
         try:
             self._bench = blueprint.build()
         except Exception as error:  # raising here would kill the actor and lose the reason

@@ -186,15 +186,19 @@ def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
 
     Example: laser-search status ./my-study --json
     """
+    from search.leftovers import find_leftovers
     from search.report.standing import standing_facts
     from search.study.record import StudyRecord
 
     record = StudyRecord.read(folder)
+    left = [one.text() for one in find_leftovers()]
     if as_json:
         facts = {**_status(record), **standing_facts(folder, record.summary)}
-        typer.echo(json.dumps(facts, indent=2))
-    else:
-        _say(record)
+        typer.echo(json.dumps({**facts, "left_behind": left}, indent=2))
+        return
+    _say(record)
+    for text in left:
+        typer.echo(f"left behind by {text}; the next launch or resume here removes it")
 
 
 def _say(record: StudyRecord) -> None:

@@ -156,6 +156,7 @@ class CausalSteps:
         self._cache: Any = None
         parameters = inspect.signature(model.forward).parameters
         self._positions = "position_ids" in parameters
+        self._cache_name = cache_name(model)
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
     def first(self) -> Tensor:
@@ -180,12 +181,12 @@ class CausalSteps:
         output = self._model(
             input_ids=ids,
             attention_mask=self._mask,
-            past_key_values=self._cache,
             use_cache=True,
+            **{self._cache_name: self._cache},
             **where,
             **self._options,
         )
-        self._cache = getattr(output, "past_key_values", None)
+        self._cache = getattr(output, self._cache_name, None)
         if self._cache is None:
             raise InputError(
                 f"{type(self._model).__name__} gives no key-value cache, so it cannot generate; "
@@ -193,6 +194,12 @@ class CausalSteps:
             )
         logits: Tensor = output.logits[:, -1]
         return logits
+
+
+def cache_name(model: Any) -> str:
+    """What a model calls its key-value cache, given and returned: transformers renamed it."""
+    parameters = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
 
 
 def keep_rows(cache: Any, rows: Tensor) -> bool:

@@ -26,6 +26,7 @@ from search.evaluation.generation import (
     GreedyDecoder,
     Prompt,
     PromptBatch,
+    cache_name,
     keep_rows,
     pack_prompts,
 )
@@ -107,6 +108,7 @@ class PairSteps:
         self._hidden = encode(model, batch.input_ids, batch.attention_mask)
         self._start = torch.tensor([start] * len(batch.prompts), device=batch.input_ids.device)
         self._cache: Any = None
+        self._cache_name = cache_name(model)
 
     def first(self) -> Tensor:
         """Read the beginning of every target."""
@@ -128,10 +130,10 @@ class PairSteps:
             encoder_outputs=_encoded(self._hidden),
             attention_mask=self._mask,
             decoder_input_ids=ids,
-            past_key_values=self._cache,
             use_cache=True,
+            **{self._cache_name: self._cache},
         )
-        self._cache = output.past_key_values
+        self._cache = getattr(output, self._cache_name)
         logits: Tensor = output.logits[:, -1]
         return logits
 

@@ -19,6 +19,7 @@ from search.export.factored import load_factored
 from search.export.lora import require_peft
 from search.export.patch import read_edit
 from search.export.scoring import Scorer
+from search.interruption import Interrupted
 from search.model import ModelSource, own_device
 from search.study.jobs import trial_name
 from search.study.outcomes import parse_outcomes, read_outcomes
@@ -87,7 +88,11 @@ def verify_afresh(
     """
     command = [sys.executable, "-m", "search.export.verify", str(folder), str(study), str(trial)]
     words = [kind, *([] if outcomes is None else [str(outcomes)])]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    except Interrupted as asked:
+        note = f"{folder} is written but not verified; --overwrite lets the same command replace it"
+        raise Interrupted(asked.number, note) from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise InputError(

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from search.interruption import Interrupted
 from search.options import JsonFlag, StudyFolder
 
 
@@ -177,7 +178,7 @@ def dashboard(
         typer.echo(f"http://{HOST}:{server.server_port}/  (Ctrl-C ends it)")
         try:
             server.serve_forever()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Interrupted):
             typer.echo("ended")
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from search.interruption import Interrupted
 from search.study.identity import Identity
 from tasks.errors import InputError, nearest
 from tasks.printable import printable
@@ -78,7 +79,7 @@ def print_logs(
             sleep(POLL_S)
             for line in logs.new():
                 show(json.dumps(line) if as_json else sentence(line))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         return
 
 

@@ -58,6 +58,11 @@ class Holder:
         )
 
     @property
+    def is_neighbour(self) -> bool:
+        """Whether it runs, or ran, on this machine and its id can be looked up."""
+        return self.machine == _machine()
+
+    @property
     def is_gone(self) -> bool:
         """Whether it ran on this machine and is no more; False if that cannot be known."""
         return self.machine == _machine() and _started(self.pid) != self.started
@@ -196,6 +201,11 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
         self._thread.start()
 
+    @property
+    def token(self) -> str:
+        """What tells this hold from every other."""
+        return self._mine.token
+
     def _take(self) -> None:
         while True:
             seen = self._ledger.read()
@@ -241,6 +251,11 @@ class Lease:
         """Give it back."""
         self._ended.set()
         self._thread.join(timeout=RENEW_S)
+        self.release()
+
+    def release(self) -> None:
+        """Give it back without waiting for anything."""
+        self._ended.set()
         with suppress(Exception):
             self._ledger.release(self._mine)
 

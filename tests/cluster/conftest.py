@@ -89,8 +89,8 @@ def run(ray_address: str) -> Run:
         if "--address" in words and words[0] != "decompose":
             return in_this_process(*words, code=code)
         with (
-            patch("cluster.driver.ray_session", lambda config: nullcontext()),
-            patch("cluster.session.ray_session", lambda config: nullcontext()),
+            patch("cluster.driver.ray_session", lambda *_: nullcontext()),
+            patch("cluster.session.ray_session", lambda *_: nullcontext()),
         ):
             return in_this_process(*words, code=code)
 
@@ -106,7 +106,7 @@ def one_process() -> Run:
         on_progress(len(batch.ready), len(matrices))
         return {built.address: built.key for built in batch.ready}
 
-    def searched(plan, study, shares):
+    def searched(plan, study, shares, is_cut):
         threads = torch.get_num_threads()
         bench = driver._blueprint(plan, study, shares).build()
         run_study(study, bench)
@@ -117,7 +117,7 @@ def one_process() -> Run:
 
     def call(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         with (
-            patch("cluster.driver.ray_session", lambda config: nullcontext()),
+            patch("cluster.driver.ray_session", lambda *_: nullcontext()),
             patch("cluster.driver.living_nodes", lambda: [{"CPU": CPUS}]),
             patch("cluster.precompute.precompute", ensured),
             patch("cluster.driver._search", searched),

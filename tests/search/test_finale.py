@@ -171,6 +171,7 @@ def test_a_front_of_score_and_size(tmp_path: Path, make_config, open_study, driv
             all(a >= b for a, b in zip(x.values, trial.values, strict=True)) for x in front
         )
         assert dominated, "everything is on the front or behind it"
+    assert len(front) > 1, "expected a front of several trials, else nothing is compared"
     for a, b in permutations(front, 2):
         assert b.values[0] < a.values[0] or b.values[1] < a.values[1]
     assert [t.values[0] for t in front] == sorted((t.values[0] for t in front), reverse=True)

@@ -9,4 +9,5 @@ def test_search_and_tasks_leave_ray_out() -> None:
         "search, search.cli, search.loop, search.plan, search.study.study, search.export.dense"
     )
     code = f"import sys, tasks.registry, {modules}; sys.exit('ray' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code])
+    assert done.returncode == 0, f"expected no ray after the import of {modules}"

@@ -9,6 +9,7 @@ import transformers
 from torch import nn
 from transformers import AutoConfig
 
+from search.evaluation.generation import cache_name
 from search.weights.layouts import LAYOUTS
 from search.weights.matrices import find_matrices
 from search.weights.refs import GROUPS, MatrixRef
@@ -344,7 +345,8 @@ CACHED = [
 def cached(model):
     """Keys and values of layer 1, as the model itself computes them."""
     with torch.no_grad():
-        layer = model(torch.tensor([[3, 7, 11, 5]]), use_cache=True).past_key_values.layers[1]
+        output = model(torch.tensor([[3, 7, 11, 5]]), use_cache=True)
+    layer = getattr(output, cache_name(model)).layers[1]
     return layer.keys.clone(), layer.values.clone()
 
 

@@ -1,0 +1,97 @@
+"""Ray's private names that are used, each with what happens where it is no more.
+
+Checked with Ray 2.60 (tests/cluster/test_privates.py). None is looked up at import.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+CHECKED = "2.60"
+
+
+@contextmanager
+def own_process_session() -> Iterator[None]:
+    """Within, Ray starts its processes in a session (of the kernel) of their own.
+
+    So signals to the group of the program, as `timeout` and a closing terminal send them, reach the
+    program alone. Without ``services.ConsolePopen`` they reach Ray's processes too.
+    """
+    try:
+        from ray._private import services
+
+        usual: Any = services.ConsolePopen
+        if not issubclass(usual, subprocess.Popen):
+            raise TypeError
+    except (ImportError, AttributeError, TypeError):
+        yield
+        return
+
+    class Apart(usual):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "start_new_session": True})
+
+    services.ConsolePopen = Apart
+    try:
+        yield
+    finally:
+        services.ConsolePopen = usual
+
+
+def forget_token() -> None:
+    """Let Ray read its token anew, which it remembers from when it was first imported.
+
+    Without ``_raylet.AuthenticationTokenLoader`` only a program that imports Ray before us suffers.
+    """
+    try:
+        raylet: Any = import_module("ray._raylet")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+    except (ImportError, AttributeError):
+        return
+
+
+def stage_in(folder: Callable[[], str]) -> None:
+    """Let Tune's controller run in a client of ``ray://``, which is no node of the cluster.
+
+    It asks its own node where to stage files, and has none. Without
+    ``storage._get_ray_train_session_dir`` it asks, and a search over ``ray://`` fails.
+    """
+    try:
+        from ray.train._internal import storage
+    except ImportError:
+        return
+    if hasattr(storage, "_get_ray_train_session_dir"):
+        storage._get_ray_train_session_dir = folder
+
+
+@contextmanager
+def known_trainables() -> Iterator[None]:
+    """Within, Tune keeps the trainables that it has looked up.
+
+    Else it asks the cluster for the same one, and unpickles it, several times a trial: a fifth of
+    what a trial costs the driver. Without effect where ``registry._global_registry`` is another.
+    """
+    from ray.tune import registry
+
+    ours = getattr(registry, "_global_registry", None)
+    if ours is None or not {"get", "contains"} <= vars(type(ours)).keys():
+        yield
+        return
+    ask, asks = ours.get, ours.contains
+    known: dict[tuple[str, str], Any] = {}
+
+    def get(category: str, key: str) -> Any:
+        if (category, key) not in known:
+            known[category, key] = ask(category, key)
+        return known[category, key]
+
+    ours.get = get
+    ours.contains = lambda category, key: (category, key) in known or asks(category, key)
+    try:
+        yield
+    finally:
+        del ours.get, ours.contains

@@ -1,0 +1,58 @@
+"""Signals end a command with a sentence, whatever its main thread is in."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROGRAM = """
+import sys, time
+from search import interruption
+from search.interruption import Interruption, interrupted_by, say_and_exit, ending_of_command
+interruption.PATIENCE_S = 0.5
+class Wrapped(Exception): pass
+try:
+    with Interruption() as own:
+        print("ready", flush=True)
+        {body}
+except BaseException as error:
+    found = interrupted_by(error)
+    say_and_exit(*ending_of_command(found.number, found.note))
+"""
+SLEEPS = "time.sleep(60)"
+SWALLOWS = """
+        while True:
+            try: time.sleep(60)
+            except BaseException: pass
+"""
+WRAPS = """
+        try: time.sleep(60)
+        except BaseException as error: raise SystemError("returned a result") from error
+"""
+IN_C = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'x', b'y', 2**31 - 1)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("body", [SLEEPS, SWALLOWS, WRAPS, IN_C])
+def test_one_sentence_and_the_conventional_code(body: str, number: signal.Signals) -> None:
+    words = [sys.executable, "-c", PROGRAM.format(body=body)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
+        assert done.stdout is not None and done.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        done.send_signal(number)
+        said = done.communicate(timeout=60)[1]
+    assert done.returncode == 128 + number, said
+    assert said.startswith("interrupted") and said.count("\n") == 1
+    assert time.monotonic() - began < 20
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """As under nohup."""
+    body = "signal.raise_signal(signal.SIGHUP); say_and_exit(7, 'goes on')"
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    words = [sys.executable, "-c", program + PROGRAM.format(body=body)]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 7
