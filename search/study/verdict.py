@@ -163,7 +163,10 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     Raises InputError if it is damaged.
     """
     try:
-        return read_sealed_json(folder / FILE)
+        found = read_sealed_json(folder / FILE)
+        if not _is_verdict(found):
+            raise DamagedError("it has another shape than a result")
+        return found
     except OSError:
         return None
     except DamagedError as error:
@@ -171,6 +174,31 @@ def read_result(folder: Path) -> dict[str, Any] | None:
             f"{folder / FILE} is damaged ({error}); laser-search resume {folder} writes it again "
             "from the outcomes"
         ) from None
+
+
+_NUMBERS = ("baseline", "winner", "difference", "low", "high")
+
+
+def _is_verdict(found: Mapping[str, Any]) -> bool:
+    """Whether plain data has the parts that every version's verdict has."""
+    whole = isinstance(found.get("trial"), int | None) and isinstance(found.get("scores"), dict)
+    tasks, floors = found.get("tasks", {}), found.get("floors", {})
+    if not whole or not isinstance(tasks, dict) or not isinstance(floors, dict):
+        return False
+    for own in (found, *tasks.values()):
+        if not isinstance(own, dict) or not isinstance(own.get("comparisons"), dict):
+            return False
+        for one in own["comparisons"].values():
+            if not isinstance(one, dict) or not all(_is_number(one.get(n)) for n in _NUMBERS):
+                return False
+        if own["comparisons"] and "test" not in own["comparisons"]:
+            return False
+    sides = found["scores"].values()
+    return all(isinstance(p, dict) and all(isinstance(s, dict) for s in p.values()) for p in sides)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _verdict(
