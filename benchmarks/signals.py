@@ -1,6 +1,6 @@
 """SIGTERM, SIGHUP and Ctrl-C to a driver, and to its whole group, from its start to its verdict.
 
-    python benchmarks/signals.py [--moments 20] [--resume-every 10]
+    python benchmarks/signals.py [--moments 20] [--single] [--resume-every 10]
 
 Each of the runs launches a tiny study of the demo's model afresh, its factors included, and strikes
 once. What must hold: the driver ends within its grace and 15 s, with the documented code and one
@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--moments", type=int, default=20)
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--resume-every", type=int, default=10)
-    parser.add_argument("--alternate", action="store_true", help="driver and group in turn")
+    parser.add_argument("--single", action="store_true", help="of the six kinds one a moment")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="signals-") as name:
         where = Path(name)
@@ -155,7 +155,8 @@ def main() -> int:
         for moment in range(options.moments):
             for number in CODES:
                 for group in (False, True):
-                    if options.alternate and (moment + number) % 2 == group:
+                    kind = 2 * list(CODES).index(number) + group
+                    if options.single and moment % 6 != kind:
                         continue
                     strike = Strike(number, group, length * (moment + 0.5) / options.moments)
                     count = results.total()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -49,6 +50,7 @@ from search.weights.spectra import Spectrum
 from tasks.errors import InputError
 from tasks.inside import check_links
 from tasks.parts import sizes_text
+from tasks.printable import printable
 
 if TYPE_CHECKING:
     from cluster.worker import Blueprint
@@ -102,6 +104,7 @@ def launch(
     check_study_place(folder, given)
     check_links(folder)
     check_factors(config.factors)
+    say_what_is_trusted(config)
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
     with driver_lock(folder) as lease:
@@ -131,6 +134,7 @@ def resume(
     if trials is not None:
         config = with_trials(config, trials)
     check_factors(config.factors)
+    say_what_is_trusted(config)
     plan = make_plan(config)
     with driver_lock(folder) as lease:
         if notice := mend_journal(folder):
@@ -139,6 +143,17 @@ def resume(
             write_config(plan.config, folder / CONFIG)
         plan = _at(plan, address)
         return _noted(folder, lambda: _drive(plan, folder, view, lease, wall, accept_change))
+
+
+def say_what_is_trusted(config: StudyConfig) -> None:
+    """Before code of a checkpoint runs, say that it will: the study.yaml may be a stranger's."""
+    if config.model.trust_remote_code:
+        sys.stderr.write(
+            f"notice: model.trust_remote_code is true, so Python code that comes with "
+            f"{printable(config.model.path)} runs here and on every worker, and may do whatever "
+            "you may: read your files and secrets, write, use the network\n"
+        )
+        sys.stderr.flush()
 
 
 def _noted(folder: Path, drive: Callable[[], End]) -> End:

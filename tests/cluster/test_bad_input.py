@@ -124,3 +124,21 @@ def test_a_script_writes_over_nothing_of_the_users(run, tmp_path: Path) -> None:
     assert digests(tmp_path) == before
     for _ in range(2):
         run("launch", study, "--on", "slurm", "--to", tmp_path / "ours.sh")
+
+
+def test_code_of_a_checkpoint_is_announced_before_it_runs(run, tmp_path: Path, monkeypatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr("cluster.driver.make_plan", lambda config: ran.append("code") or 1 / 0)
+    data = {**DEMO, "model": {**DEMO["model"], "trust_remote_code": True}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**data, "factors": "./factors"}))
+    said: list[str] = []
+    monkeypatch.setattr(
+        "sys.stderr",
+        SimpleNamespace(
+            write=lambda text: said.append(text) or ran.append("said"), flush=lambda: None
+        ),
+    )
+    with pytest.raises(ZeroDivisionError):
+        run("launch", tmp_path / "study.yaml", "--out", tmp_path / "study")
+    assert ran[:2] == ["said", "code"]
+    assert "trust_remote_code is true" in said[0] and DEMO["model"]["path"] in said[0]
