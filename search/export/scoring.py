@@ -34,17 +34,23 @@ class Scorer:
         if baseline is not None:
             self.baselines["validation"] = baseline.scores
 
-    def score(self, model: Any, part: Part = "validation", tokenizer: Any = None) -> Evaluation:
+    def score(
+        self,
+        model: Any,
+        part: Part = "validation",
+        tokenizer: Any = None,
+        tokens_per_batch: int | None = None,
+    ) -> Evaluation:
         """Evaluate `model` on a part; it is left in evaluation mode, as it is.
 
-        `tokenizer`: the base model's by default.
+        `tokenizer`: the base model's by default. `tokens_per_batch`: the study's by default.
         """
         source, config = self.plan.source, self._record.config
         predictor = make_predictor(
             source.head,
             model,
             source.tokenizer() if tokenizer is None else tokenizer,
-            tokens_per_batch=config.tokens_per_batch,
+            tokens_per_batch=tokens_per_batch or config.tokens_per_batch,
             chat=source.chat_template,
         )
         split = self.plan.split
