@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from cluster.privates import forget_token, known_trainables, own_process_session, stage_in
 
 from cluster import privates
+from cluster.privates import forget_token, known_trainables, own_process_session, stage_in
 
 ROOT = Path(__file__).parents[2]
 
