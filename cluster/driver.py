@@ -222,7 +222,7 @@ def _drive(
     with suppress(OSError):
         Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
-    if not (study.stopped or study.draining):
+    if not (study.stopped or study.draining) and study.is_intact():
         chosen = study.chosen()
         verdict = conclude(
             *(folder, identity, chosen.winner, plan.split, plan.objective),
@@ -255,6 +255,7 @@ def _open(
         guard=guard,
         shapes={matrix.ref: matrix.shape for matrix in plan.matrices},
         wall=wall,
+        witness=plan.witness,
     )
 
 
@@ -304,9 +305,10 @@ def _identify(
         storing=Storing() if every_rank else Storing.for_space(plan.space),
         check=check,
     )
+    plan.witness.seal()  # what was read until here was read from what is digested
     world = World(
         digest_weights(keys),
-        digest_checkpoint(plan.source.folder),
+        digest_checkpoint(plan.source.folder, plan.witness.digests),
         digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
         digest_settings(plan.config),
         flat_settings(plan.config),
@@ -349,6 +351,7 @@ def _blueprint(plan: Plan, study: Study, shares: Resources) -> Blueprint:
         shares.workers,
         tuple(plan.split.confirm),
         Holder.here(),
+        plan.witness.facts(),
     )
 
 

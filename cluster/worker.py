@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from search.evaluation.kept import GIB, Room, Scratch
 from search.evaluation.passes import is_out_of_memory
 from search.evaluation.predictor import NonFiniteLogits
 from search.evaluation.setup import open_bench
+from search.model import ModelSource
 from search.plan import open_asked
 from search.study.goals import Objective
 from search.study.identity import FILE as IDENTITY_FILE
@@ -31,6 +32,7 @@ from search.study.jobs import Job
 from search.study.lock import Holder
 from search.study.outcomes import Evaluation, outcome_bytes, read_outcomes, write_outcomes
 from search.weights.refs import MatrixRef
+from search.witness import FilesChanged, Trace, Witness
 from tasks.base import Example
 from tasks.printable import printable
 from tasks.secrets import hide_secrets
@@ -54,11 +56,27 @@ class Blueprint:
     workers: int = 1
     confirm: tuple[Example, ...] = ()
     driver: Holder | None = None
+    sealed: Mapping[str, tuple[Trace | None, str]] | None = None
 
-    def build(self) -> Bench:
-        """Load the model and the factors on this worker's device."""
+    def build(self) -> tuple[Bench, Witness]:
+        """Load the model and the factors on this worker's device.
+
+        Raises FilesChanged unless what was loaded is what the study was begun with.
+        """
         torch.set_num_threads(self.threads)
         source = self.config.model.source()
+        witness = Witness()
+        if self.sealed is not None:
+            witness = Witness.sworn(source.folder, self.sealed)
+        witness.check()
+        before = dict(witness.traces)
+        bench = self._bench(source)
+        witness.check()
+        if witness.traces != before:
+            raise FilesChanged(f"files in {source.folder} changed while they were being loaded")
+        return bench, witness
+
+    def _bench(self, source: ModelSource) -> Bench:
         return open_bench(
             source,
             open_asked(self.config, source.head),
@@ -104,7 +122,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if blueprint.driver is not None:
             end_with(blueprint.driver)
         try:
-            self._bench = blueprint.build()
+            self._bench, self._witness = blueprint.build()
         except Exception as error:  # raising here would kill the actor and lose the reason
             self._broken = _sentence(error)
         self._log("setup", seconds=round(time.perf_counter() - started, 3), error=self._broken)
@@ -128,6 +146,10 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             return {METRIC: float("nan"), "broken": self._broken, "done": True}
         try:
             return self._advance()
+        except FilesChanged as error:
+            self._close()
+            self._broken = str(error)
+            return {METRIC: float("nan"), "broken": self._broken, "done": True}
         except Exception as error:
             self._log("failed", job=self._job.name, error=_sentence(error))
             result: dict[str, Any] = {METRIC: float("nan"), "done": True}
@@ -152,6 +174,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if progress.chunk and self._blueprint.config.search.pruner == "race":
             result["chunk"] = json.dumps(dict(progress.chunk))  # flat, as Tune wants results
         if progress.evaluation is not None:
+            self._witness.check()
             result |= {"done": True, "finished": True}
             if not (self._shares_folder and self._wrote(progress.evaluation)):
                 result["outcomes"] = outcome_bytes(progress.evaluation)

@@ -248,6 +248,7 @@ class ModelSource:
             _check_spread(model, self.path)
         else:
             model = model.to(device)
+        _own(model)
         loaded: nn.Module = model.eval().requires_grad_(False)
         return loaded
 
@@ -324,6 +325,22 @@ def _class_names(config: Any, folder: Path) -> list[str]:
             'as ["LlamaForCausalLM"]'
         )
     return names
+
+
+def _own(model: nn.Module) -> None:
+    """Give a model on the CPU memory of its own, in place.
+
+    Transformers maps the files of weights: what is written over one would change a model that was
+    loaded from it, and a shorter one would end the process. Tied weights stay tied.
+    """
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.device.type != "cpu":
+            continue
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if key not in copies:
+            copies[key] = tensor.data.clone()
+        tensor.data = copies[key]
 
 
 def _check_spread(model: nn.Module, where: str) -> None:

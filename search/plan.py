@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from search.config import StudyConfig, TaskConfig
 from search.evaluation.vocabulary import check_vocabulary
@@ -15,6 +16,7 @@ from search.study.goals import Objective
 from search.weights.lowrank import lowrank_kind
 from search.weights.matrices import Matrix, find_matrices
 from search.weights.refs import MatrixRef
+from search.witness import Witness, data_files
 from tasks.base import Example, Head, Task
 from tasks.datasets import Split
 from tasks.identity import count_duplicates
@@ -30,7 +32,8 @@ from tasks.splits import carve, split_tasks
 class Plan:
     """A checked study: its questions, its model's matrices, its space.
 
-    The configuration's `search.warm_start` holds compositions alone.
+    The configuration's `search.warm_start` holds compositions alone. `witness` noted the files of
+    model and data before any was read.
     """
 
     config: StudyConfig
@@ -40,6 +43,7 @@ class Plan:
     matrices: tuple[Matrix, ...]
     space: Space
     objective: Objective
+    witness: Witness = field(default_factory=Witness)
 
     @property
     def max_ranks(self) -> dict[MatrixRef, int]:
@@ -118,6 +122,8 @@ def make_plan(config: StudyConfig) -> Plan:
     """Check a configuration against its task, data and model, cheapest first. Raises InputError."""
     check_strategy(config.search)
     source = config.model.source()
+    data = [Path(goal.data).expanduser() for goal in config.goals.values() if goal.data]
+    witness = Witness(source.folder, [file for path in data for file in data_files(path)])
     task = open_asked(config, source.head)
     only = config.task or TaskConfig(name=task.name)
     examples = task.load(only.data, only.revision)
@@ -136,7 +142,7 @@ def make_plan(config: StudyConfig) -> Plan:
     space = Space.build(config.space, matrices, kind)
     if config.search.warm_start:
         config = _with_compositions(config, matrices, space)
-    return Plan(config, source, task, split, matrices, space, objective)
+    return Plan(config, source, task, split, matrices, space, objective, witness)
 
 
 def _with_compositions(

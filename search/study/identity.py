@@ -15,6 +15,7 @@ from typing import Any
 
 from search.config import StudyConfig
 from search.study.seal import read_sealed_json, write_sealed_json
+from search.witness import digest_file
 from tasks.base import Example
 from tasks.errors import InputError
 from tasks.foreign import words_of
@@ -207,13 +208,15 @@ def digest_examples(
     return _sha256(sorted(lines))
 
 
-def digest_checkpoint(folder: Path) -> str:
-    """One digest over the model's and tokenizer's files, every byte of them."""
+def digest_checkpoint(folder: Path, known: Mapping[Path, str] | None = None) -> str:
+    """One digest over the model's and tokenizer's files, every byte of them.
+
+    `known`: digests of files that need not be read again.
+    """
     names = sorted(p for s in _MODEL_FILES for p in folder.glob(f"*{s}") if p.is_file())
     lines = []
     for path in names:
-        with path.open("rb") as stream:
-            lines.append(f"{path.name}={hashlib.file_digest(stream, 'blake2b').hexdigest()}")
+        lines.append(f"{path.name}={(known or {}).get(path) or digest_file(path)}")
     return _sha256(lines)
 
 

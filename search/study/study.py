@@ -50,6 +50,7 @@ from search.study.stopping import Stopping
 from search.study.storage import open_storage
 from search.study.wall import Wall
 from search.weights.refs import MatrixRef
+from search.witness import FilesChanged, Witness
 
 BUDGET = "budget"
 """Study attribute: finished trials asked for, bounded by what the space holds."""
@@ -102,6 +103,7 @@ class Study:
         shapes: Mapping[MatrixRef, tuple[int, ...]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Wall | None = None,
+        witness: Witness | None = None,
     ) -> None:
         """Open the Optuna study, create it if need be, and adopt trials that were in flight.
 
@@ -110,10 +112,13 @@ class Study:
         every write; it raises StorageLost where this driver may not write any more. `shapes`
         [out, in] of all matrices of the model say how much a trial keeps. `clock` in seconds.
         `wall` has counted since this run began; by default one counts from now.
+        `witness` knows the files that trials depend on: once one changes, the study stops.
         """
         self.folder = folder
         self.identity = identity
         self.config = config
+        self._witness = Witness() if witness is None else witness
+        self._is_touched = False
         self.stopped: str | None = None
         self.draining = False
         self.on_change: Callable[[], None] = lambda: None
@@ -209,7 +214,7 @@ class Study:
 
     def next_job(self) -> Job | None:
         """The next piece of work, or None: nothing now if `running` is not empty, else the end."""
-        if self.stopped or self.draining:
+        if self.stopped or self.draining or not self.is_intact():
             return None
         if self._retries:
             live = self._retries.pop(0)
@@ -293,7 +298,7 @@ class Study:
         job = Job(name, known.composition, known.effect, "validation", trial.number, reference)
         if (found := self._read(name, known.effect)) is not None:
             self._start(job, trial)
-            self.finish(job, found)
+            self._finish(job, found)
             return None
         return job
 
@@ -308,6 +313,35 @@ class Study:
     def _reference(self, baseline: Evaluation | None) -> Mapping[str, float] | None:
         """What the value of a job is relative to, if to anything."""
         return baseline.scores if baseline is not None and self.objective.relative else None
+
+    def is_intact(self) -> bool:
+        """Whether all files that trials depend on are what they were; stops the study if not.
+
+        Nothing that was evaluated since the last look is recorded then: what is in flight stays
+        so, and runs again on a resume.
+        """
+        if self._is_touched:
+            return False
+        try:
+            self._witness.check()
+        except FilesChanged as error:
+            self._is_touched = True
+            names = ", ".join(job.name for job in self.running())
+            again = f"; {names} may have met the change and will run again" if names else ""
+            self.stopped = (
+                f"{error}{again}; what was recorded before is true: put the file back as it was "
+                f"and continue with laser-search resume {self.folder}, or launch a new study"
+            )
+            return False
+        return True
+
+    def _leaves(self, job: Job) -> bool:
+        """Whether a job's end is not to be recorded, because a file changed: it stays in flight."""
+        if self.is_intact():
+            return False
+        self._live.pop(job.name)
+        self.on_change()
+        return True
 
     # What became of it -------------------------------------------------------------------------
 
@@ -349,7 +383,15 @@ class Study:
         return self._incumbent
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
-        """Record a complete evaluation: outcomes first, then the trial. Raises StorageLost."""
+        """Record a complete evaluation: outcomes first, then the trial. Raises StorageLost.
+
+        Nothing is recorded if a file that trials depend on has changed; the study stops then.
+        """
+        if self._leaves(job):
+            return
+        self._finish(job, evaluation)
+
+    def _finish(self, job: Job, evaluation: Evaluation) -> None:
         if fault := not_finite(evaluation):
             self.fail(job, fault, "not finite")
             return
@@ -361,8 +403,10 @@ class Study:
         """Record what a worker made of a job: the file it sent, else the one it left in the folder.
 
         Returns False, with nothing recorded, if that cannot be read. Raises StorageLost. It costs
-        the same however many examples there are.
+        little more however many examples there are.
         """
+        if self._leaves(job):
+            return True
         known = (self.identity.study_id, job.effect)
         if data is None:
             found = read_outcomes(self.folder, job.name, *known, rows=False)
@@ -396,6 +440,8 @@ class Study:
 
     def prune(self, job: Job) -> None:
         """Record that a trial was stopped early; its reported scores stay with it."""
+        if self._leaves(job):
+            return
         self._close(self._live.pop(job.name), TrialState.PRUNED)
         self._deaths_in_a_row = 0
         self.note_wall()
@@ -403,6 +449,8 @@ class Study:
 
     def fail(self, job: Job, reason: str, kind: FailureKind = "error") -> None:
         """Record that a job has no result. Without a baseline or a test score, the study stops."""
+        if self._leaves(job):
+            return
         live = self._live.pop(job.name)
         if job.name == SCREEN and self.config.search.strategy not in NEED_SCREEN:
             nothing = no_screen(self.identity.study_id, reason)

@@ -24,7 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from search.witness import Trace
+
 _ROW_DIGEST_BYTES = 8
+_LOOKS = 3
+"""How often rows are read again because the file changed while they were being copied."""
 FORMAT = "laser-factors-1"
 _STORED = {"float32": ("F32", 4), "bfloat16": ("BF16", 2)}
 STORED_DTYPES = tuple(_STORED)
@@ -118,6 +122,7 @@ class FactorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._trace = Trace.of(path)
         try:
             self.metadata, self._places = self._open()
         except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
@@ -164,21 +169,43 @@ class FactorFile:
     def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """U [stop - start, out] and V [stop - start, in] of these ranks, float32, checked.
 
-        Mapped where they are stored so. Raises DamagedFactorsError if one of these rows is not what
-        was written, ValueError if the file does not hold them.
+        The caller's own: what is written over the file later does not reach them. Raises
+        DamagedFactorsError if one of these rows is not what was written, ValueError if the file
+        does not hold them.
         """
         if stop > self.rank and stop > start:
             raise ValueError(f"{self.path} holds {self.rank} ranks, not {stop}")
+        for _ in range(_LOOKS):
+            self._look()
+            left, right = self._left[start:stop].copy(), self._right[start:stop].copy()
+            self._check(start, stop, left, right)
+            if Trace.of(self.path) == self._trace:
+                return _floats(left), _floats(right)
+        raise DamagedFactorsError(f"{self.path} is damaged: it is being written over")
+
+    def _look(self) -> None:
+        """Forget which rows were checked if the file was written over since."""
+        now = Trace.of(self.path)
+        if now == self._trace:
+            return
+        before, self._trace = self._trace, now
+        self._checked[:] = False
+        if now is None or before is None or now.inode != before.inode:
+            return  # another file has its name; what is mapped is the old one
+        if now.size != before.size:  # there is no page beyond its end
+            raise DamagedFactorsError(f"{self.path} is damaged: its size changed")
+
+    def _check(self, start: int, stop: int, left: NDArray[Any], right: NDArray[Any]) -> None:
+        """Check copies of the rows from `start` to `stop` that were not checked before."""
         missing = [i for i in range(start, stop) if not self._checked[i]]
         if missing:
             for name in ("digests", "U", "V"):
                 self._announce(name, missing[0], missing[-1] + 1)
         for i in missing:
             stored = self._digests[i].tobytes()
-            if _row(i, self._left[i]) + _row(i, self._right[i]) != stored:
+            if _row(i, left[i - start]) + _row(i, right[i - start]) != stored:
                 raise DamagedFactorsError(f"{self.path} is damaged: row {i} was altered")
             self._checked[i] = True
-        return _floats(self._left[start:stop]), _floats(self._right[start:stop])
 
     def _announce(self, name: str, start: int, stop: int) -> None:
         """Have the system read these rows from disk, in large pieces."""

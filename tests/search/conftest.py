@@ -15,6 +15,7 @@ from search.study.outcomes import Evaluation
 from search.study.study import Study
 from search.study.wall import Wall
 from search.weights.refs import MatrixRef
+from search.witness import Witness
 from tasks.base import Outcome
 
 LAYERS, TYPES, FULL = range(4), ("fc_in", "fc_out"), 64
@@ -99,14 +100,16 @@ def open_study(make_config: Callable[..., StudyConfig]) -> Callable[..., Study]:
         identity: Identity = IDENTITY,
         guard: Callable[[], None] = lambda: None,
         wall: Wall | None = None,
+        witness: Witness | None = None,
     ) -> Study:
         folder.mkdir(exist_ok=True)
         config = config or make_config()
         rho = config.space.rho
         rho = tuple(rho) if isinstance(rho, list) else rho
         space = Space(REFS, rho, config.space.max_interventions)
+        ranks = dict.fromkeys(REFS, FULL)
         return Study(
-            folder, identity, config, space, dict.fromkeys(REFS, FULL), guard=guard, wall=wall
+            folder, identity, config, space, ranks, guard=guard, wall=wall, witness=witness
         )
 
     return make

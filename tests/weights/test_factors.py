@@ -428,3 +428,33 @@ def test_a_claim_is_respected_and_ends_with_its_holder(cache):
     holder.kill()
     holder.wait()
     assert cache.ensure(weight, key, "test", wait=False)
+
+
+@pytest.mark.parametrize("rows", ["those that were read", "all"])
+def test_what_is_written_over_a_file_that_is_open_is_never_used(tmp_path, rows):
+    cache = FactorCache(tmp_path)
+    weight = torch.randn(12, 8, generator=torch.Generator().manual_seed(3))
+    key = cache.key(weight)
+    cache.ensure(weight, key, "m/0.fc_in")
+    factors = cache.load(key, 4 if rows == "those that were read" else 8)
+    before = factors.U.clone(), factors.V.clone()
+    path = cache.path(key)
+    data = bytearray(path.read_bytes())
+    data[-4 * 8 * 8 - 4 * 12 * 8 :] = bytes(4 * 8 * 8 + 4 * 12 * 8)
+    with path.open("r+b") as stream:
+        stream.write(data)
+    assert torch.equal(factors.U, before[0])
+    assert torch.equal(factors.V, before[1])
+    with pytest.raises(DamagedFactorsError, match="altered"):
+        factors.ranks(0, 2)
+
+
+def test_a_file_that_is_open_and_cut_is_said_and_ends_no_process(tmp_path):
+    cache = FactorCache(tmp_path)
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(3))
+    key = cache.key(weight)
+    cache.ensure(weight, key, "m/0.fc_in")
+    factors = cache.load(key, 4)
+    os.truncate(cache.path(key), 100)
+    with pytest.raises(DamagedFactorsError, match="size changed"):
+        factors.ranks(0, 8)
