@@ -475,6 +475,8 @@ class Study:
 
         It runs when the study is resumed, after the reason was mended.
         """
+        if self._leaves(job):  # a worker saw the change first, and knows less
+            return
         self._live.pop(job.name)
         self.stopped = reason
         self.on_change()
