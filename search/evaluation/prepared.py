@@ -146,7 +146,7 @@ def finish(
             start += length
         spans.append(tuple(parts))
     unknown = sum(unknown_id in answer for answer in answers)
-    alike = _count_alike(requests, answers)
+    alike = _count_alike(requests, answers, unknown_id)
     if truncated:
         log.warning("%d of %d prompts were cut to the model's length", truncated, len(requests))
     if unknown:
@@ -157,10 +157,16 @@ def finish(
     )
 
 
-def _count_alike(requests: Sequence[Request], answers: Sequence[Ids]) -> int:
-    """Questions with two choices of the same tokens. Raises InputError where all have them."""
+def _count_alike(
+    requests: Sequence[Request], answers: Sequence[Ids], unknown_id: int | None
+) -> int:
+    """Questions with two choices of the same tokens. Raises InputError where all have them.
+
+    Words that are unknown to the tokenizer are alike too; they are counted and never refused, since
+    `finish` says how many there are.
+    """
     remaining = iter(answers)
-    asked = 0
+    asked = refused = 0
     alike: list[tuple[str, str]] = []
     for request in requests:
         own = [next(remaining) for _ in range(answers_of(request))]
@@ -175,9 +181,10 @@ def _count_alike(requests: Sequence[Request], answers: Sequence[Ids]) -> int:
         for (prompt, text), ids in zip(pairs, own, strict=True):
             if (prompt, ids) in first:
                 alike.append((first[prompt, ids], text))
+                refused += unknown_id not in ids
                 break
             first[prompt, ids] = text
-    if alike and len(alike) == asked:
+    if refused and refused == asked:
         raise InputError(
             f"the tokenizer writes {alike[0][0]!r} and {alike[0][1]!r} with the same tokens, and "
             f"two choices of every question like that, so no model can tell them apart; "

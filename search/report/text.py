@@ -253,8 +253,9 @@ def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
         values: list[float | None] = [shown(metric, scores.score), scores.log_loss]
         values += [scores.balanced_accuracy] if balanced else []
         values += [scores.majority_baseline] if majority else []
-        values += [scores.tied] if tied else []
         cells = [str(scores.n), *("" if value is None else f"{value:.4f}" for value in values)]
+        if tied:
+            cells.append(f"{scores.tied:.0%}")
         if said:
             cells.append(f"{_quoted(scores.top_prediction)} {scores.top_share:.0%}")
         table.add_row(part, side, *cells)
