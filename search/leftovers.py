@@ -45,8 +45,22 @@ class Scratch:
         self._write()
 
     def _write(self) -> None:
-        owner = {k: v for k, v in asdict(Holder.here()).items() if k != "age_s"}
-        write_json(self.folder / MARK, {"owner": owner, "session": self.session})
+        write_mark(self.folder, self.session)
+
+
+def write_mark(folder: Path, session: str = "") -> None:
+    """Write into `folder` that it is this process's."""
+    owner = {k: v for k, v in asdict(Holder.here()).items() if k != "age_s"}
+    write_json(folder / MARK, {"owner": owner, "session": session})
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether `folder` has the mark of a process of this machine that is no more."""
+    try:
+        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        return Holder(**mark["owner"]).is_gone
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from search.durable import sync_folder
+from search.leftovers import MARK as OWNER
+from search.leftovers import is_abandoned, write_mark
 from tasks.errors import InputError
 
 MARK = "interventions.json"
@@ -33,16 +36,26 @@ def new_folder(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}"
+        _remove_abandoned(out)
         partial.mkdir()
+        write_mark(partial)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); name another") from None
     try:
         yield partial
+        (partial / OWNER).unlink()
         _open_to_readers(partial)
         sync_folder(partial)
         _swap(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Remove what a process that was killed had written of the same folder."""
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.????????"):
+        if not folder.is_symlink() and is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_free(out: Path, overwrite: bool, keep: Sequence[Path]) -> None:

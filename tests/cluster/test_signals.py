@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -128,3 +129,14 @@ def test_a_request_to_an_earlier_driver_is_void(tmp_path: Path, monkeypatch) -> 
             time.sleep(0.3)
         assert preemption.asked is None
     assert interruption(tmp_path, signal.SIGTERM)[0] == 75
+
+
+@pytest.mark.long
+def test_signals_from_start_to_verdict() -> None:
+    """Each signal, to the driver and to its group, at a moment of its own."""
+    script = Path(__file__).parents[2] / "benchmarks" / "signals.py"
+    if not script.exists():
+        pytest.skip("benchmarks are not shipped with the wheel")
+    words = [sys.executable, script, "--moments", "6", "--single", "--trials", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -91,3 +91,27 @@ def test_rays_logs_stay_after_a_fault_until_the_next_start(places: Path, monkeyp
     monkeypatch.setattr(Holder, "is_gone", property(lambda self: True))
     remove_leftovers()
     assert not session.exists() and find_leftovers() == []
+
+
+EXPORT = """
+import os, sys
+from pathlib import Path
+from search.export.folder import new_folder
+with new_folder(Path(sys.argv[1]), 0) as partial:
+    (partial / "big").write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_export_leaves_nothing_that_the_next_does_not_remove(places: Path) -> None:
+    from search.export.folder import new_folder
+
+    out = places / "model"
+    subprocess.run([sys.executable, "-c", EXPORT, out], check=False)
+    theirs = places / ".model.12345678"
+    theirs.mkdir()
+    assert len(list(places.glob(".model.*"))) == 2 and not out.exists()
+    with new_folder(out, 0) as partial:
+        (partial / "whole").write_text("whole")
+    assert [path.name for path in out.iterdir()] == ["whole"]
+    assert list(places.glob(".model.*")) == [theirs]
