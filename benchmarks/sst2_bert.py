@@ -159,7 +159,7 @@ def main() -> None:
     launch = [*PROGRAM, "launch", str(asked.out / "study.yaml"), "--out", str(study)]
     subprocess.run(launch, check=True)
     seconds = time.perf_counter() - started
-    subprocess.run([*PROGRAM, "export", str(study), "--out", str(exported)], check=True)
+    subprocess.run([*PROGRAM, "export", str(study), "--out", str(exported), "--anyway"], check=True)
     found = compare(study, exported, read(asked.data))
     states = Counter(trial.state.name for trial in StudyRecord.read(study).trials)
     print(json.dumps({"wall_s": round(seconds, 1), "trials": dict(states), **found}))

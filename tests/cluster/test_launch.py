@@ -78,7 +78,7 @@ def test_the_exported_model_gives_the_trials_own_predictions(
     finished: Path, run, tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
-    run("export", finished, "--out", out)
+    run("export", finished, "--out", out, "--anyway")
     record = StudyRecord.read(finished)
     winner = record.summary.winner
     facts = json.loads((out / "interventions.json").read_text())
@@ -115,7 +115,10 @@ def test_the_exported_model_gives_the_trials_own_predictions(
 def test_export_refuses_what_it_cannot_do(finished: Path, run, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    assert "not empty" in run("export", finished, "--out", tmp_path / "full", code=2).stderr
+    assert (
+        "not empty"
+        in run("export", finished, "--out", tmp_path / "full", "--anyway", code=2).stderr
+    )
     missing = run("export", finished, "--out", tmp_path / "m", "--trial", 999, code=2)
     assert "trial 999 does not exist" in missing.stderr
     assert "holds no study" in run("export", tmp_path, "--out", tmp_path / "m", code=2).stderr
