@@ -99,7 +99,8 @@ def one_run(folder: Path, strike: Strike, trials: int, resume: bool) -> list[str
         code = driver.wait(GRACE_S + SPARE_S)
     except subprocess.TimeoutExpired:
         driver.kill()
-        return [f"hung for {GRACE_S + SPARE_S:.0f} s"]
+        print(f"{strike}: hung for {GRACE_S + SPARE_S:.0f} s", flush=True)
+        return ["hung"]
     took = time.monotonic() - struck
     said = log.read_text(encoding="utf-8", errors="replace")
     booting = strike.after_s < BOOT_S and code in (-strike.number, 1)
@@ -141,6 +142,9 @@ def main() -> int:
     parser.add_argument("--resume-every", type=int, default=10)
     parser.add_argument("--single", action="store_true", help="of the six kinds one a moment")
     options = parser.parse_args()
+    # Under nohup, or in the background of a script, they are ignored, and would be in the drivers.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="signals-") as name:
         where = Path(name)
         began = time.monotonic()

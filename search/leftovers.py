@@ -25,7 +25,8 @@ from tasks.errors import InputError
 
 PREFIX = "laser-search-"
 MARK = "owner.json"
-RAY_FOLDER = Path("/tmp/ray")  # noqa: S108 - Ray's own choice
+RAY_FOLDER = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
+"""Where Ray puts its sessions."""
 
 _SESSION = re.compile(r"session_[0-9A-Za-z_-]+")
 
