@@ -108,7 +108,7 @@ def one_process() -> Run:
 
     def searched(plan, study, shares, is_cut):
         threads = torch.get_num_threads()
-        bench = driver._blueprint(plan, study, shares).build()
+        bench, _ = driver._blueprint(plan, study, shares).build()
         run_study(study, bench)
         torch.set_num_threads(threads)
         fresh = dict(plan.source.load().named_parameters())
