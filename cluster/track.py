@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,20 +89,25 @@ def _opened(record: StudyRecord, service: Service, where: str) -> Iterator[Track
     try:
         from optuna_integration import MLflowCallback, WeightsAndBiasesCallback
 
-        if service == "mlflow":
-            yield MLflowCallback(tracking_uri=where, metric_name="score")
-            return
-        import wandb
-
-        # One run for the study: trials are its steps.
-        tracker = WeightsAndBiasesCallback(
-            metric_name="score", wandb_kwargs={"project": where, "name": record.folder.name}
-        )
+        with warnings.catch_warnings():
+            # Gone in version 6, which our extras do not admit; nothing a user could act on.
+            warnings.filterwarnings("ignore", ".*Callback has been deprecated", FutureWarning)
+            if service == "mlflow":
+                tracker = MLflowCallback(tracking_uri=where, metric_name="score")
+            else:
+                # One run for the study: trials are its steps.
+                names = {"project": where, "name": record.folder.name}
+                tracker = WeightsAndBiasesCallback(metric_name="score", wandb_kwargs=names)
     except ImportError as error:
         raise InputError(
             f"{service} needs packages that are not installed ({error}); "
             f"install laser-search[{service}]"
         ) from None
+    if service == "mlflow":
+        yield tracker
+        return
+    import wandb
+
     try:
         yield tracker
     finally:

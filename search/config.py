@@ -36,7 +36,7 @@ PAPER_RHO = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
-def _no_bool(value: Any) -> Any:
+def _number(value: Any) -> Any:
     """A number, also one such as 1e-2, which YAML takes for a text; true is one to Python alone."""
     if isinstance(value, bool):
         raise ValueError("a number is expected")
@@ -45,8 +45,8 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-Count = Annotated[int, Field(ge=1), BeforeValidator(_no_bool)]
-Fraction = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=1), BeforeValidator(_no_bool)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
+Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
 
 
 class Strict(BaseModel):
@@ -92,7 +92,7 @@ class TaskConfig(Strict):
     data: str | None = None
     revision: str | None = None
     scoring: Literal["default", "paper"] = "default"
-    num_fewshot: Annotated[int, Field(ge=0), BeforeValidator(_no_bool)] | None = None
+    num_fewshot: Annotated[int, Field(ge=0), BeforeValidator(_number)] | None = None
     limit: Count | None = None
     tokenizer: str | None = None
 
@@ -105,10 +105,8 @@ class FloorConfig(Strict):
     a perplexity, at least for all else.
     """
 
-    worse_by: (
-        Annotated[float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)] | None
-    ) = None
-    limit: Annotated[float, BeforeValidator(_no_bool)] | None = None
+    worse_by: Annotated[float, Field(ge=0), BeforeValidator(_number)] | None = None
+    limit: Annotated[float, BeforeValidator(_number)] | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> FloorConfig:
@@ -124,9 +122,7 @@ class GoalConfig(TaskConfig):
     """
 
     label: Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")] | None = None
-    weight: Annotated[float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)] = (
-        1.0
-    )
+    weight: Annotated[float, Field(ge=0), BeforeValidator(_number)] = 1.0
     floor: FloorConfig | None = None
 
 
@@ -137,7 +133,7 @@ class SplitConfig(Strict):
     ``groups`` always does; ``paper`` takes the first part of the file, unshuffled.
     """
 
-    validation: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)] = 0.2
+    validation: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_number)] = 0.2
     seed: int = 0
     protocol: Protocol = "auto"
 
@@ -145,8 +141,8 @@ class SplitConfig(Strict):
 class RhoRange(Strict):
     """A continuous range of rho, drawn log-uniformly."""
 
-    low: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
-    high: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1)]
+    low: Annotated[float, Field(gt=0, le=1), BeforeValidator(_number)]
+    high: Annotated[float, Field(gt=0, le=1), BeforeValidator(_number)]
 
     @model_validator(mode="after")
     def _ordered(self) -> RhoRange:
@@ -162,7 +158,7 @@ class SpaceConfig(Strict):
     across layers. Without `singles` nothing else is.
     """
 
-    layers: Literal["all"] | list[Annotated[int, Field(ge=0), BeforeValidator(_no_bool)] | str] = (
+    layers: Literal["all"] | list[Annotated[int, Field(ge=0), BeforeValidator(_number)] | str] = (
         "all"
     )
     matrices: Annotated[list[str], Field(min_length=1)] = ["fc_in", "fc_out"]
@@ -185,17 +181,15 @@ class StopConfig(Strict):
     better score. `target`: the objective, in the metric as it is reported.
     """
 
-    wall_s: (
-        Annotated[float, BeforeValidator(_no_bool), Field(gt=0), BeforeValidator(_no_bool)] | None
-    ) = None
+    wall_s: Annotated[float, Field(gt=0), BeforeValidator(_number)] | None = None
     no_gain_trials: Count | None = None
-    target: Annotated[float, BeforeValidator(_no_bool)] | None = None
+    target: Annotated[float, BeforeValidator(_number)] | None = None
 
 
 class ConfirmConfig(Strict):
     """A `share` of validation that no trial sees, where the best `finalists` are asked again."""
 
-    share: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)] = 0.25
+    share: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_number)] = 0.25
     finalists: Count = 8
 
 
@@ -213,9 +207,9 @@ class SearchConfig(Strict):
     trials: Count = 200
     seed: int = 0
     warm_start: list[str] = []
-    refine: Annotated[float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)] = 0
+    refine: Annotated[float, Field(ge=0), BeforeValidator(_number)] = 0
     pruner: Literal["none", "median", "successive-halving", "race"] = "none"
-    race_error: Annotated[float, BeforeValidator(_no_bool), Field(gt=0, lt=1)] = 0.05
+    race_error: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_number)] = 0.05
     chunks: Count = 1
     max_attempts: Count = 3
     pareto: bool = False
@@ -269,19 +263,13 @@ class ReuseConfig(Strict):
     pass is a full one.
     """
 
-    memory_gib: Annotated[
-        float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)
-    ] = 2
-    host_gib: Annotated[
-        float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)
-    ] = 0
-    file_gib: Annotated[
-        float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)
-    ] = 4
+    memory_gib: Annotated[float, Field(ge=0), BeforeValidator(_number)] = 2
+    host_gib: Annotated[float, Field(ge=0), BeforeValidator(_number)] = 0
+    file_gib: Annotated[float, Field(ge=0), BeforeValidator(_number)] = 4
     folder: str | None = None
 
 
-Seconds = Annotated[float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)]
+Seconds = Annotated[float, Field(ge=0), BeforeValidator(_number)]
 
 
 class ClusterConfig(Strict):
@@ -293,14 +281,11 @@ class ClusterConfig(Strict):
     """
 
     address: str | None = None
-    gpus_per_trial: (
-        Literal["auto"]
-        | Annotated[float, BeforeValidator(_no_bool), Field(ge=0), BeforeValidator(_no_bool)]
-    ) = "auto"
+    gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0), BeforeValidator(_number)] = (
+        "auto"
+    )
     max_concurrent: Literal["auto"] | Count = "auto"
-    trial_timeout_s: (
-        Annotated[float, BeforeValidator(_no_bool), Field(gt=0), BeforeValidator(_no_bool)] | None
-    ) = None
+    trial_timeout_s: Annotated[float, Field(gt=0), BeforeValidator(_number)] | None = None
     grace_s: Seconds = 20.0
     storage_wait_s: Seconds = 600.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,9 @@ def _looks(
     was lost or written by an earlier version does not say when.
     """
     trial = None if winner is None else winner.number
-    before = read_result(folder) or {}
+    before: Mapping[str, Any] = {}
+    with suppress(InputError):  # a damaged one is written again now
+        before = read_result(folder) or {}
     looks: list[dict[str, int | None]] = list(before.get("looks", ()))
     known = {look["trial"] for look in looks}
     on_file = sorted(

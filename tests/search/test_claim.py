@@ -98,14 +98,16 @@ def test_every_winner_that_test_judged_is_counted(tmp_path: Path):
     def look(trial, finished):
         winner = None if trial is None else SimpleNamespace(number=trial)
         looks = _looks(tmp_path, winner, finished)
-        (tmp_path / "result.json").write_text(json.dumps({"looks": looks}))
+        result = {"trial": trial, "scores": {}, "comparisons": {}, "looks": looks}
+        (tmp_path / "result.json").write_text(json.dumps(result))
         return looks
 
     assert look(None, 5) == []
     assert look(3, 10) == look(3, 10) == [{"trial": 3, "finished": 10}]  # resumed, nothing new
     assert look(7, 20) == [{"trial": 3, "finished": 10}, {"trial": 7, "finished": 20}]
     assert len(look(7, 30)) == 3  # the same winner after more trials is another look
-    (tmp_path / "result.json").unlink()  # what the folder holds is still known
+    # A result that is lost or damaged is written again, with what the folder still says of it.
+    (tmp_path / "result.json").write_text("{")
     (tmp_path / "outcomes").mkdir()
     for trial in (3, 7):
         (tmp_path / "outcomes" / f"trial-{trial:05d}-test.parquet").touch()

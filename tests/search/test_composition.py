@@ -28,7 +28,7 @@ def interventions(draw: st.DrawFn) -> Intervention:
     kind = draw(st.sampled_from(KINDS))
     if kind == "zero":
         return Intervention(draw(refs), RankRule("rho", 0.0), kind)
-    return Intervention(draw(refs), draw(rho if kind == "prune" else rho | count), kind)
+    return Intervention(draw(refs), draw(rho if kind.startswith("prune") else rho | count), kind)
 
 
 lists = st.lists(interventions(), max_size=6, unique_by=lambda i: i.matrix)

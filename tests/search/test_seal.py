@@ -105,10 +105,11 @@ def test_a_damaged_study_json_is_said(tmp_path) -> None:
 def test_a_damaged_result_is_said_and_resume_writes_it_again(tmp_path) -> None:
     path = tmp_path / RESULT_FILE
     assert read_result(tmp_path) is None
-    path.write_text('{"trial": 3}')
-    assert read_result(tmp_path) == {"trial": 3}
-    write_sealed_json(path, {"trial": 3})
-    assert read_result(tmp_path) == {"trial": 3}
+    result = {"trial": 3, "scores": {}, "comparisons": {}}
+    path.write_text(json.dumps(result))  # as earlier versions wrote it
+    assert read_result(tmp_path) == result
+    write_sealed_json(path, result)
+    assert read_result(tmp_path) == result
     path.write_text(path.read_text().replace("3", "5"))
     with pytest.raises(InputError, match=r"result\.json is damaged.*laser-search resume"):
         read_result(tmp_path)
