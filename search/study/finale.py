@@ -13,12 +13,14 @@ from search.config import ConfirmConfig
 from search.study.choice import choose_finalists, composition_of
 from search.study.goals import Objective
 from search.study.jobs import (
+    BASELINE,
     CONFIRM_BASELINE,
     TEST_BASELINE,
     Job,
     Part,
     confirm_name,
     test_name,
+    trial_name,
 )
 from search.study.outcomes import Evaluation, read_outcomes
 
@@ -62,8 +64,11 @@ class Finale:
             if jobs := self._missing("confirm", CONFIRM_BASELINE, names):
                 return jobs
         winner = self.chosen(trials, baseline).winner
-        names = {} if winner is None else {test_name(winner.number): winner}
-        return self._missing("test", TEST_BASELINE, names)
+        if winner is None:
+            return self._missing("test", TEST_BASELINE, {})
+        # Its answers on validation too, should their file have been damaged since.
+        known = self._missing("validation", BASELINE, {trial_name(winner.number): winner})
+        return known or self._missing("test", TEST_BASELINE, {test_name(winner.number): winner})
 
     def _finalists(self, trials: Trials, baseline: Evaluation | None) -> list[FrozenTrial]:
         count = 1 if self.confirm is None else self.confirm.finalists

@@ -23,7 +23,7 @@ from search.weights.refs import MatrixRef
 from tasks.base import Outcome
 
 FOLDER = "outcomes"
-_META = b"laser-search"
+META = b"laser-search"
 _KINDS = {"str": pa.string(), "float": pa.float64(), "int": pa.int64()}
 _COLUMNS = {
     field.name: _KINDS[str(field.type).partition(" ")[0]]
@@ -97,7 +97,7 @@ def outcome_bytes(evaluation: Evaluation) -> bytes:
                 for name in names
             },
         },
-        metadata={_META: json.dumps({FORMAT: SEALED, **evaluation.facts}).encode()},
+        metadata={META: json.dumps({FORMAT: SEALED, **evaluation.facts}).encode()},
     )
     return sealed_parquet(table)
 
@@ -122,7 +122,7 @@ def parse_outcomes(data: bytes, study: str, effect: str, *, rows: bool = True) -
     try:
         verified = check_parquet(data)  # first: a reader may fail in any way on damaged bytes
         file = pq.ParquetFile(io.BytesIO(data))
-        facts = json.loads(file.schema_arrow.metadata[_META])
+        facts = json.loads(file.schema_arrow.metadata[META])
         if facts.pop(FORMAT, 0) >= SEALED and not verified:
             return None
         table = file.read() if rows else None

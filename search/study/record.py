@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search.config import StudyConfig, read_config
+from search.study.agreement import disputed
 from search.study.finale import Finale
 from search.study.goals import Objective
 from search.study.identity import Identity
@@ -49,7 +50,9 @@ class StudyRecord:
             names = {study.study_name for study in storage.get_all_studies()}
             if identity.study_id in names:
                 study = optuna.load_study(study_name=identity.study_id, storage=storage)
-                trials = study.get_trials(deepcopy=False)
+                recorded = study.get_trials(deepcopy=False)
+                wrong = disputed(recorded, folder, identity.study_id)
+                trials = [wrong.get(trial.number, trial) for trial in recorded]
                 asked = study.user_attrs.get(BUDGET, asked)
                 metrics = study.user_attrs.get(METRICS, metrics)
                 ended = study.user_attrs.get(ENDED, ended)

@@ -29,6 +29,7 @@ from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, 
 from search.strategies.parameters import Parameters
 from search.strategies.registry import NEED_SCREEN, WANT_SCREEN, make_strategy
 from search.strategies.singles import screened
+from search.study.agreement import disputed
 from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
 from search.study.enduring import Guard, StorageLost, refusal, together
 from search.study.finale import Chosen, Finale
@@ -149,6 +150,7 @@ class Study:
         self._most_at_once = 0
         self._incumbent: Incumbent | None = None
         self._baseline: Evaluation | None = None
+        self._disputed: dict[int, FrozenTrial] = {}
         self._optuna.set_user_attr(BUDGET, self.budget)
         if self.ended:
             self._optuna.set_user_attr(ENDED, "")  # until it is found to be so again
@@ -190,13 +192,19 @@ class Study:
         return [live.job for live in self._live.values()]
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials, in order of number."""
-        return self._optuna.get_trials(deepcopy=False)
+        """All trials, in order of number; those that their outcome files contradict as failed."""
+        found = self._optuna.get_trials(deepcopy=False)
+        return (
+            [self._disputed.get(trial.number, trial) for trial in found]
+            if self._disputed
+            else found
+        )
 
     def _id(self, trial: Trial | FrozenTrial) -> int:
         return trial_id(trial, self._storage, self._study_id)
 
     def _recall(self) -> None:
+        self._disputed = disputed(self.trials(), self.folder, self.identity.study_id)
         for trial in self.trials():
             self.history.put(as_tried(trial))
             if trial.state == TrialState.RUNNING:
@@ -395,9 +403,9 @@ class Study:
         if fault := not_finite(evaluation):
             self.fail(job, fault, "not finite")
             return
-        if self._read(job.name, job.effect) is None:
+        if (written := self._read(job.name, job.effect)) is None:
             self._write(evaluation.name, outcome_bytes(evaluation))
-        self._record(job, evaluation)
+        self._record(job, written or evaluation)  # the record and the file always say the same
 
     def take(self, job: Job, data: bytes | None) -> bool:
         """Record what a worker made of a job: the file it sent, else the one it left in the folder.

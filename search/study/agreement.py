@@ -1,0 +1,65 @@
+"""Trials against the outcome files that were written before them: whether both say the same.
+
+A storage that lost a line, or was mended by hand, may give a trial the number of another one. Each
+outcome file names its study, what was done to the model, and the score; a finished trial that says
+otherwise has no result.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from optuna.trial import FrozenTrial, TrialState
+
+from search.study.jobs import trial_name
+from search.study.outcomes import META, outcome_file
+
+DISPUTED = "disputed"
+"""The kind of failure of a trial that its outcome file contradicts."""
+
+
+def disputed(trials: Sequence[FrozenTrial], folder: Path, study_id: str) -> dict[int, FrozenTrial]:
+    """The finished trials of a study in `folder` that their outcome files contradict, by number.
+
+    They come as failed ones, with the reason. A trial whose file is gone or unreadable is taken at
+    its word. Reads the footers of the files alone.
+    """
+    found = {}
+    for trial in trials:
+        if trial.state != TrialState.COMPLETE:
+            continue
+        facts = _facts(outcome_file(folder, trial_name(trial.number)))
+        if facts is not None and (reason := _contradiction(trial, facts, study_id)):
+            failed = copy.copy(trial)
+            failed.state, failed.values = TrialState.FAIL, None
+            failed.user_attrs = {**trial.user_attrs, "reason": reason, "failure": DISPUTED}
+            found[trial.number] = failed
+    return found
+
+
+def _facts(path: Path) -> dict[str, Any] | None:
+    try:
+        facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[META])
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None
+    return facts
+
+
+def _contradiction(trial: FrozenTrial, facts: dict[str, Any], study_id: str) -> str:
+    """What the outcome file says otherwise, empty if both agree."""
+    said: list[tuple[str, Any, Any]] = [
+        ("study", study_id, facts.get("study")),
+        ("cut", trial.user_attrs.get("effect"), facts.get("effect")),
+        ("score", trial.values[0] if trial.values else None, facts.get("score")),
+        ("log-loss", trial.user_attrs.get("log_loss"), facts.get("log_loss")),
+    ]
+    for name, recorded, on_file in said:
+        if recorded != on_file:
+            return f"its outcome file has another {name} than the study's record"
+    return ""
