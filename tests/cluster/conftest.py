@@ -109,9 +109,9 @@ def one_process() -> Run:
     def searched(plan, study, shares, is_cut):
         threads = torch.get_num_threads()
         bench, _ = driver._blueprint(plan, study, shares).build()
+        fresh = dict(plan.source.load().named_parameters())  # before a test changes the file
         run_study(study, bench)
         torch.set_num_threads(threads)
-        fresh = dict(plan.source.load().named_parameters())
         for name, parameter in bench.editor.model.named_parameters():
             assert torch.equal(parameter, fresh[name]), f"{name} is not the checkpoint's any more"
 
