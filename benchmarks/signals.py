@@ -122,7 +122,9 @@ def one_run(folder: Path, strike: Strike, trials: int, resume: bool) -> list[str
         again = start(words if begun else ["launch", study, "--out", folder / "study"], log, mark)
         if (last := again.wait(300)) != 0:
             broken.append(f"resumed with {last}: {log.read_text(errors='replace')[-600:]!r}")
-    kept = [path.name for path in (folder / "tmp").glob("laser-search-*")]
+    # The folder of all of a user's scratch folders stays, empty.
+    own = folder / "tmp" / f"laser-search-{os.getuid()}"
+    kept = [p.name for p in (folder / "tmp").glob("laser-search-*") if p != own or any(p.iterdir())]
     if kept and not booting and (resume or took < 4.5):  # an end in haste leaves them to the next
         broken.append(f"folders: {kept}")
     who = "group" if strike.group else "driver"

@@ -380,13 +380,16 @@ search_cli.mount(app)
 
 
 @printable_output()
-def main() -> None:
-    """Run the program; bad input is one sentence and exit code 2, and so is the end by a signal."""
+def main(*, alone: bool = False) -> None:
+    """Run the program; bad input is one sentence and exit code 2, an end by a signal one too.
+
+    `alone`: this process does nothing else, before or after.
+    """
     from cluster.preemption import ending_of_start
 
     drives = sys.argv[1:2] in (["launch"], ["resume"], ["demo"])
     try:
-        with Interruption(ending_of_start if drives else None):
+        with Interruption(ending_of_start if drives else None, last=alone):
             app()
     except InputError as error:
         sys.stderr.write(f"laser-search: {error}\n")
@@ -403,4 +406,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(alone=True)

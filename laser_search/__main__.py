@@ -16,7 +16,7 @@ def main() -> None:
         sys.exit(2)
     from cluster.cli import main as run
 
-    run()
+    run(alone=True)
 
 
 if __name__ == "__main__":

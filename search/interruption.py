@@ -52,9 +52,14 @@ class Interruption:
 
     raises = True
 
-    def __init__(self, ending: Ending | None = None) -> None:
-        """Signals are left alone before the context is entered. `ending`: else a command's."""
+    def __init__(self, ending: Ending | None = None, *, last: bool = False) -> None:
+        """Signals are left alone before the context is entered. `ending`: else a command's.
+
+        `last`: nothing comes after the context but the end of the process. All is done and said
+        then, so that a signal changes nothing any more.
+        """
         self._ending = ending or ending_of_command
+        self._last = last
         self.asked: int | None = None
         self._heard_at = 0.0
         self._before: dict[int, Any] = {}
@@ -76,11 +81,11 @@ class Interruption:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the signals as they were."""
+        """Leave the signals as they were, or ignored where this is the last context."""
         if not hasattr(self, "_thread"):
             return
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self._last else handler)
         signal.set_wakeup_fd(self._descriptor)
         self._outlet.close()
         self._thread.join()

@@ -56,3 +56,18 @@ def test_an_ignored_signal_stays_ignored() -> None:
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     words = [sys.executable, "-c", program + PROGRAM.format(body=body)]
     assert subprocess.run(words, capture_output=True, check=False).returncode == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_after_the_last_context_a_signal_changes_nothing(number: signal.Signals) -> None:
+    """All is done and said, and Python needs a moment to end."""
+    program = (
+        "import signal, sys\n"
+        "from search.interruption import Interruption\n"
+        "with Interruption(last=True): pass\n"
+        f"signal.raise_signal({int(number)})\n"
+        "sys.exit(7)\n"
+    )
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (7, "")
