@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study.jobs import trial_name
-from search.study.outcomes import META, outcome_file
+from search.study.outcomes import META, outcome_file, parse_outcomes
 
 DISPUTED = "disputed"
 """The kind of failure of a trial that its outcome file contradicts."""
@@ -27,15 +27,17 @@ DISPUTED = "disputed"
 def disputed(trials: Sequence[FrozenTrial], folder: Path, study_id: str) -> dict[int, FrozenTrial]:
     """The finished trials of a study in `folder` that their outcome files contradict, by number.
 
-    They come as failed ones, with the reason. A trial whose file is gone or unreadable is taken at
-    its word. Reads the footers of the files alone.
+    They come as failed ones, with the reason. A trial whose file is gone or damaged is taken at its
+    word. Reads the footers of the files alone, and a whole file where it contradicts.
     """
     found = {}
     for trial in trials:
         if trial.state != TrialState.COMPLETE:
             continue
-        facts = _facts(outcome_file(folder, trial_name(trial.number)))
-        if facts is not None and (reason := _contradiction(trial, facts, study_id)):
+        path = outcome_file(folder, trial_name(trial.number))
+        facts = _facts(path)
+        reason = "" if facts is None else _contradiction(trial, facts, study_id)
+        if facts is not None and reason and _is_whole(path, facts):
             failed = copy.copy(trial)
             failed.state, failed.values = TrialState.FAIL, None
             failed.user_attrs = {**trial.user_attrs, "reason": reason, "failure": DISPUTED}
@@ -49,6 +51,15 @@ def _facts(path: Path) -> dict[str, Any] | None:
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None
     return facts
+
+
+def _is_whole(path: Path, facts: dict[str, Any]) -> bool:
+    """Whether a file is what was written: a flipped bit in its footer contradicts nobody."""
+    try:
+        study, effect = facts["study"], facts["effect"]
+        return parse_outcomes(path.read_bytes(), study, effect, rows=False) is not None
+    except (OSError, KeyError):
+        return False
 
 
 def _contradiction(trial: FrozenTrial, facts: dict[str, Any], study_id: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from search.study.agreement import DISPUTED
+from search.study.agreement import DISPUTED, disputed
 from search.study.jobs import BASELINE, trial_name
 from search.study.outcomes import outcome_file, read_outcomes
 from search.study.storage import JOURNAL
@@ -92,9 +92,11 @@ def test_a_record_that_was_changed_is_a_failure_with_its_reason(
 
 
 @pytest.mark.parametrize("which", ["baseline", "winner"])
+@pytest.mark.parametrize("place", [b"PAR1", b"laser-search"], ids=["page", "footer"])
 def test_a_damaged_outcome_file_that_the_verdict_needs_is_made_again(
-    tmp_path: Path, open_study, make_config, drive, which: str
+    tmp_path: Path, open_study, make_config, drive, which: str, place: bytes
 ) -> None:
+    """A flipped bit in what the file says of itself is damage, too, and no contradiction."""
     config = make_config(trials=6)
     study = open_study(tmp_path, config)
     drive(study)
@@ -104,11 +106,30 @@ def test_a_damaged_outcome_file_that_the_verdict_needs_is_made_again(
     effect = "" if which == "baseline" else winner.user_attrs["effect"]
     path = outcome_file(tmp_path, name)
     whole = path.read_bytes()
-    path.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    at = whole.find(place) + len(place) + 4
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
 
     again = open_study(tmp_path, config)
+    assert set(states(again).values()) == {"COMPLETE"}
     assert drive(again) == [effect], "one evaluation runs again, and no other"
     found = read_outcomes(tmp_path, name, again.identity.study_id, effect)
     assert found is not None
     assert again.spent == 6
     assert again.chosen().winner.number == winner.number
+
+
+def test_no_flipped_bit_of_an_outcome_file_contradicts_its_trial(
+    tmp_path: Path, open_study, drive
+) -> None:
+    """A damaged file is missing; were it a contradiction, the winner would be another one."""
+    study = open_study(tmp_path)
+    drive(study, 4)
+    trial = next(t for t in study.trials() if t.values)
+    path = outcome_file(tmp_path, trial_name(trial.number))
+    whole = path.read_bytes()
+    footer = int.from_bytes(whole[-8:-4], "little") + 8
+    assert footer > 1000, "the footer says what was evaluated"
+    for at in range(len(whole) - footer, len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
+        found = disputed([trial], tmp_path, study.identity.study_id)
+        assert not found, f"byte {at} of {len(whole)}: {found}"

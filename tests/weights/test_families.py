@@ -31,6 +31,7 @@ MOE = dict(HEADS, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=24
 LOCAL_MOE = dict(GROUPED, num_local_experts=3, num_experts_per_tok=2)
 LATENT = dict(
     SIZES,
+    num_key_value_heads=4,
     n_routed_experts=4,
     num_experts_per_tok=2,
     moe_intermediate_size=24,
