@@ -24,6 +24,12 @@ def outcomes(right: int) -> list[Outcome]:
     ]
 
 
+def first_sentence(folder) -> str:
+    """The first paragraph of a card, after its metadata and its heading."""
+    body = (folder / "README.md").read_text().split("---\n", 2)[2]
+    return next(text for text in body.split("\n\n") if text.strip() and "# " not in text[:3])
+
+
 def judged(study, tmp_path, before: int, after: int):
     """A copy of `study` whose trial 0 answers `after` of 40 test questions, before it `before`."""
     folder = tmp_path / "study"
@@ -58,7 +64,7 @@ def test_what_test_does_not_support_needs_anyway(gptj, run, tmp_path, before, af
 
     code, _, err = run(*export, "--out", tmp_path / "insisted", "--anyway")
     assert code == 0, err
-    assert words in (tmp_path / "insisted" / "README.md").read_text(), "the card says so"
+    assert words in first_sentence(tmp_path / "insisted"), "the card says so before all else"
 
 
 def test_a_gain_needs_no_insisting(gptj, run, tmp_path) -> None:
@@ -66,4 +72,4 @@ def test_a_gain_needs_no_insisting(gptj, run, tmp_path) -> None:
     words = ("export", folder, "--trial", 0, "--format", "recipe", "--no-verify")
     code, _, err = run(*words, "--out", tmp_path / "model")
     assert code == 0, err
-    assert "which the search never saw, no gain" not in (tmp_path / "model/README.md").read_text()
+    assert first_sentence(tmp_path / "model").startswith("Its gain holds on test questions")
