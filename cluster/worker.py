@@ -70,13 +70,18 @@ class Blueprint:
             witness = Witness.sworn(source.folder, self.sealed)
         witness.check()
         before = dict(witness.traces)
-        bench = self._bench(source)
-        witness.check()
-        if witness.traces != before:
-            raise FilesChanged(f"files in {source.folder} changed while they were being loaded")
+        room = self.room()
+        try:
+            bench = self._bench(source, room)
+            witness.check()
+            if witness.traces != before:
+                raise FilesChanged(f"files in {source.folder} changed while they were being loaded")
+        except BaseException:
+            room.close()
+            raise
         return bench, witness
 
-    def _bench(self, source: ModelSource) -> Bench:
+    def _bench(self, source: ModelSource, room: Room) -> Bench:
         return open_bench(
             source,
             open_asked(self.config, source.head),
@@ -88,7 +93,7 @@ class Blueprint:
             tokens_per_batch=self.config.tokens_per_batch,
             device=self.device,
             searched=self.searched,
-            room=self.room(),
+            room=room,
             factored=self.config.products == "factored",
         )
 

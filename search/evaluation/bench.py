@@ -108,7 +108,7 @@ class Bench:
                     chunk = {example.id: outcomes[example.id].score for example in examples}
                     yield Progress(step, score, None, chunk)
         except BaseException:
-            self.close()
+            self.editor.restore()
             raise
         seconds["total"] = time.perf_counter() - started
         yield Progress(len(chunks), score, self._whole(job, outcomes, score, seconds))
@@ -123,8 +123,12 @@ class Bench:
             raise NonFiniteLogits(f"{error}; the first that is not finite left {name}") from None
 
     def close(self) -> None:
-        """Put every byte of the model back."""
+        """Put every byte of the model back, and give up the folder of activations.
+
+        The bench may be used again, but what other processes keep there is no longer its own.
+        """
         self.editor.restore()
+        self.passes.prefix.activations.room.close()
 
     def evaluate(self, job: Job) -> Evaluation:
         """Evaluate a job to its end."""

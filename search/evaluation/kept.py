@@ -46,6 +46,11 @@ class Room:
         """In all."""
         return self.device_bytes + self.host_bytes + self.file_bytes
 
+    def close(self) -> None:
+        """Stop using the folder of files, if there is one."""
+        if self.scratch is not None:
+            self.scratch.close()
+
 
 @dataclass
 class Activations:

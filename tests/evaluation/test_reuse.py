@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 import search.demo
 from search.composition import Composition
-from search.evaluation.kept import Room
+from search.evaluation.kept import Room, Scratch
 from search.evaluation.predictor import make_predictor
 from search.evaluation.setup import make_passes, open_bench
 from search.model import ModelSource
@@ -19,6 +19,7 @@ from search.weights.edit import Editor
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
 from tasks.base import Choose, Classify, Complete
+from tasks.errors import InputError
 from tasks.registry import get_task
 
 HERE = Path(search.demo.__file__).parent
@@ -108,6 +109,19 @@ REQUESTS = {
     + [Complete(text, "Rome") for text in TEXTS],
     "masked": [Complete(f"{text} is [MASK] .", "Rome") for text in TEXTS],
 }
+
+
+def test_the_folder_of_activations_goes_with_the_bench_and_not_with_a_failed_job(demo, tmp_path):
+    scratch = Scratch("study", str(tmp_path))
+    bench = demo(Room(0, 0, 10**9, scratch))
+    bench.evaluate(job("2.fc_out=rho:0.1"))
+    assert list(scratch.path.iterdir()), "activations were to be kept in files"
+    with pytest.raises(InputError):
+        bench.evaluate(job("7.fc_out=rho:0.1"))
+    assert bench.evaluate(job("2.fc_out=rho:0.1")).outcomes
+    assert list(scratch.path.iterdir()), "the next job reads them"
+    bench.close()
+    assert not scratch.path.exists(), "its lock was to be given up, and nobody else has one"
 
 
 @pytest.mark.parametrize("kind", KINDS)
