@@ -23,9 +23,11 @@ from search.interruption import Interrupted
 from search.study.identity import Identity, World
 from search.study.lock import driver_lock
 
+pytestmark = pytest.mark.usefixtures("signals_heard")
+
 
 def until(holds) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("signals_heard")
 PROGRAM = """
 import sys, time
 from search import interruption
@@ -23,14 +23,14 @@ except BaseException as error:
     found = interrupted_by(error)
     say_and_exit(*ending_of_command(found.number, found.note))
 """
-SLEEPS = "time.sleep(60)"
+SLEEPS = "time.sleep(1000)"
 SWALLOWS = """
         while True:
-            try: time.sleep(60)
+            try: time.sleep(1000)
             except BaseException: pass
 """
 WRAPS = """
-        try: time.sleep(60)
+        try: time.sleep(1000)
         except BaseException as error: raise SystemError("returned a result") from error
 """
 IN_C = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'x', b'y', 2**31 - 1)"
@@ -42,12 +42,13 @@ def test_one_sentence_and_the_conventional_code(body: str, number: signal.Signal
     words = [sys.executable, "-c", PROGRAM.format(body=body)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
         assert done.stdout is not None and done.stdout.readline() == "ready\n"
-        began = time.monotonic()
         done.send_signal(number)
-        said = done.communicate(timeout=60)[1]
+        try:
+            said = done.communicate(timeout=300)[1]
+        finally:
+            done.kill()
     assert done.returncode == 128 + number, said
     assert said.startswith("interrupted") and said.count("\n") == 1
-    assert time.monotonic() - began < 20
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
