@@ -75,7 +75,7 @@ def test_launching_into_a_study_is_refused(finished: Path, run) -> None:
 
 
 def test_the_exported_model_gives_the_trials_own_predictions(
-    finished: Path, run, tmp_path: Path
+    finished: Path, run, tmp_path: Path, rounding
 ) -> None:
     out = tmp_path / "model"
     run("export", finished, "--out", out, "--anyway")
@@ -90,22 +90,26 @@ def test_the_exported_model_gives_the_trials_own_predictions(
         winner.user_attrs["effect"],
     )
     # Plain transformers, one question at a time, nothing of ours.
-    model = AutoModelForCausalLM.from_pretrained(out)
+    model = AutoModelForCausalLM.from_pretrained(out).eval()
+    exact = rounding.exact(model)
     tokenizer = AutoTokenizer.from_pretrained(out)
     plan = make_plan(record.config)
     asked = {example.id: example for example in plan.split.validation}
     assert len(stored.outcomes) > 80, "a tenth of this is asked again"
+    figures = []
     for outcome in stored.outcomes[::8]:
         example = asked[outcome.example_id]
         ids = tokenizer(example.prompt, return_tensors="pt")
         with torch.no_grad():
-            logits = model(**ids).logits[0, -1]
+            plain, logits = (one(**ids).logits[0, -1].double() for one in (model, exact))
+        rounding.decided(logits)
         said = tokenizer.decode(logits.argmax()).strip()
         assert said == outcome.prediction.strip()
         assert (said == example.answer) == bool(outcome.score)
-        answer = tokenizer(" " + example.answer, add_special_tokens=False)["input_ids"]
-        expected = torch.log_softmax(logits, -1)[answer[0]].item()
-        assert outcome.log_probability == pytest.approx(expected, abs=1e-5)
+        token = tokenizer(" " + example.answer, add_special_tokens=False)["input_ids"][0]
+        own = [torch.log_softmax(one, -1)[token].item() for one in (plain, logits)]
+        figures.append((outcome.log_probability, *own))
+    rounding.check(*zip(*figures, strict=True))
     base = plan.source.load().state_dict()
     cut = {row["matrix"] for row in facts["composition"]["interventions"]}
     changed = {n for n, t in model.state_dict().items() if not torch.equal(t, base[n])}

@@ -55,6 +55,7 @@ def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "job.sh"
     render.write("slurm", request_of("slurm", tmp_path), path)
     checker = shutil.which("shellcheck", path=str(Path(render.sys.executable).parent))
+    assert checker, "shellcheck is not installed; it comes with the extra laser-search[test]"
     done = subprocess.run(
         [checker, "--severity=style", path], capture_output=True, text=True, check=False
     )
@@ -89,7 +90,9 @@ def test_ray_itself_takes_the_cluster(words, tmp_path: Path) -> None:
     schema = Path(ray.autoscaler.__file__).with_name("ray-schema.json")
     jsonschema.validate(found, json.loads(schema.read_text()))
     validate_config(prepare_config(found))
-    assert all(Path(source).exists() for source in found["file_mounts"].values())
+    mounted = found["file_mounts"].values()
+    assert mounted, "the token, at least, is to be copied to the nodes"
+    assert all(Path(source).exists() for source in mounted)
     assert (tmp_path / "c.ray-up" / "auth_token").stat().st_mode & 0o777 == 0o600
     assert lines[0] == "ray up -y c.ray-up.yaml"
     assert found["max_workers"] == (1 if words else 3)

@@ -158,6 +158,9 @@ def test_package_data_stays_small_and_readable():
     files = {path for path in FOLDER.rglob("*") if path.is_file()}
     data = {path for path in files if path.suffix not in {".py", ".pyc"}}
     assert sum(path.stat().st_size for path in data) <= 1_000_000
+    assert {".json", ".jsonl", ".safetensors"} <= {path.suffix for path in data}, (
+        "a file is missing"
+    )
     assert {path.suffix for path in data} <= {".json", ".jsonl", ".safetensors", ".yaml"}
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in data)
 

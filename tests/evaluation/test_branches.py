@@ -79,6 +79,7 @@ def test_shared_prompts_give_what_separate_rows_give(kind, tokenizers, monkeypat
 def test_models_that_do_not_bear_it_read_separate_rows(kind, tokenizers, monkeypatch):
     found, prepared = replies(kind, BEAR_NOT[kind], tokenizers, monkeypatch, shared=True)
     expected, _ = replies(kind, BEAR_NOT[kind], tokenizers, monkeypatch, shared=False)
+    assert prepared.batches, "something was to be asked"
     assert not any(isinstance(batch, BranchedBatch) for batch in prepared.batches)
     assert found == expected
 

@@ -204,6 +204,7 @@ def test_generated_answers(build, folder):
     model, tokenizer = build("causal", "gpt2", n_positions=256)
     samples, results = _harness(folder, model, tokenizer, "our_say")
     examples, replies, outcomes = _ours(folder, model, tokenizer, "our_say")
+    assert len(samples) == 9
     assert [r.text for r in replies] == [_numbers(sample)[0] for sample in samples]
     assert summarise(outcomes, examples).score == pytest.approx(results["exact_match,none"])
 
@@ -248,6 +249,7 @@ def test_ties_share_what_they_earn(build, folder):
     try:
         for name in ("our_choice", "our_blank"):
             examples, replies, outcomes = _ours(folder, model, tokenizer, name)
+            assert len(examples) >= 9, "every question of the test split"
             for example, reply, outcome in zip(examples, replies, outcomes, strict=True):
                 assert reply.flat
                 assert outcome.score == pytest.approx(1 / len(example.choices))
@@ -256,7 +258,9 @@ def test_ties_share_what_they_earn(build, folder):
                     assert value == pytest.approx(1 / len(example.choices))
         vocabulary = model.config.vocab_size
         for name in ("our_last_word", "our_say"):
-            for outcome in _ours(folder, model, tokenizer, name)[2]:
+            outcomes = _ours(folder, model, tokenizer, name)[2]
+            assert len(outcomes) == 9
+            for outcome in outcomes:
                 assert outcome.score <= 1 / vocabulary
                 assert outcome.tied == vocabulary
     finally:

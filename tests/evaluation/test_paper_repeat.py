@@ -95,6 +95,10 @@ def accuracy(verdicts):
     return 100 * sum(verdict.right for verdict in verdicts) / len(verdicts)
 
 
+def log_loss(verdicts):
+    return -sum(verdict.log_probability for verdict in verdicts) / len(verdicts)
+
+
 @pytest.mark.parametrize(
     ("name", "task"),
     [
@@ -105,7 +109,7 @@ def accuracy(verdicts):
         ("llama2", "hotpotqa"),
     ],
 )
-def test_before_and_after_are_the_loops(repeat, folders, tmp_path, capsys, name, task):
+def test_before_and_after_are_the_loops(repeat, folders, tmp_path, capsys, rounding, name, task):
     folder, family, model, tokenizer = folders[name]
     rows = numbered(task)
     data = tmp_path / "data.jsonl"
@@ -120,16 +124,18 @@ def test_before_and_after_are_the_loops(repeat, folders, tmp_path, capsys, name,
     plain = loop.Loop(family, model, tokenizer)
     asked = [row for row in rows if task != "hotpotqa" or plain.run(task, [row])]
     test = asked[int(0.2 * len(asked)) :]
-    before = plain.run(task, test)
+    exact = loop.Loop(family, rounding.exact(model), tokenizer)
+    before = [one.run(task, test) for one in (plain, exact)]
     parameter = FC_IN[name].format(1)
     for way, row in found.items():
         assert row["n"] == len(test)
         assert row["published"] == [cell(name, task).before, cell(name, task).after]
         with Edited(model, {parameter: 0.1}, way, 20 if name == "roberta" else 2):
-            after = plain.run(task, test)
-        assert row["found"] == pytest.approx([accuracy(before), accuracy(after)])
-        losses = [-sum(v.log_probability for v in side) / len(side) for side in (before, after)]
-        assert row["log_loss"] == pytest.approx(losses, abs=1e-4)
+            twin = loop.Loop(family, rounding.exact(model), tokenizer)
+            after = [one.run(task, test) for one in (plain, twin)]
+        assert row["found"] == pytest.approx([accuracy(before[1]), accuracy(after[1])])
+        sides = zip(before, after, strict=True)
+        rounding.check(row["log_loss"], *([log_loss(v) for v in side] for side in sides))
         for value, (low, high) in zip(row["found"], row["intervals"], strict=True):
             assert low <= value + 1e-9 and value <= high + 1e-9
         low, high = row["difference_interval"]

@@ -150,7 +150,9 @@ def test_the_card_of_a_healed_model_has_no_path(concluded) -> None:
 def _assert_no_paths(out: Path, *places: Path) -> None:
     """No file below `out` names one of `places`, or any folder above them but the root's own."""
     roots = {str(place).encode() for place in places} | {str(Path.home()).encode()}
-    for file in filter(Path.is_file, out.rglob("*")):
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert files, f"an export was to be in {out}"
+    for file in files:
         data = file.read_bytes()
         for root in roots:
             assert root not in data, (file.name, root)

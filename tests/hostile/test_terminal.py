@@ -93,6 +93,7 @@ def hostile_study(tmp_path):
 def test_commands_on_a_study(words, run, hostile_study):
     code, out, said = run(words[0], hostile_study, *words[1:])
     assert code == 0 and harmless(out) and harmless(said), said
+    assert out.strip(), "nothing printed is harmless, but not what was asked for"
     if words == ("logs",):
         assert len(out.splitlines()) == 1, "one good line, and a reason begins no line of its own"
 

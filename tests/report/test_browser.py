@@ -68,7 +68,9 @@ def test_it_opens_without_complaint_and_asks_for_nothing(opened):
 def test_every_plot_is_drawn(opened):
     page, *_ = opened
     assert page.locator("figure").count() >= 12
-    for figure in page.locator("figure:visible").all():
+    shown = page.locator("figure:visible").all()
+    assert shown, "of so many figures some are in view"
+    for figure in shown:
         box = figure.locator("svg").bounding_box()
         assert box["width"] > 250 and box["height"] > 40
         drawn = figure.evaluate(

@@ -77,7 +77,7 @@ def test_the_shell_completes_commands(shell):
     code = "from cluster.cli import app; app(prog_name='laser-search')"
     run = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **words}, capture_output=True, text=True,
-        timeout=60,
+        timeout=300,
     )  # fmt: skip
     assert "report" in run.stdout and "resume" in run.stdout, run.stderr
     assert "launch" not in run.stdout

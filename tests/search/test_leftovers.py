@@ -53,7 +53,7 @@ def test_a_killed_programs_folders_and_processes_go(places: Path) -> None:
         assert found.size_bytes >= 2**20
         assert str(folder) in found.text() and f"process {process.pid}" in found.text()
         remove_leftovers()
-        process.wait(timeout=20)
+        process.wait(timeout=120)
     assert find_leftovers() == []
     assert not folder.exists() and not session.exists()
     assert (places / "ray" / "session_theirs").exists()

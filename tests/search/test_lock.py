@@ -76,27 +76,32 @@ def test_a_lease_of_another_machine_holds_until_it_expires(ledger) -> None:
         assert ledger.read().pid == os.getpid()
 
 
-def test_a_lease_is_renewed_while_its_holder_lives(ledger) -> None:
-    lease = Lease(ledger, "it", lease_s=2.4)
+def test_a_lease_is_renewed_while_its_holder_lives(ledger, monkeypatch) -> None:
+    monkeypatch.setattr("search.study.lock.RENEW_S", 0.05)
+    lease = Lease(ledger, "it")
     try:
-        deadline = time.monotonic() + 3.5
-        while time.monotonic() < deadline:
-            with pytest.raises(InputError):
-                Lease(ledger, "it", lease_s=2.4)
-            time.sleep(0.2)
+        age(ledger, 1000)
+        deadline = time.monotonic() + 120
+        while ledger.read().age_s > LEASE_S:
+            assert time.monotonic() < deadline, "its holder was to renew it every 0.05 s"
+            time.sleep(0.01)
+        with pytest.raises(InputError, match="is being driven by another process"):
+            Lease(ledger, "it")
         lease.check()
     finally:
         lease.close()
 
 
 def test_a_holder_who_was_suspended_notices_the_new_one(ledger) -> None:
-    lease = Lease(ledger, "it", lease_s=0.4)
+    lease = Lease(ledger, "it")
     lease._ended.set()  # as if this process, its thread included, had been suspended
     lease._thread.join()
-    time.sleep(0.6)
+    age(ledger, LEASE_S + 5)
+    lease._renewed -= LEASE_S + 5
     lease.check()  # nobody came: it goes on
+    assert ledger.read().age_s < LEASE_S, "and is renewed"
     assert ledger.claim(elsewhere(), ledger.read())
-    time.sleep(0.3)
+    lease._renewed -= LEASE_S + 5
     with pytest.raises(StorageLost, match=r"another process drives it now .host far, pid 4711"):
         lease.check()
     lease.close()

@@ -44,6 +44,7 @@ def test_no_flipped_bit_of_an_outcome_file_passes(rows) -> None:
 def test_no_flipped_bit_of_the_digest_or_its_key_makes_an_old_file(rows=True) -> None:
     data = outcome_bytes(FOUND)
     at = 8 * data.rfind(b"laser-digest")
+    assert at > 0, "the footer was to hold a digest"
     for bit in range(at, at + 8 * 48):
         assert parse_outcomes(flipped(data, bit), "s", "x") is None, bit
 

@@ -120,7 +120,9 @@ def test_a_study_of_an_earlier_version_says_nothing(open_study, make_config, tmp
     assert _known(tmp_path / "s", config) == {}
     assert wall_text({}) == ""
     summary = StudyRecord.read(tmp_path / "s").summary
-    assert not any("wall" in line for line in standing(tmp_path / "s", summary))
+    lines = standing(tmp_path / "s", summary)
+    assert lines, "it was to say where the study stands"
+    assert not any("wall" in line for line in lines)
 
 
 def test_status_says_it(driven, make_config, tmp_path):

@@ -113,6 +113,7 @@ def test_groups_and_a_continuous_rho_are_searched_too(make: Make, setting: Setti
     for rho in ((0.5, 0.1), RhoRange(low=0.01, high=0.9)):
         space = Space(refs, rho, 2, groups)
         history = run(make(replace(setting, space=space)), 20)
+        assert len(history) >= 4, "something was to be proposed"
         assert len(set(effects(history))) == len(history)
         for tried in history:
             assert of_the_space(tried, space)
