@@ -209,7 +209,7 @@ def _say(record: StudyRecord) -> None:
     summary = record.summary
     typer.echo(f"study {record.identity.study_id} begun {record.identity.created}")
     typer.echo(f"trials: {summary.finished} of {summary.asked} finished")
-    for notice in summary.shortfall(record.config.search.trials):
+    for notice in summary.shortfall(record.config.search.trials) + record.notices:
         typer.echo(f"  note: {notice}")
     for name in ("complete", "pruned", "failed", "running"):
         typer.echo(f"  {name}: {getattr(summary, name)}")
@@ -248,6 +248,7 @@ def _failures(summary: Summary) -> list[str]:
 
 def _status(record: Any) -> dict[str, Any]:
     from search.study.choice import score_of
+    from search.study.notices import disputed_numbers
     from search.study.size import KEPT
 
     summary = record.summary
@@ -265,7 +266,8 @@ def _status(record: Any) -> dict[str, Any]:
         "failures": {hide_secrets(why): count for why, count in summary.failures.items()},
         "failure_kinds": summary.failure_kinds,
         "wall_s": dict(summary.wall_s),
-        "notices": summary.shortfall(record.config.search.trials),
+        "disputed": disputed_numbers(record.trials),
+        "notices": summary.shortfall(record.config.search.trials) + record.notices,
         "baseline": None if summary.baseline is None else summary.baseline.score,
         "best": None
         if best is None

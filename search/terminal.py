@@ -16,9 +16,9 @@ class Terminal(Console):
     """A rich console on standard output, whose renderables cannot move the terminal."""
 
     def __init__(self, **options: Any) -> None:
-        """`options` are rich's."""
+        """`options` are rich's; a name of an emoji between colons is text, as what a model says."""
         out = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
-        super().__init__(**{"file": out, **options})
+        super().__init__(**{"file": out, "emoji": False, **options})
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

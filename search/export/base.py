@@ -118,9 +118,13 @@ class Base:
         )
 
     def companions(self) -> list[Path]:
-        """Configuration, tokenizer and licence: the files beside the weights."""
+        """Configuration, tokenizer and licence: the files beside the weights.
+
+        Raises InputError if one is a symbolic link to a place where no weights lie: an export may
+        be published, and whoever made the checkpoint would choose which file of this machine.
+        """
         suffixes = _COMPANIONS + ((".py",) if self.source.trust_remote_code else ())
-        return sorted(
+        found = sorted(
             path
             for path in self.reader.folder.iterdir()
             if path.is_file()
@@ -128,6 +132,23 @@ class Base:
             and not path.name.endswith(_INDEX)
             and path.name not in ("interventions.json", "verification.json", "recipe.json")
         )
+        self._check_links(found)
+        return found
+
+    def _check_links(self, paths: list[Path]) -> None:
+        """Links within the folder are as good as files, and so are those to where weights lie.
+
+        The hub's cache keeps all files of a checkpoint in one folder, beside it.
+        """
+        folder = self.reader.folder
+        homes = {(folder / name).resolve().parent for name in shard_names(self.reader.files)}
+        for path in paths:
+            target = path.resolve()
+            if not (target.is_relative_to(folder.resolve()) or target.parent in homes):
+                raise InputError(
+                    f"{path} is a symbolic link to {target}, outside of its checkpoint, and would "
+                    "be copied into the export; put a copy of the file there, or remove the link"
+                )
 
     def copy_companions(self, out: Path, cast: torch.dtype | None = None) -> None:
         """Copy the companions to `out` byte by byte; with `cast` the configuration names it."""

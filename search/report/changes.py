@@ -21,6 +21,7 @@ from tasks.base import Outcome
 from tasks.comparison import Comparison, compare
 from tasks.errors import InputError, nearest
 from tasks.metrics import shown
+from tasks.printable import printable
 
 HIDDEN = ("example_id", "prompt", "choices")
 """Columns by which nothing is broken down: each question has its own value."""
@@ -157,13 +158,15 @@ def print_changes(console: Console, found: Changes, examples: int) -> None:
 
 def _table(by: str, found: Changes) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column(escape(by))
+    table.add_column(escape(printable(by)))
     for name in ("n", "baseline", "winner", "fixed", "broken"):
         table.add_column(name, justify="right")
     for value, share in found.shares.items():
         metric = found.metrics[value]
         scores = (f"{shown(metric, x):.4f}" for x in (share.baseline, share.winner))
-        table.add_row(escape(value), str(share.n), *scores, str(share.fixed), str(share.broken))
+        table.add_row(
+            escape(printable(value)), str(share.n), *scores, str(share.fixed), str(share.broken)
+        )
     return table
 
 

@@ -88,7 +88,7 @@ def gather(record: StudyRecord) -> Content:
         headline=_headline(record, verdict, metric),
         settled=verdict is not None,
         tiles=_tiles(record, verdict, metric),
-        warnings=[] if verdict is None else _warnings(verdict),
+        warnings=record.notices + ([] if verdict is None else _warnings(verdict)),
         verdict=verdict,
         score_table=[] if verdict is None else _score_table(verdict, metric),
         trials=trials,

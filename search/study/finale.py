@@ -96,6 +96,10 @@ class Finale:
         return known if len(known) == len(found) else None
 
     def _read(self, name: str, effect: str) -> Evaluation | None:
+        """Without its rows, which only a file of an earlier version has to show to be whole."""
+        found = read_outcomes(self.folder, name, self.study_id, effect, rows=False)
+        if found is None or found.verified:
+            return found
         return read_outcomes(self.folder, name, self.study_id, effect)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from search.study.agreement import disputed
 from search.study.finale import Finale
 from search.study.goals import Objective
 from search.study.identity import Identity
-from search.study.jobs import BASELINE
+from search.study.jobs import BASELINE, trial_name
+from search.study.notices import damaged_notice, disputed_notice
 from search.study.outcomes import read_outcomes
 from search.study.storage import JOURNAL, open_storage
 from search.study.study import BUDGET, ENDED, METRICS, WALL
@@ -26,7 +27,10 @@ CONFIG = "study.yaml"
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What the folder says. Nothing is written and no lock is taken."""
+    """What the folder says. Nothing is written and no lock is taken.
+
+    `notices`: sentences on trials that are not used and on files that are damaged.
+    """
 
     folder: Path
     config: StudyConfig
@@ -34,6 +38,7 @@ class StudyRecord:
     trials: list[FrozenTrial]
     summary: Summary
     result: dict[str, Any] | None
+    notices: list[str] = field(default_factory=list)
 
     @staticmethod
     def read(folder: Path) -> StudyRecord:
@@ -63,4 +68,12 @@ class StudyRecord:
         summary = summarise(
             trials, baseline, asked, objective, ended=ended, chosen=chosen, wall_s=wall_s
         )
-        return StudyRecord(folder, config, identity, trials, summary, read_result(folder))
+        result = read_result(folder)
+        needed = {BASELINE: ""}
+        if (winner := summary.winner) is not None:
+            needed[trial_name(winner.number)] = str(winner.user_attrs["effect"])
+        if result is not None:
+            needed |= {job.name: job.effect for job in finale.wanted(trials, baseline)}
+        damaged = damaged_notice(folder, identity.study_id, needed)
+        notices = disputed_notice(trials) + damaged
+        return StudyRecord(folder, config, identity, trials, summary, result, notices)

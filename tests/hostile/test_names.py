@@ -157,3 +157,41 @@ def test_a_study_with_an_id_that_is_a_path_is_damaged(refused, tmp_path):
     facts |= {"study_id": "../../home", "versions": {}}
     (tmp_path / "study.json").write_text(json.dumps(facts))
     assert "study_id" in refused("status", tmp_path)
+
+
+def leads_away(folder, name, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if (folder / name).exists():
+        shutil.move(folder / name, target)
+    else:
+        target.write_text("a private key")
+    (folder / name).symlink_to(target)
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "tokenizer_config.json", "notes.txt"])
+def test_no_file_from_elsewhere_is_copied_into_a_model(name, refused, run, model, sound, tmp_path):
+    """A stranger's checkpoint may link to any file of this machine; an export may be published."""
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(recipe_of(sound)))
+    leads_away(model, name, tmp_path / "private" / "key")
+    said = refused("apply", recipe, "--model", model, "--out", tmp_path / "out")
+    assert str(model / name) in said and "symbolic link" in said and "put a copy" in said
+    assert not (tmp_path / "out").exists()
+    (model / name).unlink()
+    (model / name).write_bytes((tmp_path / "private" / "key").read_bytes())
+    assert run("apply", recipe, "--model", model, "--out", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out" / name).exists()
+
+
+def test_links_as_the_hub_keeps_them_and_within_a_checkpoint_are_files(run, model, sound, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(recipe_of(sound)))
+    snapshot = tmp_path / "hub" / "snapshots" / "abc"
+    shutil.copytree(model, snapshot)
+    for number, path in enumerate(sorted(snapshot.iterdir())):
+        leads_away(snapshot, path.name, tmp_path / "hub" / "blobs" / f"{number:040x}")
+    (snapshot / "NOTICE").symlink_to("config.json")
+    assert run("apply", recipe, "--model", snapshot, "--out", tmp_path / "out")[0] == 0
+    for path in (tmp_path / "out").iterdir():
+        assert not path.is_symlink()
+    assert (tmp_path / "out" / "NOTICE").read_bytes() == (model / "config.json").read_bytes()

@@ -359,3 +359,24 @@ def test_any_byte_of_the_checkpoint_is_digested(tmp_path: Path) -> None:
     digest = digest_checkpoint(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{ }")
     assert digest_checkpoint(tmp_path) != digest
+
+
+def test_a_trial_that_was_abandoned_is_in_flight_and_runs_on_resume(
+    tmp_path: Path, open_study, drive
+) -> None:
+    """No worker can be built: nothing failed that could be blamed on a composition."""
+    whole = open_study(tmp_path / "whole")
+    drive(whole)
+    study = open_study(tmp_path / "s")
+    drive(study, limit=5)
+    job, other = study.next_job(), study.next_job()
+    study.abandon(job, "no worker has the file")
+    assert study.stopped == "no worker has the file"
+    assert study.next_job() is None
+    assert study.running() == [other]
+    assert study.trials()[job.number].state == TrialState.RUNNING
+    study.abandon(other, "another reason")
+    again = open_study(tmp_path / "s")
+    assert again.stopped is None
+    assert drive(again)[:2] == [job.effect, other.effect]
+    assert finished(again) == finished(whole)

@@ -175,3 +175,19 @@ def test_a_study_stops_records_nothing_and_goes_on_when_the_file_is_back(
     assert [(t.number, t.value, t.params) for t in again.trials()] == [
         (t.number, t.value, t.params) for t in whole.trials()
     ]
+
+
+def test_a_study_whose_files_changed_tells_that_and_not_what_a_worker_says(
+    folder, tmp_path, make_config, open_study, drive
+) -> None:
+    """A worker that cannot load a changed file knows less than the study does."""
+    study = open_study(tmp_path / "s", make_config(trials=8), witness=sealed(folder))
+    drive(study, limit=3)
+    job = study.next_job()
+    cut(folder / "model.safetensors")
+    study.abandon(job, "OSError: it cannot be read")
+    assert "model.safetensors changed while the study ran" in study.stopped
+    assert job.name in study.stopped
+    assert "it cannot be read" not in study.stopped
+    assert study.running() == []
+    assert study.trials()[job.number].state.name == "RUNNING"
