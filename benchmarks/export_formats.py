@@ -26,12 +26,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from search.cuts.rules import fraction_of
 from search.export.choice import choose_trial
 from search.export.factored import replace_layers
 from search.export.formats import FORMATS
 from search.export.run import Wish, export
 from search.weights.matrices import find_matrices
-from search.weights.ranks import fraction_of
 from tasks.errors import InputError
 
 WORDS = 4000

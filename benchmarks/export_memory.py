@@ -23,8 +23,8 @@ from optuna.trial import create_trial
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-from search.composition import Composition
 from search.config import parse_config, write_config
+from search.cuts.composition import Composition
 from search.model import ModelSource
 from search.study.identity import Identity, World, digest_checkpoint
 from search.study.record import CONFIG

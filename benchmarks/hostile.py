@@ -37,7 +37,7 @@ def build(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    from search.composition import Composition
+    from search.cuts.composition import Composition
     from search.export.base import Base
     from search.export.patch import write_patch, write_recipe
     from search.model import ModelSource

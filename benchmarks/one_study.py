@@ -8,8 +8,8 @@ from typing import Any
 import optuna
 from optuna.trial import create_trial
 
-from search.composition import Composition
 from search.config import parse_config, write_config
+from search.cuts.composition import Composition
 from search.evaluation.setup import open_bench
 from search.plan import make_plan
 from search.study.identity import Identity, World, digest_checkpoint, digest_weights

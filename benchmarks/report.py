@@ -26,6 +26,7 @@ from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from search.config import PAPER_RHO, parse_config, write_config
+from search.cuts.refs import GROUPS
 from search.durable import write_json
 from search.study.choice import choose_winner
 from search.study.goals import Objective
@@ -37,7 +38,6 @@ from search.study.record import CONFIG
 from search.study.storage import open_storage
 from search.study.study import BUDGET, METRICS
 from search.study.verdict import conclude
-from search.weights.refs import GROUPS
 from tasks.base import Example, Outcome
 from tasks.datasets import Split
 

@@ -16,21 +16,23 @@ from pathlib import Path
 
 import torch
 
-from search.composition import KINDS, Composition, Intervention
+from search.cuts.composition import Composition, Intervention
+from search.cuts.kinds.registry import KINDS
+from search.cuts.level import Level
+from search.cuts.rules import RankRule
 from search.demo.study import demo_config
 from search.evaluation.setup import open_bench
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
-from search.weights.ranks import RankRule
 
 
 def draw(plan: Plan, chance: random.Random) -> Composition:
     """Up to six cuts of any kind on distinct matrices."""
     cuts = []
     for matrix in chance.sample(plan.matrices, chance.randint(1, 6)):
-        kind = chance.choice(KINDS)
+        kind = chance.choice(list(KINDS))
         rho = 0.0 if kind == "zero" else chance.random()
-        cuts.append(Intervention(matrix.ref, RankRule("rho", rho), kind))
+        cuts.append(Intervention(matrix.ref, Level(RankRule("rho", rho), kind)))
     return Composition(tuple(cuts))
 
 

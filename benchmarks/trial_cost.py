@@ -51,8 +51,8 @@ from transformers import (
 )
 
 import search.demo
-from search.composition import Composition
 from search.config import read_config
+from search.cuts.composition import Composition
 from search.demo.study import demo_config
 from search.evaluation.bench import Bench
 from search.evaluation.kept import Room

@@ -18,12 +18,13 @@ from cluster.session import ray_session
 from cluster.stop import StopRequest, was_asked
 from cluster.view import View
 from search.config import StudyConfig, read_config, with_trials, write_config
+from search.cuts.composition import Composition
 from search.evaluation.kept import Scratch
 from search.interruption import Interrupted
 from search.place import check_study_place
 from search.plan import Plan, make_plan
 from search.strategies.base import Setting
-from search.strategies.registry import WANT_SPECTRA
+from search.strategies.registry import strategy_class
 from search.study.ends import note_begin, note_end
 from search.study.enduring import StorageLost
 from search.study.identity import FILE as IDENTITY_FILE
@@ -263,7 +264,7 @@ def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
     """What the strategy knows before the first trial; `keys` of the factors by address."""
     search = plan.config.search
     spectra = None
-    if search.strategy in WANT_SPECTRA:
+    if _wants_spectra(plan):
         cache = open_factors(plan.config.factors)
         spectra = {
             m.ref: Spectrum(
@@ -276,6 +277,17 @@ def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
         *(plan.space, plan.max_ranks, search.seed, search.objectives),
         spectra=spectra,
         threshold=search.threshold,
+    )
+
+
+def _wants_spectra(plan: Plan) -> bool:
+    """Whether the strategy, a level or a given composition reads singular values."""
+    search = plan.config.search
+    given = [Composition.parse(text.split()) for text in search.warm_start]
+    return (
+        strategy_class(search.strategy).wants_spectra
+        or plan.space.ladder.needs_spectra
+        or any(i.rule.needs_spectrum for one in given for i in one.interventions)
     )
 
 
@@ -294,7 +306,8 @@ def _identify(
     from cluster.precompute import Storing, precompute
 
     search = plan.config.search  # a space says which ranks it uses, but is not all that is tried
-    every_rank = search.strategy in WANT_SPECTRA or bool(search.warm_start)
+    every_rank = _wants_spectra(plan) or bool(search.warm_start)
+    storing = Storing.for_space(plan.space)
     keys = precompute(
         plan.source,
         plan.searched,
@@ -302,7 +315,7 @@ def _identify(
         view.factors,
         gpus=min(1.0, shares.gpus),
         threads=shares.threads,
-        storing=Storing() if every_rank else Storing.for_space(plan.space),
+        storing=replace(storing, enough_rho=None) if every_rank else storing,
         check=check,
     )
     plan.witness.seal()  # what was read until here was read from what is digested

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.orphan import end_with
-from search.config import RhoRange
+from search.cuts.kinds.base import Factoring
+from search.cuts.kinds.registry import get_kind
+from search.cuts.level import PLAIN
+from search.cuts.rules import fraction_of
 from search.locations import absolute_location
 from search.model import ModelSource
 from search.space import Space
@@ -16,7 +19,6 @@ from search.study.lock import Holder
 from search.weights.factors import Busy
 from search.weights.matrices import Matrix
 from search.weights.origin import WeightOrigin
-from search.weights.ranks import fraction_of
 from search.weights.remote import open_factors
 from tasks.errors import InputError
 
@@ -28,11 +30,13 @@ class Storing:
     """What is kept of a matrix: the ranks up to `max_rho` of all, in `dtype`.
 
     Factors that hold those up to `enough_rho` (default: `max_rho`) are left as they are.
+    `kinds`: the kinds of cut that read them.
     """
 
     max_rho: float = 1.0
     dtype: str = "float32"
     enough_rho: float | None = None
+    kinds: tuple[str, ...] = (PLAIN,)
 
     def __post_init__(self) -> None:
         """Refuse a fraction that keeps nothing or more than all."""
@@ -47,8 +51,22 @@ class Storing:
 
         Ranks above half are made from the other end of the spectrum, so they take all of it.
         """
-        top = space.rho.high if isinstance(space.rho, RhoRange) else max(space.rho)
-        return Storing(enough_rho=top if top <= 0.5 else 1.0)
+        levels = space.levels
+        top = max(level.rule.value if level.rule.name == "rho" else 1.0 for level in levels)
+        kinds = tuple(dict.fromkeys(level.kind for level in levels))
+        return Storing(enough_rho=top if top <= 0.5 else 1.0, kinds=kinds)
+
+    @property
+    def factorings(self) -> list[Factoring | None]:
+        """How the factors are made, by the kinds that need any: None is the SVD.
+
+        The SVD is always among them: its keys are what the study knows the weights by.
+        """
+        return [None, *{one.name: one for one in self._own}.values()]
+
+    @property
+    def _own(self) -> list[Factoring]:
+        return [own for name in self.kinds if (own := get_kind(name).factoring) is not None]
 
     def rank(self, matrix: Matrix) -> int:
         """Ranks kept of `matrix`."""
@@ -103,23 +121,25 @@ def factor_matrices(
     with open_factors(root, storing.dtype) as cache:
         for matrix in matrices:
             weight = origin.read(matrix)
-            key = cache.key(weight)
             where = f"{source.path}:{matrix.ref}"
+            computed = False
             try:
-                computed = cache.ensure(
-                    weight.to(device),
-                    key,
-                    where,
-                    rank=storing.enough(matrix),
-                    keep=storing.rank(matrix),
-                    wait=wait,
-                )
+                for factoring in storing.factorings:
+                    computed |= cache.ensure(
+                        weight.to(device),
+                        cache.key(weight, factoring),
+                        where,
+                        rank=storing.enough(matrix),
+                        keep=storing.rank(matrix),
+                        wait=wait,
+                        factoring=factoring,
+                    )
             except Busy:
                 batch.busy.append(matrix)
                 continue
             except InputError as error:
                 raise InputError(f"{matrix.ref}: {error}") from None
-            batch.ready.append(Built(str(matrix.ref), key, computed))
+            batch.ready.append(Built(str(matrix.ref), cache.key(weight), computed))
     return batch
 
 

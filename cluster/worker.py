@@ -18,6 +18,7 @@ from ray import tune
 
 from cluster.orphan import end_with
 from search.config import StudyConfig
+from search.cuts.refs import MatrixRef
 from search.evaluation.bench import Bench, Progress
 from search.evaluation.kept import GIB, Room, Scratch
 from search.evaluation.passes import is_out_of_memory
@@ -31,7 +32,6 @@ from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.lock import Holder
 from search.study.outcomes import Evaluation, outcome_bytes, read_outcomes, write_outcomes
-from search.weights.refs import MatrixRef
 from search.witness import FilesChanged, Trace, Witness
 from tasks.base import Example
 from tasks.printable import printable

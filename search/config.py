@@ -19,6 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from search.cuts.level import Level
 from search.durable import write_text
 from search.locations import absolute_location
 from search.model import DType, HeadChoice, ModelSource
@@ -47,6 +48,19 @@ def _number(value: Any) -> Any:
 
 Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
 Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
+
+
+def _level(value: Any) -> str:
+    """The canonical spelling of a level; YAML reads 0.1 as a number and prune/0.5 as text."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("give a rho such as 0.1, or a level such as 'energy:0.9' or 'prune/0.5'")
+    try:
+        return str(Level.parse(value))
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+LevelText = Annotated[str, BeforeValidator(_level)]
 
 
 class Strict(BaseModel):
@@ -152,9 +166,11 @@ class RhoRange(Strict):
 
 
 class SpaceConfig(Strict):
-    """What may be cut: layers, matrix types or groups, fractions of rank kept.
+    """What may be cut: layers, matrix types or groups, and to which levels.
 
-    `groups` are cut as one choice at one rho: ``mlp`` of each layer, or ``20-27.fc_in``, one type
+    `rho`: fractions of rank kept, or a range of them. `levels` in its place: rank rules and kinds
+    too, as ``evaluate`` spells them: ``0.1``, ``energy:0.9``, ``marchenko-pastur``, ``prune/0.5``.
+    `groups` are cut as one choice to one level: ``mlp`` of each layer, or ``20-27.fc_in``, one type
     across layers. Without `singles` nothing else is.
     """
 
@@ -163,6 +179,7 @@ class SpaceConfig(Strict):
     )
     matrices: Annotated[list[str], Field(min_length=1)] = ["fc_in", "fc_out"]
     rho: Annotated[list[Fraction], Field(min_length=1)] | RhoRange = list(PAPER_RHO)
+    levels: Annotated[list[LevelText], Field(min_length=1)] | None = None
     groups: list[str] = []
     singles: bool = True
     max_interventions: Count = 3
@@ -171,6 +188,8 @@ class SpaceConfig(Strict):
     def _has_choices(self) -> SpaceConfig:
         if not self.singles and not self.groups:
             raise ValueError("singles: false leaves nothing to cut; name groups, such as [mlp]")
+        if self.levels is not None and "rho" in self.model_fields_set:
+            raise ValueError("give rho or levels, not both; a rho is a level too, such as 0.1")
         return self
 
 

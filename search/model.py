@@ -127,6 +127,11 @@ class ModelSource:
                 self.folder, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
 
+    @property
+    def model_type(self) -> str:
+        """What the configuration calls the family: ``llama``, ``roberta``."""
+        return str(getattr(self.config, "model_type", ""))
+
     @cached_property
     def head(self) -> Head:
         """The head to load: as chosen, or as the checkpoint was saved.

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from search.config import StudyConfig, TaskConfig
+from search.cuts.refs import MatrixRef
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource
 from search.space import Space
 from search.strategies.registry import check_strategy
 from search.strategies.warm_start import resolve
 from search.study.goals import Objective
-from search.weights.lowrank import lowrank_kind
 from search.weights.matrices import Matrix, find_matrices
-from search.weights.refs import MatrixRef
 from search.witness import Witness, data_files
 from tasks.base import Example, Head, Task
 from tasks.datasets import Split
@@ -138,8 +137,9 @@ def make_plan(config: StudyConfig) -> Plan:
     matrices = tuple(find_matrices(skeleton))
     source.check_weights()
     check_vocabulary(source, skeleton, examples)
-    kind = lowrank_kind(skeleton) if config.products == "svd-lowrank" else "keep-top"
-    space = Space.build(config.space, matrices, kind)
+    space = Space.build(config.space, matrices)
+    if config.products == "svd-lowrank":
+        space = replace(space, ladder=space.ladder.as_laser(source.model_type))
     if config.search.warm_start:
         config = _with_compositions(config, matrices, space)
     return Plan(config, source, task, split, matrices, space, objective, witness)

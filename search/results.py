@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 from optuna.trial import FrozenTrial
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.report import maps, plots
 from search.report.content import gather, winning_cuts
 from search.report.frames import interventions_frame, trials_frame

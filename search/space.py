@@ -1,45 +1,41 @@
-"""The space of compositions: which matrices, alone or as groups, at which fractions of rank."""
+"""The space of compositions: which matrices, alone or as groups, at which levels."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-from search.composition import Composition, Intervention
-from search.config import RhoRange, SpaceConfig
+from search.config import SpaceConfig
+from search.cuts.composition import Composition, Intervention
+from search.cuts.level import Level
+from search.cuts.refs import GROUPS, MatrixRef
+from search.ladder import Ladder
 from search.weights.matrices import Matrix
-from search.weights.ranks import RankRule
-from search.weights.refs import GROUPS, MatrixRef
 from tasks.errors import InputError, nearest
 
 
 @dataclass(frozen=True)
 class Site:
-    """What one choice of a rho cuts: a matrix, or a group of them at the same rho."""
+    """What one choice of a level cuts: a matrix, or a group of them at the same level."""
 
     name: str
     matrices: tuple[MatrixRef, ...]
-    kind: str = "keep-top"
 
     @property
     def depth(self) -> int:
         """The last layer that it cuts."""
         return max(ref.layer for ref in self.matrices)
 
-    def cut(self, rho: float) -> tuple[Intervention, ...]:
-        """The interventions of keeping the fraction `rho` of each matrix's rank."""
-        rule = RankRule("rho", rho)
-        return tuple(Intervention(ref, rule, self.kind) for ref in self.matrices)
+    def cut(self, level: Level) -> tuple[Intervention, ...]:
+        """The interventions of cutting each matrix to `level`."""
+        return tuple(Intervention(ref, level) for ref in self.matrices)
 
 
-STEPS = 9
-"""Values that stand for a continuous rho where a list is needed."""
-
-Choice = tuple[Site, float]
-"""A site and the rho at which it is cut."""
+Choice = tuple[Site, Level]
+"""A site and the level to which it is cut."""
 
 
 def overlap(site: Site, others: Iterable[Choice]) -> bool:
@@ -115,25 +111,21 @@ def choose_group(name: str, chosen: Sequence[MatrixRef]) -> list[Site]:
 
 @dataclass(frozen=True)
 class Space:
-    """Compositions of up to `max_interventions` choices at the given `rho`, largest first.
+    """Compositions of up to `max_interventions` choices at the given `ladder`.
 
-    A choice cuts one of `matrices` or one of `groups`, whose matrices share their rho; without
-    `singles` groups alone. `kind`: how a matrix is cut, see `search.composition`.
+    A choice cuts one of `matrices` or one of `groups`, whose matrices share their level; without
+    `singles` groups alone.
     """
 
     matrices: tuple[MatrixRef, ...]
-    rho: tuple[float, ...] | RhoRange
+    ladder: Ladder
     max_interventions: int
     groups: tuple[Site, ...] = ()
     singles: bool = True
-    kind: str = "keep-top"
 
     @staticmethod
-    def build(config: SpaceConfig, matrices: Sequence[Matrix], kind: str = "keep-top") -> Space:
-        """Lay the configuration over the matrices that a model has; every cut is of `kind`.
-
-        Raises InputError.
-        """
+    def build(config: SpaceConfig, matrices: Sequence[Matrix]) -> Space:
+        """Lay the configuration over the matrices that a model has. Raises InputError."""
         pool = [matrix.ref for matrix in matrices if matrix.searchable]
         if not pool:
             raise InputError("the model has no weight matrix that can be searched")
@@ -144,20 +136,9 @@ class Space:
             raise InputError(
                 f"space is empty: no matrix of types {', '.join(types)} in layers {config.layers}"
             )
-        rho = config.rho
-        if not isinstance(rho, RhoRange):
-            rho = sorted(set(rho), reverse=True)
+        groups = [site for name in config.groups for site in choose_group(name, chosen)]
         space = Space(
-            chosen,
-            rho if isinstance(rho, RhoRange) else tuple(rho),
-            config.max_interventions,
-            tuple(
-                replace(site, kind=kind)
-                for name in config.groups
-                for site in choose_group(name, chosen)
-            ),
-            config.singles,
-            kind,
+            chosen, Ladder.read(config), config.max_interventions, tuple(groups), config.singles
         )
         if config.max_interventions > len(space.sites):
             what = "choices" if config.groups else "matrices"
@@ -167,11 +148,15 @@ class Space:
             )
         return space
 
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels, those of a family together and the mildest first; nine of a range."""
+        return self.ladder.steps
+
     @cached_property
     def sites(self) -> tuple[Site, ...]:
         """Everything that one choice may cut: the single matrices, then the groups."""
-        alone = tuple(Site(str(ref), (ref,), self.kind) for ref in self.matrices)
-        alone = alone if self.singles else ()
+        alone = tuple(Site(str(ref), (ref,)) for ref in self.matrices) if self.singles else ()
         return alone + self.groups
 
     @cached_property
@@ -184,25 +169,29 @@ class Space:
     def size(self, max_ranks: Mapping[MatrixRef, int]) -> int | float:
         """How many different effects the space holds; infinite where that is not counted.
 
-        Elementary symmetric polynomials of the numbers of distinct ranks per site. Not counted for
-        a continuous rho or overlapping sites.
+        Elementary symmetric polynomials of the numbers of distinct effects per site. Not counted
+        for a range of rho, rules that read a spectrum, or overlapping sites.
         """
-        if isinstance(self.rho, RhoRange) or self.overlapping:
+        ladder = self.ladder
+        if ladder.is_range or ladder.needs_spectra or self.overlapping:
             return math.inf
         ways = [1] + [0] * self.max_interventions  # ways[k]: choices of exactly k sites
         for site in self.sites:
-            full = [max_ranks[ref] for ref in site.matrices]
-            ranks = {tuple(RankRule("rho", rho).rank(f) for f in full) for rho in self.rho}
+            found = {
+                tuple(level.made_by.effect(level.rule, max_ranks[ref]) for ref in site.matrices)
+                for level in self.levels
+            }
+            found.discard(("",) * len(site.matrices))
             for k in range(self.max_interventions, 0, -1):
-                ways[k] += ways[k - 1] * len(ranks - {tuple(full)})
+                ways[k] += ways[k - 1] * len(found)
         return sum(ways[1:])
 
     def cut(self, choices: Iterable[Choice]) -> Composition:
         """The composition of choices. A matrix chosen twice is cut once, as first chosen."""
         cut: dict[MatrixRef, Intervention] = {}
-        for site, rho in choices:
+        for site, level in choices:
             if not any(ref in cut for ref in site.matrices):
-                cut.update((i.matrix, i) for i in site.cut(rho))
+                cut.update((i.matrix, i) for i in site.cut(level))
         return Composition(tuple(cut.values()))
 
     def choices(self, composition: Composition) -> list[Choice] | None:
@@ -210,16 +199,17 @@ class Space:
 
         Nothing is said of their number, which may be above `max_interventions`.
         """
-        left: dict[MatrixRef, float] = {}
+        left: dict[MatrixRef, Level] = {}
         for i in composition.interventions:
-            if i.kind not in (self.kind, "zero") or i.rule.name != "rho" or not self._has(i.rule):
+            level = self.ladder.find(i.level)
+            if level is None:
                 return None
-            left[i.matrix] = i.rule.value
+            left[i.matrix] = level
         found: list[Choice] = []
         for site in self._by_size:
-            values = {left.get(ref) for ref in site.matrices}
-            if len(values) == 1 and (rho := values.pop()) is not None:
-                found.append((site, rho))
+            levels = {left.get(ref) for ref in site.matrices}
+            if len(levels) == 1 and (level := levels.pop()) is not None:
+                found.append((site, level))
                 for ref in site.matrices:
                     del left[ref]
             if not left:
@@ -227,29 +217,15 @@ class Space:
         return None
 
     @cached_property
-    def levels(self) -> tuple[float, ...]:
-        """The values of rho, descending; nine from end to end of a continuous one."""
-        if not isinstance(self.rho, RhoRange):
-            return self.rho
-        low, ratio = self.rho.low, self.rho.high / self.rho.low
-        inner = [low * ratio ** (step / (STEPS - 1)) for step in range(STEPS - 2, 0, -1)]
-        return (self.rho.high, *inner, low)
-
-    @cached_property
     def _by_size(self) -> tuple[Site, ...]:
         return tuple(sorted(self.sites, key=lambda site: -len(site.matrices)))
-
-    def _has(self, rule: RankRule) -> bool:
-        if isinstance(self.rho, RhoRange):
-            return self.rho.low <= rule.value <= self.rho.high
-        return rule.value in self.rho
 
     def draw(
         self, rng: random.Random, near: Sequence[Choice] = (), keep: float = 0.0
     ) -> list[Choice]:
         """A seeded draw near given choices: each part of them stays with probability `keep`.
 
-        What does not stay is uniform: the number of choices, then each one's site and rho.
+        What does not stay is uniform: the number of choices, then each one's site and level.
         """
 
         def stays() -> bool:
@@ -262,11 +238,5 @@ class Space:
             site = known[0] if known and stays() else rng.choice(self.sites)
             if overlap(site, found):
                 continue
-            found.append((site, known[1] if known and stays() else self._draw_rho(rng)))
+            found.append((site, known[1] if known and stays() else self.ladder.draw(rng)))
         return found
-
-    def _draw_rho(self, rng: random.Random) -> float:
-        if isinstance(self.rho, RhoRange):
-            low, high = math.log(self.rho.low), math.log(self.rho.high)
-            return min(self.rho.high, max(self.rho.low, math.exp(rng.uniform(low, high))))
-        return rng.choice(self.rho)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 
 from tasks.base import Head, Task
@@ -20,11 +18,10 @@ from tasks.hotpotqa import HotpotQA
 from tasks.jsonl import Jsonl
 from tasks.lm_eval import PREFIX, LmEval
 from tasks.perplexity import CORPORA, Perplexity
+from tasks.plugins import Plugins
 from tasks.samsum import SamSum
 from tasks.sst2 import Sst2
 from tasks.truthfulqa import TruthfulQA
-
-log = logging.getLogger(__name__)
 
 GROUP = "laser_search.tasks"
 """The entry point group in which a package names its task classes."""
@@ -47,6 +44,14 @@ BUILT_IN: tuple[Task, ...] = (
     TruthfulQA(),
 )
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in BUILT_IN})
+
+
+def _fault(task: object) -> str:
+    missing = [member for member in MEMBERS if not hasattr(task, member)]
+    return f"lacks {', '.join(missing)}; it must keep tasks.base.Task" if missing else ""
+
+
+_PLUGINS: Plugins[Task] = Plugins(GROUP, "task", TASKS, _fault)
 
 
 def get_task(
@@ -72,10 +77,9 @@ def get_task(
             )
     if name in TASKS:
         return TASKS[name]
-    installed = _installed()
-    if name in installed:
-        return _load(installed[name])
-    known = [*TASKS, *installed]
+    if (found := _PLUGINS.get(name)) is not None:
+        return found
+    known = [*TASKS, *_PLUGINS.names()]
     raise InputError(
         f"task {name!r} does not exist{nearest(name, known)}; "
         f"expected one of {', '.join(sorted(known))}"
@@ -85,11 +89,7 @@ def get_task(
 def all_tasks() -> list[Task]:
     """Every task by name. Installed ones that cannot be used are left out with a warning."""
     found = {**TASKS, f"{PREFIX}NAME": LmEval(f"{PREFIX}NAME")}
-    for name, point in _installed().items():
-        try:
-            found[name] = _load(point)
-        except InputError as error:
-            log.warning("%s", error)
+    found |= {task.name: task for task in _PLUGINS.usable()}
     return [found[name] for name in sorted(found)]
 
 
@@ -97,30 +97,6 @@ def describe(task: Task) -> str:
     """One line on a task: what it says about itself, else its docstring's first line."""
     about = getattr(task, "about", "") or (inspect.getdoc(type(task)) or "").partition("\n")[0]
     return str(about)
-
-
-def _installed() -> dict[str, EntryPoint]:
-    """Entry points by task name; a name that is built in stays what it is."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in TASKS}
-
-
-def _load(point: EntryPoint) -> Task:
-    """The task of an entry point: an instance, or a class that needs no arguments."""
-    try:
-        found = point.load()
-        task: Task = found() if isinstance(found, type) else found
-    except Exception as error:  # foreign code may raise anything; its name is what helps
-        raise InputError(
-            f"task {point.name!r} of {point.value} cannot be loaded: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    missing = [member for member in MEMBERS if not hasattr(task, member)]
-    if missing or task.name != point.name:
-        fault = f"lacks {', '.join(missing)}" if missing else f"calls itself {task.name!r}"
-        raise InputError(
-            f"task {point.name!r} of {point.value} {fault}; it must keep tasks.base.Task"
-        )
-    return task
 
 
 def check_head(task: Task, head: Head) -> None:

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from table import Landscape
 
-from search.composition import Composition
 from search.config import StudyConfig, parse_config
+from search.cuts.composition import Composition
 from search.demo.study import demo_config
 
 PROMISING = 0.15

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
-from search.composition import Composition, Intervention
 from search.config import PAPER_RHO, SearchConfig
+from search.cuts.composition import Composition, Intervention
+from search.cuts.refs import MatrixRef
+from search.ladder import Ladder
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.registry import make_strategy
-from search.weights.ranks import RankRule
-from search.weights.refs import MatrixRef
 from search.weights.spectra import Spectrum
 
 TYPES = ("q_proj", "k_proj", "v_proj", "out_proj", "fc_in", "fc_up", "fc_out")
@@ -35,15 +35,13 @@ LAYERS, RANK = 32, 4096
 def space() -> Space:
     """All matrices of a model of 32 layers."""
     matrices = [MatrixRef.parse(f"{n}.{kind}") for n in range(LAYERS) for kind in TYPES]
-    return Space(tuple(matrices), tuple(PAPER_RHO), 5)
+    return Space(tuple(matrices), Ladder.of_rho(PAPER_RHO), 5)
 
 
 def drawn(rng: random.Random, over: Space) -> Composition:
     """A random composition."""
     chosen = rng.sample(over.matrices, rng.randint(1, over.max_interventions))
-    return Composition(
-        tuple(Intervention(m, RankRule("rho", rng.choice(PAPER_RHO))) for m in chosen)
-    )
+    return Composition(tuple(Intervention(m, rng.choice(over.levels)) for m in chosen))
 
 
 def tried(history: History, composition: Composition) -> Tried:
@@ -59,7 +57,11 @@ def tried(history: History, composition: Composition) -> Tried:
 def setting(over: Space, ranks: dict[MatrixRef, int]) -> Setting:
     """What strategies are given: a screen and spectra at random."""
     rng = np.random.default_rng(0)
-    screen = {(ref, rho): float(rng.normal()) for ref in over.matrices for rho in PAPER_RHO}
+    screen = {
+        Intervention(ref, level): float(rng.normal())
+        for ref in over.matrices
+        for level in over.levels
+    }
     spectra = {
         ref: Spectrum(str(ref), "", "", (RANK, RANK), np.sort(rng.exponential(size=RANK))[::-1])
         for ref in over.matrices

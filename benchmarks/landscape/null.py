@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from replay import IDENTITY, configured, prepare
 from table import Landscape, TableBench
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.demo.words import ANSWERS
 from search.durable import write_file
 from search.evaluation.bench import Bench
@@ -248,7 +248,7 @@ def judge(answers: Answers, seed: int, strategy: str, trials: int, interventions
     split = Split(
         with_answers(plan.split.validation, places), with_answers(plan.split.test, places)
     )
-    space = Space(plan.space.matrices, plan.space.rho, interventions)
+    space = Space(plan.space.matrices, plan.space.ladder, interventions)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         setting, _ = prepare(answers.landscape, config, split.validation)

@@ -28,7 +28,7 @@ from table import Landscape, TableBench, note
 
 from search.config import StudyConfig, parse_config
 from search.strategies.base import Setting
-from search.strategies.registry import WANT_SCREEN, WANT_SPECTRA
+from search.strategies.registry import strategy_class
 from search.study.choice import merit
 from search.study.identity import Identity
 from search.study.study import Study
@@ -102,9 +102,9 @@ def prepare(
     """
     plan, search = landscape.plan, config.search
     setting = Setting(plan.space, plan.max_ranks, search.seed, threshold=search.threshold)
-    if search.strategy in WANT_SPECTRA:
+    if strategy_class(search.strategy).wants_spectra:
         return replace(setting, spectra=landscape.spectra()), 0.0
-    if search.strategy not in WANT_SCREEN:
+    if not strategy_class(search.strategy).wants_screen:
         return setting, 0.0
     asked = landscape.examples("validation") if among is None else among
     screen = landscape.screen(search.seed, SCREENED, asked)

@@ -22,7 +22,7 @@ from scipy.cluster.vq import kmeans2
 from table import Landscape
 from torch import Tensor
 
-from search.composition import Composition, Intervention
+from search.cuts.composition import Composition, Intervention
 from search.evaluation.bench import Bench
 from search.study.jobs import Job
 

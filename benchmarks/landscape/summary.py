@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from replay import REPLAYS
 from table import Landscape
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.report.style import SERIES, STYLE
 from search.study.jobs import Job
 from tasks.comparison import compare

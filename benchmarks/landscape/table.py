@@ -22,8 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from search.composition import Composition, Intervention
 from search.config import StudyConfig, read_config, write_config
+from search.cuts.composition import Composition, Intervention
+from search.cuts.level import Level
+from search.cuts.refs import MatrixRef
+from search.cuts.rules import RankRule
 from search.durable import write_file, write_text
 from search.evaluation.bench import Bench, Progress
 from search.evaluation.screen import predict_changes
@@ -32,8 +35,6 @@ from search.plan import Plan, make_plan
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
-from search.weights.ranks import RankRule
-from search.weights.refs import MatrixRef
 from search.weights.spectra import Spectrum
 from tasks.base import Example, Outcome
 
@@ -153,7 +154,7 @@ class Landscape:
     def grid(self) -> dict[str, Composition]:
         """Every single cut of the space, by effect."""
         space = self.plan.space
-        cuts = [Intervention(m, RankRule("rho", rho)) for m in space.matrices for rho in space.rho]
+        cuts = [Intervention(m, level) for m in space.matrices for level in space.levels]
         singles = [Composition((cut,)) for cut in cuts]
         found = {self.effect(single): single for single in reversed(singles)}
         return {effect: found[effect] for effect in sorted(found) if effect}
@@ -179,7 +180,7 @@ class Landscape:
         known = list(among or self.examples("validation"))
         examples = random.Random(seed).sample(known, min(count, len(known)))
         bench, space = self._bench("validation"), self.plan.space
-        cuts = [Intervention(m, RankRule("rho", rho)) for m in space.matrices for rho in space.rho]
+        cuts = [Intervention(m, level) for m in space.matrices for level in space.levels]
         found = predict_changes(
             *(bench.editor, bench._predictor, self.plan.task, examples, cuts),
             *(self.plan.objective, bench.passes),
@@ -268,7 +269,7 @@ class Landscape:
 
 def _half(ref: MatrixRef) -> Intervention:
     """A cut that needs the factors of a matrix; their spectrum is whole whatever is kept."""
-    return Intervention(ref, RankRule("rho", 0.5))
+    return Intervention(ref, Level(RankRule("rho", 0.5)))
 
 
 def _rows(column: pa.ChunkedArray) -> list[NDArray[np.generic]]:

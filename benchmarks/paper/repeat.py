@@ -23,8 +23,8 @@ from typing import Any
 from optuna.trial import TrialState
 from scipy.stats import binomtest
 
-from search.composition import Composition
 from search.config import PAPER_RHO, SearchConfig, SpaceConfig, SplitConfig, TaskConfig
+from search.cuts.composition import Composition
 from search.evaluation.bench import Bench
 from search.evaluation.direct import Direct, evaluate_compositions
 from search.evaluation.setup import open_bench
@@ -35,7 +35,6 @@ from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.registry import make_strategy
 from search.study.jobs import Job
-from search.weights.lowrank import lowrank_kind
 from search.weights.matrices import find_matrices
 from tasks.errors import InputError
 from tasks.scoring import Scores
@@ -134,10 +133,10 @@ def compose(found: Cell, way: str, options: argparse.Namespace) -> list[str]:
     validation = split_examples(examples, 0.2, 0, "paper").validation
     skeleton = where.skeleton()
     matrices = find_matrices(skeleton)
-    kind = "keep-top" if way == "exact" else lowrank_kind(skeleton)
     every = SpaceConfig(matrices=["fc_in", "fc_out"], rho=list(options.rho), max_interventions=1)
-    space = Space.build(every, matrices, kind)
-    space = replace(space, max_interventions=len(space.matrices))
+    space = Space.build(every, matrices)
+    ladder = space.ladder if way == "exact" else space.ladder.as_laser(where.model_type)
+    space = replace(space, ladder=ladder, max_interventions=len(space.matrices))
     full = {matrix.ref: matrix.max_rank for matrix in matrices}
     strategy = make_strategy(SearchConfig(strategy="greedy"), Setting(space, full))
     bench = open_bench(

@@ -15,8 +15,10 @@ import json
 import sys
 from typing import Any
 
-from search.composition import Composition, Intervention
 from search.config import TaskConfig
+from search.cuts.composition import Composition, Intervention
+from search.cuts.level import Level
+from search.cuts.rules import RankRule
 from search.evaluation.bench import Bench
 from search.evaluation.setup import open_bench
 from search.model import ModelSource, own_device
@@ -24,7 +26,6 @@ from search.plan import open_task
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.weights.matrices import find_matrices
-from search.weights.ranks import RankRule
 from search.weights.selection import expand
 from tasks.comparison import compare
 from tasks.errors import InputError
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for ref in refs:
         for removed in options.removed:
             rule = RankRule("rho", round(1 - removed, 9))
-            cut = Composition((Intervention(ref, rule),))
+            cut = Composition((Intervention(ref, Level(rule)),))
             score = evaluate(bench, cut, "validation").score
             rows.append({"layer": ref.layer, "removed": removed, "accuracy": score})
             best = max(best, (score, cut), key=lambda pair: pair[0])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.evaluation.finite import first_non_finite
 from search.evaluation.passes import Passes
 from search.evaluation.predictor import NonFiniteLogits, RecordingPredictor

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from search.composition import Composition
+from search.cuts.composition import Composition
+from search.cuts.refs import MatrixRef
 from search.weights.matrices import Matrix
-from search.weights.refs import MatrixRef
 from search.weights.stacks import find_stacks
 
 IN_ORDER = ("", "encoder", "decoder")

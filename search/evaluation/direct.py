@@ -6,8 +6,8 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from search.composition import Composition
 from search.config import SplitConfig, TaskConfig
+from search.cuts.composition import Composition
 from search.evaluation.setup import open_bench
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource, own_device
@@ -15,7 +15,6 @@ from search.plan import data_notices, open_task
 from search.report.text import PAPER_TIES, print_scores, score_warnings, truncation_notices
 from search.study.jobs import Job
 from search.weights.fused import fused_notice, whole_weights, widened
-from search.weights.lowrank import as_laser_cuts
 from search.weights.matrices import find_matrices
 from search.weights.selection import check_interventions, laser_triple, read_composition
 from tasks.base import Example
@@ -100,7 +99,7 @@ def evaluate_compositions(
             else:
                 notices = fused_notice(composition, triple[0], matrices)
         if products == "svd-lowrank":
-            composition = as_laser_cuts(composition, skeleton)
+            composition = composition.as_laser(source.model_type)
     asked = open_task(task, source.head)
     parts = _parts(asked.load(task.data, task.revision), part, split)
     examples = parts[part]

@@ -1,8 +1,9 @@
 """What one backward pass says of every cut at once: the change of the loss, to first order.
 
-Cutting W to W_r changes the loss by about ⟨∂L/∂W, W_r − W⟩ = −Σ_{i>r} σ_i uᵢᵀ (∂L/∂W) vᵢ, so one
-gradient per matrix and its factors give the prediction for every rank. Gradients are taken matrix
-by matrix as the backward pass reaches them and dropped, so that memory stays near one of them.
+Cutting W to W' changes the loss by about ⟨∂L/∂W, W' − W⟩; for leading triples this is
+−Σ_{i>r} σ_i uᵢᵀ (∂L/∂W) vᵢ, so one gradient per matrix and its factors serve every rank. Gradients
+are taken matrix by matrix as the backward pass reaches them and dropped, so that memory stays near
+one of them.
 First order is crude for a cut this large; it orders candidates, and trials decide (docs/log.md).
 """
 
@@ -18,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.composition import Intervention
+from search.cuts.composition import Intervention
+from search.cuts.refs import MatrixRef
 from search.evaluation.batching import Batch
 from search.evaluation.passes import Passes
 from search.evaluation.predictor import RecordingPredictor
@@ -26,7 +28,6 @@ from search.evaluation.prepared import Prepared
 from search.study.goals import Objective
 from search.weights.edit import Editor
 from search.weights.matrices import Matrix
-from search.weights.refs import MatrixRef
 from tasks.base import (
     Chosen,
     Classified,
@@ -70,8 +71,8 @@ def predict_changes(
     """Predicted change of the mean log-loss, in nats, of every candidate alone; below 0 helps.
 
     Of the unedited model on `examples`; of several tasks the objective's mean. To first order the
-    changes of a composition add up. Candidates keep leading ranks. The model's bytes stay. Raises
-    InputError if the task asks nothing that has a log-probability.
+    changes of a composition add up. The kind of each candidate says how. The model's bytes stay.
+    Raises InputError if the task asks nothing that has a log-probability.
     """
     editor.restore()
     passes.prefix.start = 0
@@ -154,12 +155,11 @@ class _Seen:
 
     def __init__(self, editor: Editor, candidates: Sequence[Intervention]) -> None:
         self._editor = editor
-        self._ranks = {c: c.rule.rank(editor.matrix(c.matrix).max_rank) for c in candidates}
-        most: dict[MatrixRef, Intervention] = {}
-        for cut, rank in self._ranks.items():
-            if cut.matrix not in most or rank > self._ranks[most[cut.matrix]]:
-                most[cut.matrix] = cut
-        self.most = most
+        self._candidates = candidates
+        self.cuts: dict[MatrixRef, dict[str, list[Intervention]]] = {}
+        for cut in dict.fromkeys(candidates):
+            editor.matrix(cut.matrix)
+            self.cuts.setdefault(cut.matrix, {}).setdefault(cut.kind, []).append(cut)
         self._sums: dict[MatrixRef, Tensor] = {}
         self._fresh: dict[MatrixRef, Tensor] = {}
 
@@ -174,30 +174,28 @@ class _Seen:
         self._fresh = {}
 
     def add(self, ref: MatrixRef, weight: Tensor, gradient: Tensor) -> None:
-        """Take a gradient G [out, in] of the matrix W: ⟨G, W_r − W⟩ for every r up to the most."""
-        cut = self.most[ref]
-        rank = self._ranks[cut]
-        gradient = gradient.float()
-        factors = self._editor.factors(cut)
-        U, V = (part[:rank].to(gradient.device) for part in (factors.U, factors.V))
-        by_triple = ((U @ gradient) * V).sum(-1).cpu().double() * factors.spectrum[:rank].double()
-        kept = torch.cat([torch.zeros(1, dtype=torch.float64), by_triple.cumsum(0)])
-        whole = (weight.float() * gradient).sum(dtype=torch.float64).cpu()
-        self._fresh[ref] = (kept - whole) / SCALE
+        """Take a gradient G [out, in] of the matrix W: ⟨G, W' − W⟩ for every cut W' of it."""
+        found = []
+        for cuts in self.cuts[ref].values():
+            rules, source = [cut.rule for cut in cuts], self._editor.source(cuts[0])
+            found.append(cuts[0].made_by.first_order(rules, weight, gradient.float(), source))
+        self._fresh[ref] = torch.cat(found) / SCALE
 
     def changes(self) -> dict[Intervention, float]:
         """The predicted change of the loss by candidate; 0 where no loss depends on the matrix."""
-        return {
-            cut: float(self._sums[cut.matrix][rank]) if cut.matrix in self._sums else 0.0
-            for cut, rank in self._ranks.items()
-        }
+        found: dict[Intervention, float] = {}
+        for ref, kinds in self.cuts.items():
+            cuts = [cut for same in kinds.values() for cut in same]
+            values = self._sums[ref].tolist() if ref in self._sums else [0.0] * len(cuts)
+            found.update(zip(cuts, values, strict=True))
+        return {cut: found[cut] for cut in self._candidates}
 
 
 @contextmanager
 def _differentiating(editor: Editor, seen: _Seen) -> Iterator[None]:
     """Let gradients of the matrices, and of nothing else, reach `seen`, and be dropped at once."""
     owned: dict[int, list[Matrix]] = defaultdict(list)
-    for ref in seen.most:
+    for ref in seen.cuts:
         owned[id(editor.parameter(ref))].append(editor.matrix(ref))
 
     def take(parameter: Tensor) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from search.cuts.refs import MatrixRef
 from search.evaluation.bench import Bench
 from search.evaluation.blocks import Blocks
 from search.evaluation.kept import Room
@@ -19,7 +20,6 @@ from search.model import ModelSource
 from search.study.goals import Objective
 from search.weights.edit import Editor
 from search.weights.matrices import Matrix, find_matrices
-from search.weights.refs import MatrixRef
 from search.weights.remote import open_factors
 from tasks.base import Example, Task
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from search.composition import Composition, Intervention
+from search.cuts.composition import Composition, Intervention
+from search.cuts.refs import MatrixRef
 from search.durable import write_json
 from search.export.stream import combined, read_header, shard_names, tensor_digests
 from search.model import ModelSource
 from search.weights.checkpoint import CheckpointReader, NotInCheckpoint
 from search.weights.matrices import Matrix, find_matrices
 from search.weights.origin import WeightOrigin
-from search.weights.refs import MatrixRef
 from search.weights.views import View
 from tasks.errors import InputError, nearest
 

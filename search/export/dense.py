@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.export.base import Base, Placed
 from search.export.stream import (
     Change,

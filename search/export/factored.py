@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search.cuts.kinds.triples import reach
 from search.durable import write_json
 from search.export.base import Base, Placed
 from search.export.dense import dense_changes, original_of
@@ -183,8 +184,8 @@ def _splitter(
         kept = products.kept(one.intervention, original) or range(0)
         out, into = original.shape
         if kept:
-            reach = Products.used(kept, min(out, into))
-            factors = products.factors(one.intervention, original, *reach)
+            ranks = reach(kept, min(out, into))
+            factors = products.factors(one.intervention, original, *ranks)
             up, down = balanced(factors, kept)
         else:
             up, down = torch.zeros(out, 0), torch.zeros(0, into)

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.export.base import Base, Placed
 from search.export.dense import base_digest, dense_bytes, write_dense
 from search.export.factored import (

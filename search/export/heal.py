@@ -12,7 +12,7 @@ import torch
 from optuna.trial import FrozenTrial
 from torch import nn
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.durable import write_bytes, write_json, write_text
 from search.export.base import Base
 from search.export.card import healed_card

@@ -12,7 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from search.composition import Composition
+from search.cuts.composition import Composition
+from search.cuts.kinds.base import Factoring
+from search.cuts.kinds.triples import reach
 from search.durable import write_file, write_json
 from search.export.base import Base, Placed
 from search.export.dense import dense_changes
@@ -59,7 +61,7 @@ class Origin:
             source.head,
             str(source.torch_dtype).removeprefix("torch."),
             base.digest,
-            json.loads(composition.to_json()),
+            composition.to_dict(),
         )
 
     def open(self, model: str) -> Base:
@@ -75,7 +77,7 @@ class Origin:
 
     def place(self, base: Base) -> list[Placed]:
         """The interventions on `base`."""
-        return base.place(Composition.from_json(json.dumps(self.composition)))
+        return base.place(Composition.from_dict(self.composition))
 
 
 @dataclass
@@ -102,9 +104,9 @@ class PatchFactors:
     def __init__(self, rows: Mapping[str, _PatchRows]) -> None:
         self._rows = dict(rows)
 
-    def key(self, weight: Tensor) -> str:
-        """The content key of `weight` [out, in]."""
-        return content_key(weight)
+    def key(self, weight: Tensor, factoring: Factoring | None = None) -> str:
+        """The content key of the factors of `weight` [out, in]."""
+        return content_key(weight, factoring=factoring)
 
     def load(self, key: str, rank: int | None = None, *, holding: int | None = None) -> Factors:
         """The factors of `key`. Raises KeyError if the patch has none."""
@@ -114,7 +116,9 @@ class PatchFactors:
 
         return Factors(self._rows[key], rank or 0, damaged)
 
-    def ensure(self, weight: Tensor, key: str, origin: str) -> bool:
+    def ensure(
+        self, weight: Tensor, key: str, origin: str, *, factoring: Factoring | None = None
+    ) -> bool:
         """Refuse: a patch has all it needs for its own base. Raises InputError."""
         raise InputError(f"{origin} is not a matrix that the patch was made from")
 
@@ -133,13 +137,16 @@ def write_patch(base: Base, placed: list[Placed], store: FactorStore, out: Path)
         needed, _ = multiplied(kept, full) if kept else (range(0), False)
         if kept is None or not (needed or one.intervention.rule.needs_spectrum):
             continue  # pruned, emptied or whole: the base itself is all that is needed
-        reach = Products.used(kept, full) if needed else (0, 0)
-        factors = products.factors(one.intervention, original, *reach)
+        ranks = reach(kept, full) if needed else (0, 0)
+        factors = products.factors(one.intervention, original, *ranks)
         U, V = factors.ranks(needed.start, needed.stop)
         name = str(one.matrix.ref)
         tensors |= {f"{name}.U": U.clone(), f"{name}.V": V.clone()}
         tensors[f"{name}.S"] = factors.spectrum.clone()
-        rows[name] = {"key": content_key(original), "first": needed.start}
+        rows[name] = {
+            "key": content_key(original, factoring=one.intervention.made_by.factoring),
+            "first": needed.start,
+        }
     origin = Origin(**{**asdict(origin), "tensors": edited_digests(base, placed, products)})
     facts = {"format": PATCH_FORMAT, "origin": json.dumps(asdict(origin)), "rows": json.dumps(rows)}
     write_file(out / PATCH, lambda path: save_file(tensors, path, facts))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.durable import write_json, write_text
 from search.export.base import Base
 from search.export.card import Contents, model_card
@@ -135,7 +134,7 @@ def _facts(
         "format": wish.format,
         "base_model": model_name(model.path),
         "revision": model.revision,
-        "composition": json.loads(composition.to_json()),
+        "composition": composition.to_dict(),
         "digest": composition.digest,
         "effect": trial.user_attrs["effect"],
         "study": record.identity.study_id,

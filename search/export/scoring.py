@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.evaluation.bench import Bench
 from search.evaluation.predictor import make_predictor
 from search.plan import Plan, make_plan

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.export.factored import load_factored
 from search.export.lora import require_peft
 from search.export.patch import read_edit
@@ -175,7 +175,7 @@ def load_export(folder: Path, base: ModelSource, kind: str, scratch: Path) -> An
     loaded = base.load(device)
     cache = FactorCache(scratch / "factors") if store is None else store
     editor = Editor(loaded, find_matrices(loaded), cache)
-    editor.apply(Composition.from_json(json.dumps(origin.composition)))
+    editor.apply(Composition.from_dict(origin.composition))
     return loaded
 
 

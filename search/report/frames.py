@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from search.composition import Composition, Intervention
+from search.cuts.composition import Composition, Intervention
 from search.study.choice import is_feasible, score_of
 from tasks.errors import InputError
 

@@ -11,10 +11,10 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from search.composition import Intervention
+from search.cuts.composition import Intervention
+from search.cuts.refs import GROUPS
 from search.report.frames import column_of, row_of, setting_of
 from search.report.style import CARD, GAIN, GRID, INK, MUTED, new_figure, styled, tint
-from search.weights.refs import GROUPS
 
 MAX_NUMBERED_ROWS = 48
 """Rows up to which a map has room for numbers."""

@@ -20,11 +20,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from search.cuts.refs import MatrixRef
 from search.durable import write_bytes, write_json, write_text
 from search.published import model_name
 from search.report.maps import measure_map
 from search.report.style import GAIN, INK, LOSS, MUTED, SERIES, new_figure, save, styled, to_svg
-from search.weights.refs import MatrixRef
 from search.weights.spectra import Array, Spectrum, random_cosines
 from tasks.errors import InputError
 

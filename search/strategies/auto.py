@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.space import Choice, overlap
-from search.strategies.base import History, Setting, Tried
+from search.strategies.base import History, Setting, Strategy, Tried
 from search.strategies.novelty import unseen
 from search.strategies.queue import Queue
 from search.strategies.refine import Refine
@@ -32,7 +32,7 @@ class Shares:
     bases: int = 5
 
 
-class Auto:
+class Auto(Strategy):
     """Single cuts as the screen predicts them; then extensions and refinements of the best.
 
     An *extension* adds to one of the best trials a single cut that helped alone: the pair whose
@@ -40,6 +40,9 @@ class Auto:
     singles are tried in between, so that a screen that is wrong costs time alone. Without a screen
     singles go from coarse to fine.
     """
+
+    name = "auto"
+    wants_screen = True
 
     def __init__(self, setting: Setting, shares: Shares = Shares()) -> None:
         """Over the space of `setting`."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar
 
 from optuna.trial import TrialState
 
-from search.composition import Composition
+from search.cuts.composition import Composition, Intervention
+from search.cuts.refs import MatrixRef
 from search.space import Space
-from search.weights.refs import MatrixRef
 from search.weights.spectra import Spectrum
 
 BASELINE_NUMBER = -1
@@ -58,8 +59,18 @@ class History:
     `budget`: finished trials that the study asks for.
     """
 
-    def __init__(self, max_ranks: Mapping[MatrixRef, int], budget: int) -> None:
-        """Empty. `max_ranks`: min(out, in) of every matrix that may be cut."""
+    def __init__(
+        self,
+        max_ranks: Mapping[MatrixRef, int],
+        budget: int,
+        spectra: Mapping[MatrixRef, Spectrum] | None = None,
+    ) -> None:
+        """Empty. `max_ranks`: min(out, in) of every matrix that may be cut.
+
+        `spectra` of those whose levels are read by a rule that needs them.
+        """
+        self.spectra = {ref: one.values.tolist() for ref, one in (spectra or {}).items()}
+        self._shapes = {ref: one.shape for ref, one in (spectra or {}).items()}
         self.budget = budget
         self.spent = 0
         self.baseline: Tried | None = None
@@ -103,7 +114,7 @@ class History:
 
     def effect(self, composition: Composition) -> str:
         """What a composition does to the model; see `Composition.effect`."""
-        return composition.effect(self.max_ranks)
+        return composition.effect(self.max_ranks, self.spectra, self._shapes)
 
     def find(self, composition: Composition) -> Tried | None:
         """The trial, perhaps in flight, or the baseline, that has a composition's effect."""
@@ -129,7 +140,7 @@ class Setting:
     """What a strategy knows before the first trial.
 
     `objectives`: values of a trial. `screen`: the change of the loss that a gradient predicts by
-    (matrix, rho), lower is better. `spectra`: singular values of the matrices of the space,
+    single cut, lower is better. `spectra`: singular values of the matrices of the space,
     `threshold` the rule that divides them into signal and noise.
     """
 
@@ -137,19 +148,34 @@ class Setting:
     max_ranks: Mapping[MatrixRef, int]
     seed: int = 0
     objectives: int = 1
-    screen: Mapping[tuple[MatrixRef, float], float] | None = None
+    screen: Mapping[Intervention, float] | None = None
     spectra: Mapping[MatrixRef, Spectrum] | None = None
     threshold: str = "laser-rmt"
 
 
-class Strategy(Protocol):
+class Strategy(ABC):
     """What to try next. Keeps nothing that the history does not say, save to be faster.
 
     Asked again with the same history, also by another process, it suggests the same; randomness is
     drawn from the seed and the number of the trial. A composition has at most one intervention per
     matrix, is of the setting's space (or was given by the user) and `History.is_new`.
+
+    One that is named in a configuration takes a `Setting` alone, and says of itself: `name`, its
+    spelling; `wants_screen`, whether a screen orders its candidates; `needs_screen`, whether it can
+    do nothing without, should a model or task allow none; `wants_spectra`, whether it reads
+    singular values. What it does not want, the setting lacks.
     """
 
+    name: ClassVar[str] = ""
+    wants_screen: ClassVar[bool] = False
+    needs_screen: ClassVar[bool] = False
+    wants_spectra: ClassVar[bool] = False
+
+    def __init__(self, setting: Setting) -> None:
+        """Over the space of `setting`."""
+        self._setting = setting
+
+    @abstractmethod
     def suggest(self, history: History) -> Composition | None:
         """The next trial's composition.
 

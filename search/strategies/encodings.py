@@ -14,7 +14,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from search.config import RhoRange
+from search.cuts.level import Level
 from search.space import Choice, Site, Space, overlap
 
 
@@ -39,10 +39,11 @@ class Encoding(Protocol):
 
 
 class Slots:
-    """How many choices there are, and for each a site and a rho; slots beyond do not exist.
+    """How many choices there are, and for each a site and a level; slots beyond do not exist.
 
     Conditional parameters, since padding them measurably misleads TPE. The sites are a layer and a
-    type where every layer has every type, else a place in a list.
+    type where every layer has every type, else a place in a list. The level is a place in its
+    family, by a family where there are several.
     """
 
     def __init__(self, space: Space) -> None:
@@ -50,41 +51,66 @@ class Slots:
         self._space = space
 
     def draw(self, draw: Draw) -> list[Choice]:
-        """Draw the number of choices, then each one's site and rho."""
+        """Draw the number of choices, then each one's site and level."""
         count = draw("interventions", self._counts)
-        return [(self._site(draw, slot), self._rho(draw, slot)) for slot in range(1, count + 1)]
+        return [(self._site(draw, slot), self._level(draw, slot)) for slot in range(1, count + 1)]
 
     def write(self, choices: list[Choice]) -> dict[str, tuple[Any, BaseDistribution]]:
         """The parameters of `choices`, in their order."""
         written: dict[str, tuple[Any, BaseDistribution]] = {
             "interventions": (len(choices), self._counts)
         }
-        for slot, (site, rho) in enumerate(choices, 1):
-            for name, value, distribution in self._place(site):
+        for slot, (site, level) in enumerate(choices, 1):
+            for name, value, distribution in [*self._place(site), *self._height(level)]:
                 written[f"{name}_{slot}"] = (value, distribution)
-            if isinstance(self._space.rho, RhoRange):
-                written[f"rho_{slot}"] = (rho, self._rhos)
-            else:
-                written[f"rho_index_{slot}"] = (self._space.rho.index(rho), self._rhos)
         return written
 
     @cached_property
     def _counts(self) -> IntDistribution:
         return IntDistribution(1, self._space.max_interventions)
 
+    def _level(self, draw: Draw, slot: int) -> Level:
+        ladder = self._space.ladder
+        if ladder.is_range:
+            return ladder.at(float(draw(f"rho_{slot}", self._rhos)))
+        family = self._only
+        if family is None:
+            family = self._families[str(draw(f"kind_{slot}", self._kinds))]
+        name, distribution = self._index(family)
+        return family[int(draw(f"{name}_{slot}", distribution))]
+
+    def _height(self, level: Level) -> list[tuple[str, Any, BaseDistribution]]:
+        ladder = self._space.ladder
+        if ladder.is_range:
+            return [("rho", level.rule.value, self._rhos)]
+        label = "/".join(level.family)
+        family = self._families[label]
+        name, distribution = self._index(family)
+        index = (name, family.index(level), distribution)
+        return [index] if self._only is not None else [("kind", label, self._kinds), index]
+
     @cached_property
     def _rhos(self) -> BaseDistribution:
-        rho = self._space.rho
-        if isinstance(rho, RhoRange):
-            return FloatDistribution(rho.low, rho.high, log=True)
-        # By index, so that the sampler sees the order and weighs the given values alike.
-        return IntDistribution(0, len(rho) - 1)
+        return FloatDistribution(self._space.ladder.low, self._space.ladder.high, log=True)
 
-    def _rho(self, draw: Draw, slot: int) -> float:
-        rho = self._space.rho
-        if isinstance(rho, RhoRange):
-            return float(draw(f"rho_{slot}", self._rhos))
-        return rho[int(draw(f"rho_index_{slot}", self._rhos))]
+    @cached_property
+    def _families(self) -> dict[str, tuple[Level, ...]]:
+        return {"/".join(family[0].family): family for family in self._space.ladder.families}
+
+    @cached_property
+    def _only(self) -> tuple[Level, ...] | None:
+        """The family, where there is but one."""
+        families = self._space.ladder.families
+        return families[0] if len(families) == 1 else None
+
+    @cached_property
+    def _kinds(self) -> BaseDistribution:
+        return CategoricalDistribution(list(self._families))
+
+    def _index(self, family: tuple[Level, ...]) -> tuple[str, BaseDistribution]:
+        # By index, so that the sampler sees the order and weighs the given values alike.
+        label = "" if self._only is not None else f"_{'/'.join(family[0].family)}"
+        return f"rho_index{label}", IntDistribution(0, len(family) - 1)
 
     @cached_property
     def _layers(self) -> list[int]:
@@ -139,7 +165,7 @@ class Slots:
 
 
 class Sites:
-    """One ordered choice per site: the smallest rho first, and "keep" at the end.
+    """One ordered choice per site: the smallest level first, and "keep" at the end.
 
     A sampler may cut more sites than a composition has; then some of them stand, by a shuffle that
     depends on what was drawn alone.
@@ -150,50 +176,56 @@ class Sites:
         self._space = space
 
     @cached_property
-    def _levels(self) -> list[float]:
-        rho = self._space.rho
-        return [] if isinstance(rho, RhoRange) else sorted(rho)
+    def _levels(self) -> list[Level]:
+        ladder = self._space.ladder
+        if ladder.is_range:
+            return []
+        return [level for family in ladder.families for level in reversed(family)]
 
     @cached_property
     def _place(self) -> BaseDistribution:
-        # A continuous rho: the lower half of [0, 1] is its range, the upper half keeps.
+        # A range of rho: the lower half of [0, 1] is its range, the upper half keeps.
         return IntDistribution(0, len(self._levels)) if self._levels else FloatDistribution(0, 1)
 
     def draw(self, draw: Draw) -> list[Choice]:
         """Draw every site's place in the order."""
         places = [(site, draw(site.name, self._place)) for site in self._space.sites]
         found = [
-            (site, self._rho(place)) for site, place in places if place < (len(self._levels) or 0.5)
+            (site, self._level(place))
+            for site, place in places
+            if place < (len(self._levels) or 0.5)
         ]
         if len(found) > self._space.max_interventions:
             seed = "/".join(f"{place:g}" for _, place in places)
             random.Random(seed).shuffle(found)  # noqa: S311  # reproducible, not secret
         chosen: list[Choice] = []
-        for site, rho in found:
+        for site, level in found:
             if len(chosen) < self._space.max_interventions and not overlap(site, chosen):
-                chosen.append((site, rho))
+                chosen.append((site, level))
         return chosen
 
     def write(self, choices: list[Choice]) -> dict[str, tuple[Any, BaseDistribution]]:
-        """Every site's place: its rho's, or "keep"."""
-        cut = {site.name: rho for site, rho in choices}
+        """Every site's place: its level's, or "keep"."""
+        cut = {site.name: level for site, level in choices}
         keep = len(self._levels) or 1.0
         return {
             site.name: (self._at(cut[site.name]) if site.name in cut else keep, self._place)
             for site in self._space.sites
         }
 
-    def _rho(self, place: float) -> float:
-        rho = self._space.rho
-        if not isinstance(rho, RhoRange):
+    def _level(self, place: float) -> Level:
+        ladder = self._space.ladder
+        if not ladder.is_range:
             return self._levels[int(place)]
-        return min(rho.high, float(rho.low * (rho.high / rho.low) ** (2 * place)))
+        rho = float(ladder.low * (ladder.high / ladder.low) ** (2 * place))
+        return ladder.at(min(ladder.high, rho))
 
-    def _at(self, value: float) -> float:
-        rho = self._space.rho
-        if not isinstance(rho, RhoRange):
-            return self._levels.index(value)
-        return min(0.49999, math.log(value / rho.low) / math.log(rho.high / rho.low) / 2)
+    def _at(self, level: Level) -> float:
+        ladder = self._space.ladder
+        if not ladder.is_range:
+            return self._levels.index(level)
+        whole = math.log(ladder.high / ladder.low)
+        return min(0.49999, math.log(level.rule.value / ladder.low) / whole / 2)
 
 
 ENCODINGS: dict[str, type[Slots] | type[Sites]] = {"slots": Slots, "sites": Sites}

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from search.composition import Composition
-from search.strategies.base import History, Setting
+from search.cuts.composition import Composition
+from search.strategies.base import History, Setting, Strategy
 from search.strategies.walk import Walk, is_better
 
 
-class Greedy:
-    """One pass over the sites from the last layer to the first, each from the smallest rho up.
+class Greedy(Strategy):
+    """One pass over the sites from the last layer to the first, each from the smallest level up.
 
     A cut stays if, on top of those kept before, the score rises, or is the same at a lower
     log-loss; then the next site follows (Sharma et al. 2024, composition "from the largest layer
     and the smallest rho"). Ends when `max_interventions` are kept.
     """
 
+    name = "greedy"
+
     def __init__(self, setting: Setting) -> None:
-        """Over the space of `setting`; a continuous rho at the steps of its ladder."""
+        """Over the space of `setting`; a range of rho at the steps of its ladder."""
         space = setting.space
         sites = sorted(space.sites, key=lambda site: -site.depth)
-        steps = [site.cut(rho) for site in sites for rho in sorted(space.levels)]
+        rising = [level for family in space.ladder.families for level in reversed(family)]
+        steps = [site.cut(level) for site in sites for level in rising]
         self._walk = Walk(steps, space.max_interventions, is_better)
 
     def suggest(self, history: History) -> Composition | None:

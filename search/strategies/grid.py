@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.space import Space
-from search.strategies.base import History, Setting
+from search.strategies.base import History, Setting, Strategy
 from search.strategies.queue import Queue
 from search.strategies.singles import coarse_to_fine
 
 
-class Grid:
+class Grid(Strategy):
     """Coarse to fine over layers and rho, so that a stopped run shows the whole in outline."""
 
+    name = "grid"
+
     def __init__(self, setting: Setting) -> None:
-        """Over the space of `setting`; a continuous rho at the steps of its ladder."""
+        """Over the space of `setting`; a range of rho at the steps of its ladder."""
         self._queue = Queue(_cut(setting.space))
 
     def suggest(self, history: History) -> Composition | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.space import Choice, Space
 from search.strategies.base import History
 

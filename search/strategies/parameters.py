@@ -6,7 +6,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.space import Space
 from search.strategies.encodings import Slots
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.strategies.base import History
 
 

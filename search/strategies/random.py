@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from search.composition import Composition
-from search.strategies.base import History, Setting
+from search.cuts.composition import Composition
+from search.strategies.base import History, Setting, Strategy
 from search.strategies.novelty import unseen
 
 
-class Random:
+class Random(Strategy):
     """A uniform number of choices, then uniform sites and fractions of rank."""
+
+    name = "random"
 
     def __init__(self, setting: Setting) -> None:
         """Over the space of `setting`."""

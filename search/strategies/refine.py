@@ -1,20 +1,16 @@
-"""The neighbourhood of the best: a step of rho, a layer up or down, one choice more or less."""
+"""The neighbourhood of the best: a level's step, a layer up or down, a choice more or less."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 
-from search.composition import Composition
-from search.config import RhoRange
+from search.cuts.composition import Composition
 from search.space import Choice, Site, Space, overlap
-from search.strategies.base import History, Setting, Tried
-
-FINER = 16
-"""Steps that a continuous rho is divided into here."""
+from search.strategies.base import History, Setting, Strategy, Tried
 
 
-class Refine:
+class Refine(Strategy):
     """What differs by one step from the best trial, then from the next best, and so on.
 
     A better trial found on the way becomes the best, and its neighbours come first.
@@ -51,39 +47,28 @@ class Refine:
 
 
 def neighbours(space: Space, choices: list[Choice], seed: str) -> Iterator[list[Choice]]:
-    """Choices that differ by one step: rho, then fewer, then the layer, then one more."""
-    for place, (site, rho) in enumerate(choices):
-        for value in _next_to(space, rho):
-            yield [*choices[:place], (site, value), *choices[place + 1 :]]
+    """Choices that differ by one step: the level, then fewer, then the layer, then one more."""
+    for place, (site, level) in enumerate(choices):
+        for near in space.ladder.next_to(level):
+            yield [*choices[:place], (site, near), *choices[place + 1 :]]
     if len(choices) > 1:
         for place in range(len(choices)):
             yield [*choices[:place], *choices[place + 1 :]]
-    for place, (site, rho) in enumerate(choices):
+    for place, (site, level) in enumerate(choices):
         rest = [*choices[:place], *choices[place + 1 :]]
         for other in _beside(space, site):
             if not overlap(other, rest):
-                yield [*rest, (other, rho)]
+                yield [*rest, (other, level)]
     if len(choices) < space.max_interventions:
         more = [
-            (site, rho)
+            (site, level)
             for site in space.sites
             if not overlap(site, choices)
-            for rho in space.levels
+            for level in space.levels
         ]
         random.Random(seed).shuffle(more)  # noqa: S311  # reproducible, not secret
         for choice in more:
             yield [*choices, choice]
-
-
-def _next_to(space: Space, rho: float) -> list[float]:
-    """The values of rho next to one, the smaller first."""
-    if isinstance(space.rho, RhoRange):
-        low, high = space.rho.low, space.rho.high
-        step = (high / low) ** (1 / FINER)
-        return [min(high, max(low, value)) for value in (rho / step, rho * step)]
-    values = sorted(space.rho)
-    place = values.index(rho)
-    return [values[n] for n in (place - 1, place + 1) if 0 <= n < len(values)]
 
 
 def _beside(space: Space, site: Site) -> list[Site]:

@@ -1,11 +1,9 @@
-"""Explicit name -> strategy."""
+"""Every strategy by its name: those built in, Optuna's samplers, and what packages bring."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from search.composition import Composition
 from search.config import SearchConfig
+from search.cuts.composition import Composition
 from search.strategies.auto import Auto
 from search.strategies.base import Setting, Strategy
 from search.strategies.encodings import ENCODINGS
@@ -19,38 +17,49 @@ from search.strategies.screened import Screened
 from search.strategies.snr import SignalToNoise
 from search.strategies.stages import Stages
 from tasks.errors import InputError, nearest
+from tasks.plugins import Plugins
 
-STRATEGIES: dict[str, Callable[[Setting], Strategy]] = {
-    "auto": Auto,
-    "grid": Grid,
-    "random": Random,
-    "greedy": Greedy,
-    "snr": SignalToNoise,
-    "screened": Screened,
+GROUP = "laser_search.strategies"
+"""The entry point group in which a package names its strategies."""
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    one.name: one for one in (Auto, Grid, Random, Greedy, SignalToNoise, Screened)
 }
 """Strategies of our own; beside them every name of `SAMPLERS` is one."""
 
-WANT_SPECTRA = ("snr",)
-"""Strategies that read singular values."""
 
-WANT_SCREEN = ("auto", "screened")
-"""Strategies that a screen orders the candidates for."""
-
-NEED_SCREEN = ("screened",)
-"""Those that have no order of their own, should a model or task not allow a screen."""
+def _fault(found: object) -> str:
+    known = isinstance(found, type) and issubclass(found, Strategy)
+    return "" if known else "is no subclass of search.strategies.base.Strategy"
 
 
-def check_strategy(config: SearchConfig) -> None:
-    """Raises InputError if there is no such strategy, or it cannot do what is asked of it."""
-    name = config.strategy
-    names = [*STRATEGIES, *SAMPLERS]
-    if name not in names:
+_PLUGINS: Plugins[type[Strategy]] = Plugins(
+    GROUP, "strategy", [*STRATEGIES, *SAMPLERS], _fault, classes=True
+)
+
+
+def strategy_class(name: str) -> type[Strategy]:
+    """The strategy called `name`, whose traits say what it wants to know.
+
+    Raises InputError if there is none, or an installed one cannot be used.
+    """
+    if name in SAMPLERS:
+        return Sampled
+    found = STRATEGIES.get(name) or _PLUGINS.get(name)
+    if found is None:
+        names = [*STRATEGIES, *SAMPLERS, *_PLUGINS.names()]
         raise InputError(
             f"search.strategy {name!r} does not exist; expected one of "
             f"{', '.join(names)}{nearest(name, names)}"
         )
-    if name in SAMPLERS:
-        SAMPLERS[name].check(name, config.objectives)
+    return found
+
+
+def check_strategy(config: SearchConfig) -> None:
+    """Raises InputError if there is no such strategy, or it cannot do what is asked of it."""
+    strategy_class(config.strategy)
+    if config.strategy in SAMPLERS:
+        SAMPLERS[config.strategy].check(config.strategy, config.objectives)
 
 
 def make_strategy(config: SearchConfig, setting: Setting) -> Strategy:
@@ -69,7 +78,7 @@ def make_strategy(config: SearchConfig, setting: Setting) -> Strategy:
 
 def _named(config: SearchConfig, setting: Setting) -> Strategy:
     check_strategy(config)
-    if config.strategy in STRATEGIES:
-        return STRATEGIES[config.strategy](setting)
-    encoding = ENCODINGS[config.encoding](setting.space)
-    return Sampled(setting, SAMPLERS[config.strategy], encoding)
+    if config.strategy in SAMPLERS:
+        encoding = ENCODINGS[config.encoding](setting.space)
+        return Sampled(setting, SAMPLERS[config.strategy], encoding)
+    return strategy_class(config.strategy)(setting)

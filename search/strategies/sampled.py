@@ -24,10 +24,10 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.privates import id_in_memory
 from search.space import Choice
-from search.strategies.base import History, Setting, Tried
+from search.strategies.base import History, Setting, Strategy, Tried
 from search.strategies.encodings import Encoding
 from search.strategies.novelty import unseen
 from search.strategies.samplers import SamplerKind
@@ -101,7 +101,7 @@ class _Drawn:
     effect: str
 
 
-class Sampled:
+class Sampled(Strategy):
     """Proposes what an Optuna sampler draws, or a new neighbour of it if that was tried.
 
     A sampler that has converged proposes what is known already; then its neighbourhood is searched,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from search.composition import Composition
-from search.strategies.base import History, Setting
+from search.cuts.composition import Composition
+from search.strategies.base import History, Setting, Strategy
 from search.strategies.compose import survivors
 from search.strategies.queue import Queue
 from search.strategies.singles import by_screen
@@ -13,13 +13,17 @@ SHARE = 0.5
 """Of the trials, those spent on single cuts before any are put together."""
 
 
-class Screened:
+class Screened(Strategy):
     """The screen orders the candidates, trials decide.
 
     Half of the trials go to single cuts, in the order of the predicted change of the loss. Those
     that beat the unedited model are then put together greedily, the best first. What is left of the
     budget goes on with single cuts.
     """
+
+    name = "screened"
+    wants_screen = True
+    needs_screen = True
 
     def __init__(self, setting: Setting) -> None:
         """Over the space of `setting`, whose screen must be known."""
@@ -41,6 +45,6 @@ class Screened:
             found = survivors(
                 self._space, [history[n] for n in range(min(first, len(history)))], history.baseline
             )
-            steps = [site.cut(rho) for site, rho in found]
+            steps = [site.cut(level) for site, level in found]
             self._walk = Walk(steps, self._space.max_interventions, is_better)
         return self._walk.next(history) or self._singles.next(history)

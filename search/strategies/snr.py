@@ -4,22 +4,26 @@ The ratio is Σσ above a threshold over Σσ below it, undivided, as the projec
 by it. Its scanners, which choose layers to train, divide that by the largest σ: another quantity
 and another order. A matrix is cut to its singular values above the threshold; the cut stays if the
 model is no worse. The threshold is the project's own (``laser-rmt``) or the true edge of the
-Marchenko-Pastur law, for which it is meant (``marchenko-pastur``); see `search.weights.ranks`.
+Marchenko-Pastur law, for which it is meant (``marchenko-pastur``); see `search.cuts.rules`.
 """
 
 from __future__ import annotations
 
-from search.composition import Composition, Intervention
-from search.strategies.base import History, Setting
+from search.cuts.composition import Composition, Intervention
+from search.cuts.level import PLAIN, Level
+from search.cuts.rules import RankRule
+from search.strategies.base import History, Setting, Strategy
 from search.strategies.walk import Walk, is_no_worse
-from search.weights.ranks import RankRule
 
 LOWEST = 15
 """Matrices that laserRMT tries."""
 
 
-class SignalToNoise:
+class SignalToNoise(Strategy):
     """The 15 matrices of lowest signal-to-noise ratio in ascending order, keep or revert."""
+
+    name = "snr"
+    wants_spectra = True
 
     def __init__(self, setting: Setting) -> None:
         """Over the matrices of the setting's space, whose spectra must be known."""
@@ -27,11 +31,13 @@ class SignalToNoise:
         if spectra is None:
             raise ValueError("strategy snr needs the spectra of the matrices")
         order = sorted(setting.space.matrices, key=lambda ref: spectra[ref].signal_to_noise(rule))
+        level = setting.space.levels[0]
+        kind = level.kind if "rank" in level.made_by.rules else PLAIN
         steps = []
         for ref in order[:LOWEST]:
             rank = max(1, spectra[ref].kept(rule))
             if rank < setting.max_ranks[ref]:
-                steps.append((Intervention(ref, RankRule("rank", rank), setting.space.kind),))
+                steps.append((Intervention(ref, Level(RankRule("rank", rank), kind)),))
         self._walk = Walk(steps, len(steps), is_no_worse)
 
     def suggest(self, history: History) -> Composition | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.strategies.base import History, Strategy
 from search.strategies.queue import Queue
 
 
-class Stages:
+class Stages(Strategy):
     """First the given compositions, then the strategy, and the last trials of the budget refine.
 
     A strategy that ends early leaves the rest of the budget to the refinement, if there is one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from search.composition import Composition, Intervention
+from search.cuts.composition import Composition, Intervention
 from search.strategies.base import History, Tried
 
 Step = tuple[Intervention, ...]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from search.composition import Composition
+from search.cuts.composition import Composition
+from search.cuts.refs import MatrixRef
 from search.weights.matrices import Matrix
-from search.weights.refs import MatrixRef
 from search.weights.selection import read_composition
 from tasks.errors import InputError
 
@@ -38,11 +38,6 @@ def resolve(
 def _given(item: str, matrices: Sequence[Matrix], space: Sequence[MatrixRef]) -> Composition:
     composition = read_composition(item.split(), matrices)
     for i in composition.interventions:
-        if i.rule.needs_spectrum:
-            raise InputError(
-                f"search.warm_start holds {item!r}, whose rank depends on a spectrum; "
-                "give a rho, or a rank as rank:37"
-            )
         if i.matrix not in space:
             raise InputError(
                 f"search.warm_start cuts {i.matrix}, which is not in the space; "

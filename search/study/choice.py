@@ -9,7 +9,7 @@ from heapq import nlargest
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.strategies.base import Tried
 from search.study.outcomes import Evaluation
 

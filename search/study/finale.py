@@ -8,8 +8,8 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from search.composition import Composition
 from search.config import ConfirmConfig
+from search.cuts.composition import Composition
 from search.study.choice import choose_finalists, composition_of
 from search.study.goals import Objective
 from search.study.jobs import (

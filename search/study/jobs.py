@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from search.composition import Composition, Intervention
+from search.cuts.composition import Composition, Intervention
 
 Part = Literal["validation", "confirm", "test", "screen"]
 """What of the data is asked. ``screen``: a backward pass over some of validation, no trial."""
@@ -31,15 +31,15 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, to be sent to another process."""
-        screened = [str(Composition((cut,))) for cut in self.screened]
+        screened = [str(cut) for cut in self.screened]
         facts = {**asdict(replace(self, screened=())), "screened": screened}
-        return {**facts, "composition": self.composition.to_json()}
+        return {**facts, "composition": self.composition.to_dict()}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Job:
         """Read what `to_dict` wrote."""
-        screened = tuple(Composition.parse([text]).interventions[0] for text in data["screened"])
-        composition = Composition.from_json(data["composition"])
+        screened = tuple(Intervention.parse(text) for text in data["screened"])
+        composition = Composition.from_dict(data["composition"])
         return Job(**{**data, "composition": composition, "screened": screened})
 
 

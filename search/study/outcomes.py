@@ -16,10 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from search.composition import Composition
+from search.cuts.composition import Intervention
 from search.durable import write_bytes
 from search.study.seal import FORMAT, SEALED, check_parquet, sealed_parquet
-from search.weights.refs import MatrixRef
 from tasks.base import Outcome
 
 FOLDER = "outcomes"
@@ -144,10 +143,6 @@ def no_screen(study: str, reason: str) -> Evaluation:
     return Evaluation("screen", study, reason, "", "screen", 0.0, 0.0, {})
 
 
-def read_screen(evaluation: Evaluation) -> dict[tuple[MatrixRef, float], float]:
-    """The predicted change of the loss in nats by (matrix, rho), of the evaluation of a screen."""
-    changes = {}
-    for outcome in evaluation.outcomes:
-        (cut,) = Composition.parse([outcome.example_id]).interventions
-        changes[cut.matrix, cut.rule.value] = -outcome.score
-    return changes
+def read_screen(evaluation: Evaluation) -> dict[Intervention, float]:
+    """The predicted change of the loss in nats by single cut, of the evaluation of a screen."""
+    return {Intervention.parse(o.example_id): -o.score for o in evaluation.outcomes}

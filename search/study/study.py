@@ -21,13 +21,14 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from search.composition import Composition
 from search.config import StudyConfig
+from search.cuts.composition import Composition
+from search.cuts.refs import MatrixRef
 from search.privates import storage_of, trial_id
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
 from search.strategies.parameters import Parameters
-from search.strategies.registry import NEED_SCREEN, WANT_SCREEN, make_strategy
+from search.strategies.registry import make_strategy, strategy_class
 from search.strategies.singles import screened
 from search.study.agreement import disputed
 from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
@@ -50,7 +51,6 @@ from search.study.size import KEPT, kept_share
 from search.study.stopping import Stopping
 from search.study.storage import open_storage
 from search.study.wall import Wall
-from search.weights.refs import MatrixRef
 from search.witness import FilesChanged, Witness
 
 BUDGET = "budget"
@@ -125,9 +125,10 @@ class Study:
         self.on_change: Callable[[], None] = lambda: None
         self.objective = objective or Objective.of(config, {})
         self.budget = int(min(config.search.trials, space.size(max_ranks)))
-        self.history = History(max_ranks, self.budget)
         objectives = config.search.objectives
         self._setting = setting or Setting(space, max_ranks, config.search.seed, objectives)
+        self._traits = strategy_class(config.search.strategy)
+        self.history = History(max_ranks, self.budget, self._setting.spectra)
         self._strategy: Strategy | None = None
         self._parameters = Parameters(space)
         # Not a line per trial, nor a warning per conditional slot, which TPE draws by itself.
@@ -253,7 +254,7 @@ class Study:
 
     def _screen_is_missing(self) -> bool:
         """Whether the strategy wants a screen that no worker has made yet."""
-        return self.config.search.strategy in WANT_SCREEN and self._setting.screen is None
+        return self._traits.wants_screen and self._setting.screen is None
 
     def _start(self, job: Job, trial: Trial | None) -> Job:
         deaths = 0 if trial is None else int(trial.user_attrs.get("deaths", 0))
@@ -460,7 +461,7 @@ class Study:
         if self._leaves(job):
             return
         live = self._live.pop(job.name)
-        if job.name == SCREEN and self.config.search.strategy not in NEED_SCREEN:
+        if job.name == SCREEN and not self._traits.needs_screen:
             nothing = no_screen(self.identity.study_id, reason)
             self._write(nothing.name, outcome_bytes(nothing))
             self._remember_screen(nothing)
@@ -532,7 +533,7 @@ class Study:
 
     def _kept(self, trial: Trial) -> float:
         composition = self.history[trial.number].composition
-        return kept_share(composition, self._shapes or {}, self.history.max_ranks)
+        return kept_share(composition, self._shapes or {}, self.history.spectra)
 
     def _judge(self, trial: Trial, scores: Mapping[str, float]) -> None:
         """Keep each task's score with a trial, and how far it misses each floor."""

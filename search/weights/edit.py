@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from search.composition import Composition, Intervention
-from search.weights.factor_file import Factors
+from search.cuts.composition import Composition, Intervention
+from search.cuts.kinds.base import Factoring, Source
+from search.cuts.refs import MatrixRef
 from search.weights.matrices import Matrix
 from search.weights.memory import BUDGET_BYTES, FactorStore
 from search.weights.products import Products
-from search.weights.refs import MatrixRef
 from search.weights.thin import ThinMap, is_worth_it, takes_factors
 from tasks.errors import InputError, nearest
 
@@ -58,7 +58,7 @@ class Editor:
         self._allow_shared = allow_shared
         self._originals: dict[MatrixRef, Tensor] = {}
         self._originals_bytes = originals_bytes
-        self._keys: dict[MatrixRef, str] = {}
+        self._keys: dict[tuple[MatrixRef, str | None], str] = {}
         self._applied: dict[MatrixRef, Intervention] = {}
         self._factored = factored
         self._thin: dict[MatrixRef, ThinMap] = {}
@@ -77,14 +77,10 @@ class Editor:
         """The parameter that the matrix is in. Raises InputError if it cannot be edited."""
         return self._parameters[self.matrix(ref).parameter]
 
-    def factors(self, cut: Intervention) -> Factors:
-        """The factors of the unedited matrix, of which the leading ranks that `cut` keeps are read.
-
-        Raises ValueError if that depends on the spectrum.
-        """
-        rank = cut.rule.rank(self.matrix(cut.matrix).max_rank)
-        original = self._original(cut.matrix)
-        return self._products.factors(cut, original, rank, rank, self._key(cut.matrix))
+    def source(self, cut: Intervention) -> Source:
+        """Where the kind of `cut` finds the factors of its unedited matrix."""
+        self._check(cut.matrix)
+        return self._products.source(cut, self._original(cut.matrix), self._key_for(cut))
 
     def apply(self, composition: Composition) -> None:
         """Make the model hold exactly `composition`: what else was applied is undone.
@@ -157,21 +153,24 @@ class Editor:
         matrix = self._matrices[ref]
         return matrix.read(self._parameters[matrix.parameter])
 
-    def _key(self, ref: MatrixRef) -> str:
-        if ref not in self._keys:
-            key = self._cache.key(self._original(ref))
-            if self._expected.get(ref, key) != key:
+    def _key(self, ref: MatrixRef, factoring: Factoring | None = None) -> str:
+        name = None if factoring is None else factoring.name
+        if (ref, name) not in self._keys:
+            key = self._cache.key(self._original(ref), factoring)
+            if factoring is None and self._expected.get(ref, key) != key:
                 raise InputError(
                     f"{ref} of the model in memory is not the matrix that was decomposed; "
                     "the checkpoint or its dtype has changed, so decompose it again"
                 )
-            self._keys[ref] = key
-        return self._keys[ref]
+            self._keys[ref, name] = key
+        return self._keys[ref, name]
 
     def _key_for(self, intervention: Intervention) -> str | None:
         """The key of the matrix, where its factors may be needed."""
-        needless = intervention.kind not in ("keep-top", "keep-bottom")
-        return None if needless else self._key(intervention.matrix)
+        kind = intervention.made_by
+        if kind.factoring is None and kind.needs(intervention.rule) == "nothing":
+            return None
+        return self._key(intervention.matrix, kind.factoring)
 
     def _put_back(self, ref: MatrixRef) -> None:
         if ref in self._thin:
@@ -202,11 +201,9 @@ class Editor:
         module = self.model.get_submodule(matrix.module)
         if not takes_factors(module) or matrix.view.width or matrix.view.expert is not None:
             return None
-        if intervention.kind != "keep-top":
-            return None
-        original, key = self._original(matrix.ref), self._key(matrix.ref)
+        original, key = self._original(matrix.ref), self._key_for(intervention)
         kept = self._products.kept(intervention, original, key)
-        if not kept or not is_worth_it(len(kept), matrix.shape):
+        if not kept or kept.start or not is_worth_it(len(kept), matrix.shape):
             return None
         factors = self._products.factors(intervention, original, kept.stop, kept.stop, key)
         return ThinMap(module, factors, kept.stop, original)

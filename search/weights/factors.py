@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from search.cuts.kinds.base import Factoring
 from search.durable import write_file
 from search.weights import factor_file
 from search.weights.claims import claim
@@ -39,26 +40,30 @@ __all__ = ["Busy", "DamagedFactorsError", "FactorCache", "Factors", "content_key
 _log = logging.getLogger(__name__)
 _BATCH_ENTRIES = 16
 METHOD = "exact"
-"""What keys and files say of how the factors were made; LASER's own low rank is no factors."""
+"""What keys and files say of how the factors were made, where no kind of cut has its own way."""
 
 
 KEY = re.compile(r"[0-9a-f]{8,64}")
 """A key as `content_key` makes it; an index or a bucket may say anything, and keys name files."""
 
 
-def content_key(weight: Tensor, stored: str = "float32") -> str:
+def content_key(weight: Tensor, stored: str = "float32", factoring: Factoring | None = None) -> str:
     """Hexadecimal digest of a matrix [out, in] and of the algorithm that will factor it.
 
-    Of the bytes, the shape, the dtype, the algorithm's version, and what the factors are rounded
-    to: one matrix has one key whatever its model is called, and other bytes, another dtype, a new
-    algorithm or coarser factors have another.
+    Of the bytes, the shape, the dtype, the algorithm's version, what the factors are rounded to,
+    and how they are made, if not as the SVD: one matrix has one key whatever its model is called,
+    and other bytes, another dtype, a new algorithm, coarser or other factors have another.
     """
     rounded = "" if stored == "float32" else f"+{stored}"
-    head = f"{METHOD}{rounded}:{ALGORITHM}:{weight.dtype}:{tuple(weight.shape)}\0"
+    head = f"{_method(factoring)}{rounded}:{ALGORITHM}:{weight.dtype}:{tuple(weight.shape)}\0"
     digest = hashlib.blake2b(head.encode(), digest_size=20)
     flat = weight.detach().contiguous().reshape(-1).cpu().view(torch.uint8)
     digest.update(flat.numpy().data)
     return digest.hexdigest()
+
+
+def _method(factoring: Factoring | None) -> str:
+    return METHOD if factoring is None else factoring.name
 
 
 class Busy(Exception):  # noqa: N818  (no error: the work is being done)
@@ -113,9 +118,9 @@ class FactorCache:
         """Whether there is a file for `key`; says nothing of its health."""
         return self.path(key).is_file()
 
-    def key(self, weight: Tensor) -> str:
+    def key(self, weight: Tensor, factoring: Factoring | None = None) -> str:
         """The key of the factors of `weight` [out, in] in this cache; see `content_key`."""
-        return content_key(weight, self.stored)
+        return content_key(weight, self.stored, factoring)
 
     def keys(self) -> Iterator[str]:
         """The keys of all factor files, sorted."""
@@ -132,14 +137,16 @@ class FactorCache:
         rank: int | None = None,
         keep: int | None = None,
         wait: bool = True,
+        factoring: Factoring | None = None,
     ) -> bool:
         """Have the first `rank` ranks (None: all) of `key` on disk; return whether computed here.
 
         `weight` [out, in] is the matrix or reads it, and is used only if they are missing, fewer or
         damaged; `origin` says where it came from, for the index. Every byte of a file that is there
         is checked. `keep`: ranks to store if they are computed (default: `rank`). While one process
-        computes, others wait for it, or with `wait` False raise Busy. Raises ValueError if the
-        matrix has another key, InputError if it has no SVD or the folder cannot be written.
+        computes, others wait for it, or with `wait` False raise Busy. `factoring`: how they
+        are made, if not as the exact SVD. Raises ValueError if the matrix has another key,
+        InputError if it has no SVD or the folder cannot be written.
         """
         if self._is_ready(key, origin, rank):
             return False
@@ -150,9 +157,9 @@ class FactorCache:
             if self._is_ready(key, origin, rank):
                 return False
             matrix = weight if isinstance(weight, Tensor) else weight()
-            if self.key(matrix) != key:
+            if self.key(matrix, factoring) != key:
                 raise ValueError(f"the matrix from {origin} does not have the key {key}")
-            file = self._compute(matrix, key, origin, rank if keep is None else keep)
+            file = self._compute(matrix, key, origin, rank if keep is None else keep, factoring)
         self._note(file, origin, new=True)
         return True
 
@@ -163,11 +170,18 @@ class FactorCache:
         self._note(file, origin, new=False)
         return True
 
-    def _compute(self, matrix: Tensor, key: str, origin: str, rank: int | None) -> FactorFile:
-        parts = decompose(matrix)
+    def _compute(
+        self,
+        matrix: Tensor,
+        key: str,
+        origin: str,
+        rank: int | None,
+        factoring: Factoring | None,
+    ) -> FactorFile:
+        parts = decompose(matrix) if factoring is None else factoring.decompose(matrix)
         metadata = {
             "key": key,
-            "method": METHOD,
+            "method": _method(factoring),
             "algorithm": str(ALGORITHM),
             "dtype": str(matrix.dtype).removeprefix("torch."),
             "out": str(matrix.shape[0]),
@@ -178,7 +192,7 @@ class FactorCache:
             metadata["rank"] = str(max(1, rank))
         if self.stored != "float32":
             metadata["stored"] = self.stored
-        U, S, V = (part.cpu() for part in (parts.U, parts.S, parts.V))
+        U, S, V = (part.cpu() for part in parts)
         path = self.path(key)
         self._durably(path, lambda temporary: factor_file.write(temporary, metadata, U, S, V))
         return FactorFile(path)

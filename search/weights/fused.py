@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from search.composition import Composition, Intervention
+from search.cuts.composition import Composition, Intervention
+from search.cuts.level import Level
+from search.cuts.refs import MatrixRef
+from search.cuts.rules import RankRule
 from search.weights.matrices import Matrix
-from search.weights.ranks import RankRule
-from search.weights.refs import MatrixRef
 from search.weights.views import View
 
 
@@ -52,7 +53,7 @@ def widened(composition: Composition, rho: float, matrices: Sequence[Matrix]) ->
             cuts[cut.matrix] = cut
         else:
             rank = int(whole.max_rank * rho)
-            cuts[whole.ref] = replace(cut, matrix=whole.ref, rule=RankRule("rank", rank))
+            cuts[whole.ref] = Intervention(whole.ref, Level(RankRule("rank", rank), cut.kind))
     return Composition(tuple(cuts.values()))
 
 

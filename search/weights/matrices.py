@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from search.cuts.refs import GROUPS, MatrixRef
 from search.weights.fallback import guess
 from search.weights.layouts import Layout, layout_of
-from search.weights.refs import GROUPS, MatrixRef
 from search.weights.roles import Role
 from search.weights.stacks import LinearMap, Stack, find_stacks
 from search.weights.views import View

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from search.cuts.kinds.base import Factoring
 from search.weights.factor_file import Factors
 
 BUDGET_BYTES = 2**30
@@ -22,7 +23,7 @@ Place = Literal["device", "pinned", "host"]
 class FactorStore(Protocol):
     """Where factors are read: a cache, or an exported patch. See FactorCache for each method."""
 
-    def key(self, weight: Tensor) -> str:
+    def key(self, weight: Tensor, factoring: Factoring | None = None) -> str:
         """The key of the factors of `weight` [out, in]."""
         ...
 
@@ -30,7 +31,9 @@ class FactorStore(Protocol):
         """The factors of `key`; KeyError if there are none or too few."""
         ...
 
-    def ensure(self, weight: Tensor, key: str, origin: str) -> bool:
+    def ensure(
+        self, weight: Tensor, key: str, origin: str, *, factoring: Factoring | None = None
+    ) -> bool:
         """Compute the factors of `key` if they are missing."""
         ...
 

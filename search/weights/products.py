@@ -1,15 +1,14 @@
-"""Which bytes an intervention gives: the one place that says so, for trials and exports alike."""
+"""Which bytes an intervention gives, for trials and exports alike: its kind says it."""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from search.composition import ITERATIONS, Intervention
+from search.cuts.composition import Intervention
 from search.weights.factor_file import DamagedFactorsError, Factors
 from search.weights.memory import BUDGET_BYTES, FactorMemory, FactorStore
-from search.weights.ranks import fraction_of
-from search.weights.svd import lowrank_product
 
 
 class Products:
@@ -31,20 +30,11 @@ class Products:
     def kept(
         self, intervention: Intervention, original: Tensor, key: str | None = None
     ) -> range | None:
-        """Which singular triples stay, 0 the largest; None where the product is not made of them.
-
-        So with ``prune`` and with ``svd-lowrank``.
-        """
-        if intervention.prunes or intervention.kind in ITERATIONS:
-            return None
-        rule, full = intervention.rule, min(original.shape)
-        if intervention.kind == "zero":
-            return range(0)
-        spectrum = None
+        """Which triples of the factors stay, 0 first; None where it is not made of them."""
+        rule, spectrum = intervention.rule, None
         if rule.needs_spectrum:
             spectrum = self.factors(intervention, original, 0, key=key).spectrum.tolist()
-        rank = rule.rank(full, spectrum, (original.shape[0], original.shape[1]))
-        return range(full - rank, full) if intervention.kind == "keep-bottom" else range(rank)
+        return intervention.made_by.kept(rule, tuple(original.shape), spectrum)
 
     def value(self, intervention: Intervention, original: Tensor, key: str | None = None) -> Tensor:
         """The edited matrix [out, in], float32 or the original's dtype, on its device.
@@ -52,25 +42,14 @@ class Products:
         Cast to the original's dtype it has the bytes of the trial. `original` is not changed, but
         may be what is returned. Raises InputError if the factors cannot be had.
         """
-        kept, full = self.kept(intervention, original, key), min(original.shape)
-        if kept is None:
-            return _without_factors(intervention, original)
-        if len(kept) == full:
-            return original
-        if not kept:
-            return torch.zeros_like(original)
-        prefix, holding = self.used(kept, full)
-        factors = self.factors(intervention, original, prefix, holding, key)
-        return factors.span(kept.start, kept.stop, original, original.device)
+        source = self.source(intervention, original, key)
+        return intervention.made_by.edited(original, intervention.rule, source)
 
-    @staticmethod
-    def used(kept: range, full: int) -> tuple[int, int]:
-        """(ranks to read at once, ranks that must be there) for a product of `kept` triples.
-
-        Up to half of the ranks are multiplied; of more, the rest is taken from the matrix itself.
-        """
-        short = kept.start == 0 and 2 * len(kept) <= full
-        return (kept.stop, kept.stop) if short else (0, full)
+    def source(
+        self, intervention: Intervention, original: Tensor, key: str | None = None
+    ) -> _Source:
+        """Where the intervention's kind finds the factors of `original`."""
+        return _Source(self, intervention, original, key)
 
     def factors(
         self,
@@ -81,58 +60,25 @@ class Products:
         key: str | None = None,
     ) -> Factors:
         """`rank` ranks read of at least `holding`; all are computed where the cache has fewer."""
-        key = self._cache.key(original) if key is None else key
+        factoring = intervention.made_by.factoring
+        key = self._cache.key(original, factoring) if key is None else key
         try:
             return self._memory.load(key, rank, holding=holding, device=original.device)
         except (KeyError, DamagedFactorsError):
-            self._cache.ensure(original, key, f"{self._name}:{intervention.matrix}")
+            origin = f"{self._name}:{intervention.matrix}"
+            self._cache.ensure(original, key, origin, factoring=factoring)
             return self._memory.load(key, rank, holding=holding, device=original.device)
 
 
-def _without_factors(intervention: Intervention, original: Tensor) -> Tensor:
-    """What prunes, and LASER's own low rank: computed from the matrix alone."""
-    if intervention.prunes:
-        prune = pruned if intervention.kind == "prune" else pruned_as_laser
-        return prune(original, intervention.rule.value)
-    rank = intervention.rule.rank(min(original.shape))
-    if rank == min(original.shape):
-        return original
-    if rank == 0:
-        return torch.zeros_like(original)
-    return lowrank_product(original, rank, ITERATIONS[intervention.kind])
+@dataclass(frozen=True)
+class _Source:
+    """The factors of one matrix, as a kind may ask for them."""
 
+    products: Products
+    intervention: Intervention
+    original: Tensor
+    key: str | None
 
-def pruned(weight: Tensor, rho: float) -> Tensor:
-    """`weight` [out, in] with all but the fraction `rho` of its entries, the largest, set to zero.
-
-    At least one entry stays unless `rho` is 0. Among equal absolute values the first in row order
-    stay, so the result is the same on every device. Returns a new tensor of the same dtype.
-    """
-    flat = weight.reshape(-1)
-    kept = fraction_of(rho, flat.numel())
-    if kept == 0:
-        return torch.zeros_like(weight)
-    size = flat.abs().float()
-    edge = torch.kthvalue(size, flat.numel() - kept + 1).values
-    stays = size > edge
-    ties = torch.nonzero(size == edge).reshape(-1)
-    stays[ties[: kept - int(stays.sum())]] = True
-    return torch.where(stays, flat, torch.zeros_like(flat)).view(weight.shape)
-
-
-def pruned_as_laser(weight: Tensor, rho: float) -> Tensor:
-    """`weight` [out, in] with as many entries set to zero as LASER's code sets, and which.
-
-    All up to the absolute value at place floor((1 - rho) n) of the n entries in ascending order,
-    counted from 0, are zeroed, and all that equal it: at least one entry more than that fraction.
-    `rho` 1 changes nothing. Returns a new tensor of the same dtype.
-    """
-    if rho == 1:
-        return weight.clone()
-    flat = weight.reshape(-1)
-    place = fraction_of(1 - rho, flat.numel())
-    if place >= flat.numel():
-        return torch.zeros_like(weight)
-    size = flat.abs().float()
-    edge = torch.kthvalue(size, place + 1).values
-    return torch.where(size > edge, flat, torch.zeros_like(flat)).view(weight.shape)
+    def factors(self, rank: int, holding: int = 0) -> Factors:
+        """See `search.cuts.kinds.base.Source`."""
+        return self.products.factors(self.intervention, self.original, rank, holding, self.key)

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from torch import Tensor
 
+from search.cuts.kinds.base import Factoring
 from search.durable import write_file
 from search.weights.factor_file import DamagedFactorsError, FactorFile, Factors
 from search.weights.factor_index import Entry, has_origins, merge, read_index, write_index
@@ -193,8 +195,15 @@ class RemoteFactorCache(FactorCache):
             self._share(key)
         return ready
 
-    def _compute(self, matrix: Any, key: str, origin: str, rank: int | None) -> FactorFile:
-        file = super()._compute(matrix, key, origin, rank)
+    def _compute(
+        self,
+        matrix: Tensor,
+        key: str,
+        origin: str,
+        rank: int | None,
+        factoring: Factoring | None,
+    ) -> FactorFile:
+        file = super()._compute(matrix, key, origin, rank, factoring)
         self._share(key)
         self._make_room(0, sparing=file.path)
         return file

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from search.composition import Composition, Intervention
+from search.cuts.composition import Composition, Intervention
+from search.cuts.level import Level
+from search.cuts.refs import GROUPS, MatrixRef
+from search.cuts.rules import RankRule
 from search.weights.matrices import Matrix
-from search.weights.ranks import RankRule
-from search.weights.refs import GROUPS, MatrixRef
 from tasks.errors import InputError, nearest
 
 _PATTERN = re.compile(
@@ -114,4 +115,6 @@ def laser_triple(lname: str, lnum: int, rate: float, matrices: Sequence[Matrix])
         raise InputError(f"--lnum {lnum} is no layer; give its number, or -1 for every layer")
     refs = expand(f"{'*' if lnum == EVERY_LAYER else lnum}.{lname}", matrices)
     ranks = {m.ref: int(m.max_rank * ((10 - rate) * 0.1)) for m in matrices}
-    return Composition(tuple(Intervention(ref, RankRule("rank", ranks[ref])) for ref in refs))
+    return Composition(
+        tuple(Intervention(ref, Level(RankRule("rank", ranks[ref]))) for ref in refs)
+    )

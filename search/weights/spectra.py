@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.weights.ranks import THRESHOLDS, noise_level, threshold
+from search.cuts.rules import THRESHOLDS, noise_level, threshold
 
 Array = NDArray[np.float64]
 

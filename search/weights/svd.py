@@ -1,8 +1,8 @@
-"""Singular value decompositions: exact ones, and the paper's randomised products by name."""
+"""Exact singular value decompositions."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,8 +20,7 @@ TAIL_OVERLAP = 3e-8
 """Largest cosine between right vectors of the Gram route's two parts; the rounding's is 6e-8."""
 
 
-@dataclass(frozen=True)
-class Decomposition:
+class Decomposition(NamedTuple):
     """W = U diag(S) Vᵀ: U [out, k], S [k] descending, V [in, k], all float32 on W's device."""
 
     U: Tensor
@@ -47,25 +46,6 @@ def decompose(weight: Tensor) -> Decomposition:
     U, S, V = _gram(wide) or _dense(wide)
     U, V = _signed(U, V)
     return Decomposition(*(part.to(home, torch.float32) for part in (U, S, V)))
-
-
-def lowrank_product(weight: Tensor, rank: int, iterations: int = 2) -> Tensor:
-    """What LASER's code puts in the place of `weight` [out, in]: float32, on its device.
-
-    `torch.svd_lowrank` of `rank` in [1, min(out, in)] without oversampling (Halko, Martinsson and
-    Tropp 2011), in float32 with `iterations` power iterations, multiplied out. Seeded here, and
-    computed on the host, so that one matrix gives one product on whatever device it lies. Not the
-    best rank-r matrix; for parity. Raises InputError if a value is not finite.
-    """
-    full = min(weight.shape)
-    if not 1 <= rank <= full:
-        raise ValueError(f"a rank in [1, {full}] is expected, not {rank}")
-    home = weight.device
-    host = _checked(weight).cpu().float()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # the host's alone, unlike torch.manual_seed
-        U, S, V = torch.svd_lowrank(host, q=rank, niter=iterations)
-    return (U @ torch.diag(S) @ V.T).to(home)
 
 
 def _checked(weight: Tensor) -> Tensor:

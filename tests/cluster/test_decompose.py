@@ -7,6 +7,7 @@ import torch
 
 import search.demo
 from cluster.precompute import Storing, factor_matrices
+from search.ladder import Ladder
 from search.model import ModelSource
 from search.space import Space
 from search.weights import factors as factors_module
@@ -55,7 +56,7 @@ def test_a_study_needs_the_ranks_of_its_space_and_keeps_all(mlp, tmp_path):
     few = Storing(max_rho=0.2)
     factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, few, False)
     for rho, computed in (((0.2, 0.1), False), ((0.9, 0.1), True)):
-        storing = Storing.for_space(Space((mlp[0].ref,), rho, 1))
+        storing = Storing.for_space(Space((mlp[0].ref,), Ladder.of_rho(rho), 1))
         batch = factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, storing, False)
         assert batch.ready[0].computed == computed
     with pytest.raises(InputError, match="outside"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cluster.worker import METRIC, StudyWorker
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.evaluation.predictor import NonFiniteLogits
 from search.study.jobs import Job
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import search.demo
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.evaluation.finite import first_non_finite
 from search.evaluation.predictor import NonFiniteLogits
 from search.evaluation.setup import open_bench

@@ -9,7 +9,7 @@ import transformers
 from transformers import AutoConfig
 
 import search.demo
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.evaluation.kept import Room, Scratch
 from search.evaluation.predictor import make_predictor
 from search.evaluation.setup import make_passes, open_bench

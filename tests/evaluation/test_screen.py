@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers import AutoConfig
 
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.evaluation.predictor import make_predictor
 from search.evaluation.screen import predict_changes
 from search.evaluation.setup import make_passes

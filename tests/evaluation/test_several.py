@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from search.composition import Composition
 from search.config import parse_config
+from search.cuts.composition import Composition
 from search.demo.study import HERE
 from search.evaluation.setup import open_bench
 from search.plan import make_plan

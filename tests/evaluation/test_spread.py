@@ -12,7 +12,7 @@ import torch
 from accelerate import dispatch_model
 
 import search.demo
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.evaluation.bench import Bench
 from search.evaluation.predictor import make_predictor
 from search.evaluation.setup import make_passes

@@ -14,8 +14,8 @@ from optuna.trial import create_trial
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from search.composition import Composition
 from search.config import parse_config, write_config
+from search.cuts.composition import Composition
 from search.evaluation.setup import open_bench
 from search.plan import make_plan
 from search.study.identity import Identity, World, digest_checkpoint, digest_weights

@@ -65,7 +65,7 @@ def recipe_of(model):
     """A recipe as export writes it."""
     from dataclasses import asdict
 
-    from search.composition import Composition
+    from search.cuts.composition import Composition
     from search.export.base import Base
     from search.export.patch import RECIPE_FORMAT, Origin
     from search.model import ModelSource

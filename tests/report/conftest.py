@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from search.config import parse_config, write_config
+from search.cuts.refs import MatrixRef
+from search.ladder import Ladder
 from search.space import Space
 from search.study.goals import Objective
 from search.study.identity import Identity
@@ -17,7 +19,6 @@ from search.study.questions import write_questions
 from search.study.record import CONFIG, StudyRecord
 from search.study.study import Study
 from search.study.verdict import conclude
-from search.weights.refs import MatrixRef
 from tasks.base import Example, Outcome
 from tasks.datasets import Split
 
@@ -103,7 +104,7 @@ def build(
     write_config(config, folder / CONFIG)
     split = Split(examples("validation", text), examples("test", text))
     write_questions(folder, split)
-    space = Space(refs, tuple(config.space.rho), config.space.max_interventions)
+    space = Space(refs, Ladder.of_rho(config.space.rho), config.space.max_interventions)
     objective = Objective.of(config, {"": "accuracy"})
     study = Study(folder, identity, config, space, dict.fromkeys(refs, FULL), objective)
     work_off(study, text, limit)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from search.config import StudyConfig, parse_config
+from search.cuts.refs import MatrixRef
+from search.ladder import Ladder
 from search.space import Space
 from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.study.study import Study
 from search.study.wall import Wall
-from search.weights.refs import MatrixRef
 from search.witness import Witness
 from tasks.base import Outcome
 
@@ -105,8 +106,8 @@ def open_study(make_config: Callable[..., StudyConfig]) -> Callable[..., Study]:
         folder.mkdir(exist_ok=True)
         config = config or make_config()
         rho = config.space.rho
-        rho = tuple(rho) if isinstance(rho, list) else rho
-        space = Space(REFS, rho, config.space.max_interventions)
+        ladder = Ladder.of_rho(rho) if isinstance(rho, list) else Ladder.between(rho.low, rho.high)
+        space = Space(REFS, ladder, config.space.max_interventions)
         ranks = dict.fromkeys(REFS, FULL)
         return Study(
             folder, identity, config, space, ranks, guard=guard, wall=wall, witness=witness

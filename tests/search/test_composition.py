@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.composition import KINDS, Composition, Intervention
-from search.weights.ranks import RankRule
-from search.weights.refs import GROUPS, MatrixRef
+from search.cuts.composition import Composition, Intervention
+from search.cuts.kinds.registry import KINDS
+from search.cuts.level import Level
+from search.cuts.refs import GROUPS, MatrixRef
+from search.cuts.rules import RankRule
 from tasks.errors import InputError
 
 refs = st.builds(
@@ -25,10 +27,11 @@ count = st.builds(RankRule, name=st.just("rank"), value=st.integers(0, 5000))
 
 @st.composite
 def interventions(draw: st.DrawFn) -> Intervention:
-    kind = draw(st.sampled_from(KINDS))
+    kind = draw(st.sampled_from(list(KINDS)))
     if kind == "zero":
-        return Intervention(draw(refs), RankRule("rho", 0.0), kind)
-    return Intervention(draw(refs), draw(rho if kind.startswith("prune") else rho | count), kind)
+        return Intervention(draw(refs), Level(RankRule("rho", 0.0), kind))
+    rule = draw(rho if kind.startswith("prune") else rho | count)
+    return Intervention(draw(refs), Level(rule, kind))
 
 
 lists = st.lists(interventions(), max_size=6, unique_by=lambda i: i.matrix)
@@ -45,15 +48,15 @@ def test_order_of_writing_does_not_matter(items, random) -> None:
     random.shuffle(shuffled)
     first, second = Composition(tuple(items)), Composition(tuple(shuffled))
     assert first == second
-    assert first.to_json() == second.to_json()
+    assert first.canonical == second.canonical
     assert first.digest == second.digest
 
 
 @given(lists)
 def test_json_round_trip(items) -> None:
     composition = Composition(tuple(items))
-    assert Composition.from_json(composition.to_json()) == composition
-    assert json.loads(composition.to_json())["schema"] == 1
+    assert Composition.from_dict(json.loads(composition.canonical)) == composition
+    assert json.loads(composition.canonical)["schema"] == 1
 
 
 @given(lists)
@@ -71,7 +74,7 @@ def test_different_compositions_have_different_digests(a, b) -> None:
 def test_digest_is_stable_across_versions() -> None:
     # Studies and exported models carry this digest: it may only change with the schema number.
     composition = Composition.parse(["2.fc_in=0.1", "0.fc_out=0.05"])
-    assert composition.to_json() == (
+    assert composition.canonical == (
         '{"interventions":['
         '{"kind":"keep-top","matrix":"0.fc_out","rule":"rho","value":0.05},'
         '{"kind":"keep-top","matrix":"2.fc_in","rule":"rho","value":0.1}],"schema":1}'

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from search.composition import Composition
+from search.cuts.composition import Composition
+from search.cuts.refs import MatrixRef
 from search.study import jobs as names
 from search.study.choice import choose_finalists, merit, pareto_front
 from search.study.jobs import CONFIRM_BASELINE, TEST_BASELINE, confirm_name
 from search.study.outcomes import outcome_file
 from search.study.size import KEPT, kept_share
 from search.study.study import Study
-from search.weights.refs import MatrixRef
 from tasks.base import Outcome
 from tasks.errors import InputError
 

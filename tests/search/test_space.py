@@ -5,10 +5,11 @@ import random
 
 import pytest
 
-from search.composition import Composition
-from search.config import RhoRange, SpaceConfig
+from search.config import SpaceConfig
+from search.cuts.composition import Composition
+from search.cuts.refs import MatrixRef
+from search.ladder import Ladder
 from search.space import Site, Space, choose_layers, choose_types
-from search.weights.refs import MatrixRef
 from tasks.errors import InputError
 
 REFS = tuple(MatrixRef(layer, kind) for layer in range(3) for kind in ("fc_in", "fc_out"))
@@ -22,7 +23,7 @@ def compositions(space: Space, n: int = 400) -> set[str]:
 
 def test_size_counts_the_distinct_effects() -> None:
     # rho 0.01 and 0.05 both keep rank 1 of 16, and 1.0 keeps all: two effects a matrix remain.
-    space = Space(REFS[:3], (1.0, 0.5, 0.05, 0.01), 2)
+    space = Space(REFS[:3], Ladder.of_rho((1.0, 0.5, 0.05, 0.01)), 2)
     ranks = dict.fromkeys(space.matrices, 16)
     expected = 3 * 2 + 3 * 2 * 2
     assert space.size(ranks) == expected
@@ -31,18 +32,18 @@ def test_size_counts_the_distinct_effects() -> None:
 
 @pytest.mark.parametrize("refs", [REFS, REFS[:5], REFS[:2] + REFS[4:]])
 def test_every_matrix_can_be_drawn(refs) -> None:
-    space = Space(refs, (0.5,), 1)
+    space = Space(refs, Ladder.of_rho((0.5,)), 1)
     assert compositions(space) == {f"{ref}=keep-top:8" for ref in refs}
 
 
 def test_a_drawn_composition_reads_back_as_its_choices() -> None:
     rng = random.Random(1)
     mlp = tuple(Site(f"{n}.mlp", REFS[2 * n : 2 * n + 2]) for n in range(3))
-    for rho in (RhoRange(low=0.01, high=0.9), (0.9, 0.5, 0.1)):
+    for ladder in (Ladder.between(0.01, 0.9), Ladder.of_rho((0.9, 0.5, 0.1))):
         for space in (
-            Space(REFS, rho, 3),
-            Space(REFS, rho, 3, mlp),
-            Space(REFS, rho, 3, mlp, False),
+            Space(REFS, ladder, 3),
+            Space(REFS, ladder, 3, mlp),
+            Space(REFS, ladder, 3, mlp, False),
         ):
             for _ in range(50):
                 drawn = space.cut(choices := space.draw(rng))
@@ -55,7 +56,7 @@ def test_a_drawn_composition_reads_back_as_its_choices() -> None:
 
 def test_a_group_is_one_choice() -> None:
     groups = (Site("0.mlp", REFS[:2]), Site("fc_in", REFS[::2]))
-    space = Space(REFS, (0.5,), 1, groups, False)
+    space = Space(REFS, Ladder.of_rho((0.5,)), 1, groups, False)
     assert compositions(space) == {
         "0.fc_in=keep-top:8 0.fc_out=keep-top:8",
         "0.fc_in=keep-top:8 1.fc_in=keep-top:8 2.fc_in=keep-top:8",
@@ -92,7 +93,7 @@ def test_more_interventions_than_matrices_are_refused() -> None:
 
 
 def test_pairs_are_reachable() -> None:
-    space = Space(REFS[:3], (0.5,), 2)
+    space = Space(REFS[:3], Ladder.of_rho((0.5,)), 2)
     found = compositions(space, 500)
     for a, b in itertools.combinations(REFS[:3], 2):
         assert f"{a}=keep-top:8 {b}=keep-top:8" in found

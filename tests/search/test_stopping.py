@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from search.composition import Composition
 from search.config import StopConfig
+from search.cuts.composition import Composition
 from search.strategies.base import Tried
 from search.study.stopping import Stopping
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from search.composition import Composition
 from search.config import SearchConfig, StudyConfig, parse_config, read_config, write_config
+from search.cuts.composition import Composition
 from search.demo.study import HERE
 from search.plan import make_plan
 from search.strategies.registry import check_strategy

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from search.composition import Composition, Intervention
+from search.cuts.composition import Composition, Intervention
+from search.cuts.level import Level
+from search.cuts.refs import MatrixRef
+from search.ladder import Ladder
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
-from search.weights.ranks import RankRule
-from search.weights.refs import MatrixRef
 from search.weights.spectra import Spectrum
 
 FULL = 64
@@ -73,13 +74,13 @@ def setting() -> Setting:
         for ref, matrix in zip(REFS, chance.standard_normal((len(REFS), FULL, FULL)), strict=True)
     }
     screen = {
-        (ref, rho): -score(Composition((Intervention(ref, RankRule("rho", rho)),)))
+        (cut := Intervention(ref, level)): -score(Composition((cut,)))
         + 0.1 * chance.standard_normal()
         for ref in REFS
-        for rho in RHO
+        for level in Level.of_rho(RHO)
     }
     full = dict.fromkeys(REFS, FULL)
-    return Setting(Space(REFS, RHO, 3), full, 3, screen=screen, spectra=spectra)
+    return Setting(Space(REFS, Ladder.of_rho(RHO), 3), full, 3, screen=screen, spectra=spectra)
 
 
 @pytest.fixture

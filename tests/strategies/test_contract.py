@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from optuna.trial import TrialState
 
-from search.config import RhoRange, SearchConfig
+from search.config import SearchConfig
+from search.ladder import Ladder
 from search.space import Site, Space
 from search.strategies.base import History, Setting, Strategy, Tried
 from search.strategies.registry import STRATEGIES, make_strategy
@@ -84,7 +85,7 @@ def test_several_in_flight_end_at_the_budget_too(make: Make, setting: Setting, r
 
 
 def test_it_ends_when_there_is_nothing_left(make: Make, setting: Setting, run) -> None:
-    small = Space(setting.space.matrices[:3], (0.5, 0.1), 2)
+    small = Space(setting.space.matrices[:3], Ladder.of_rho((0.5, 0.1)), 2)
     setting = replace(setting, space=small)
     history = run(make(setting), 100)
     assert len(history) <= 18
@@ -110,8 +111,8 @@ def test_failures_and_early_stops_do_not_stop_it(make: Make, setting: Setting, n
 def test_groups_and_a_continuous_rho_are_searched_too(make: Make, setting: Setting, run) -> None:
     refs = setting.space.matrices
     groups = tuple(Site(f"{n}.mlp", refs[2 * n : 2 * n + 2]) for n in range(4))
-    for rho in ((0.5, 0.1), RhoRange(low=0.01, high=0.9)):
-        space = Space(refs, rho, 2, groups)
+    for ladder in (Ladder.of_rho((0.5, 0.1)), Ladder.between(0.01, 0.9)):
+        space = Space(refs, ladder, 2, groups)
         history = run(make(replace(setting, space=space)), 20)
         assert len(history) >= 4, "something was to be proposed"
         assert len(set(effects(history))) == len(history)

@@ -8,8 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from search.composition import Composition
-from search.config import RhoRange, SearchConfig
+from search.config import SearchConfig
+from search.cuts.composition import Composition
+from search.cuts.level import Level
+from search.cuts.refs import MatrixRef
+from search.ladder import Ladder
 from search.space import Site, Space
 from search.strategies.auto import Auto, Shares
 from search.strategies.base import History, Setting
@@ -19,7 +22,6 @@ from search.strategies.registry import make_strategy
 from search.strategies.screened import Screened
 from search.strategies.singles import coarse_to_fine
 from search.strategies.snr import SignalToNoise
-from search.weights.refs import MatrixRef
 from search.weights.spectra import Spectrum
 
 
@@ -31,7 +33,9 @@ def test_the_grid_is_every_single_once(setting: Setting, run) -> None:
     # rho 0.01 of 64 keeps rank 1, as many as 0.02 would; 0.05 keeps 3
     history = run(Grid(setting), 1000)
     space = setting.space
-    assert sorted(texts(history)) == sorted(f"{s.name}={r}" for s in space.sites for r in space.rho)
+    assert sorted(texts(history)) == sorted(
+        f"{s.name}={r}" for s in space.sites for r in space.levels
+    )
 
 
 @pytest.mark.parametrize("layers", [1, 2, 5, 24])
@@ -39,7 +43,10 @@ def test_a_grid_cut_off_anywhere_has_looked_everywhere(layers: int) -> None:
     """After n trials no cell is farther from a tried one than about the spacing of n points."""
     rho = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
     refs = tuple(MatrixRef(layer, "fc_in") for layer in range(layers))
-    cells = [(c[0].depth, rho.index(c[1])) for c in coarse_to_fine(Space(refs, rho, 1))]
+    cells = [
+        (c[0].depth, rho.index(c[1].rule.value))
+        for c in coarse_to_fine(Space(refs, Ladder.of_rho(rho), 1))
+    ]
     assert len(set(cells)) == len(cells) == layers * len(rho)
     half = cells[: len(cells) // 2]
     for layer, level in cells:
@@ -155,9 +162,9 @@ def test_refine_takes_every_single_step_from_the_best(
 def test_a_group_moves_by_a_layer_as_one(setting: Setting) -> None:
     refs = setting.space.matrices
     mlps = tuple(Site(f"{n}.mlp", refs[2 * n : 2 * n + 2]) for n in range(4))
-    space = Space(refs, RhoRange(low=0.1, high=0.9), 1, mlps, singles=False)
-    near = [choices for choices in neighbours(space, [(mlps[1], 0.3)], "0")]
-    assert [(site.name, round(rho, 3)) for ((site, rho),) in near] == [
+    space = Space(refs, Ladder.between(0.1, 0.9), 1, mlps, singles=False)
+    near = [choices for choices in neighbours(space, [(mlps[1], Level.parse(0.3))], "0")]
+    assert [(site.name, round(level.rule.value, 3)) for ((site, level),) in near] == [
         *(("1.mlp", 0.262), ("1.mlp", 0.344), ("0.mlp", 0.3), ("2.mlp", 0.3))
     ]
 

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from search.composition import Composition
 from search.config import read_config, write_config
+from search.cuts.composition import Composition
 from search.demo.study import demo_config
 from search.evaluation.setup import open_bench
 from search.loop import run_study

@@ -8,15 +8,15 @@ import torch
 import transformers
 from optuna.trial import TrialState
 
-from search.composition import Composition
 from search.config import SpaceConfig
+from search.cuts.composition import Composition
+from search.cuts.refs import MatrixRef
 from search.model import ModelSource
 from search.report.spectra_data import spectra_of_model
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.snr import LOWEST, SignalToNoise
 from search.weights.matrices import find_matrices
-from search.weights.refs import MatrixRef
 from search.weights.spectra import Spectrum
 
 LLAMA = {"self_attn.q_proj": "q_proj", "self_attn.k_proj": "k_proj", "self_attn.v_proj": "v_proj",

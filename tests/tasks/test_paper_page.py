@@ -41,8 +41,8 @@ def test_every_option_that_the_page_names_is_there():
     from typer.main import get_command
 
     from cluster.cli import app
-    from search.composition import KINDS
     from search.config import StudyConfig, TaskConfig
+    from search.cuts.composition import KINDS
     from search.strategies.registry import STRATEGIES
     from tasks.splits import Protocol
 

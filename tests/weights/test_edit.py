@@ -5,13 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from search.composition import KINDS, Composition, Intervention
+from search.cuts.composition import KINDS, Composition, Intervention
+from search.cuts.kinds.prune import pruned
+from search.cuts.level import Level
+from search.cuts.refs import MatrixRef
+from search.cuts.rules import RankRule
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache, content_key
 from search.weights.matrices import find_matrices
-from search.weights.products import pruned
-from search.weights.ranks import RankRule
-from search.weights.refs import MatrixRef
 from tasks.errors import InputError
 
 torch.set_num_threads(1)
@@ -70,7 +71,7 @@ def test_edits_are_those_of_a_float64_svd(bench, kind, rank, address):
     rank = min(rank, matrix.max_rank)
     parameter = model.get_parameter(matrix.parameter)
     weight = matrix.read(parameter)
-    intervention = Intervention(matrix.ref, RankRule("rank", rank), kind)
+    intervention = Intervention(matrix.ref, Level(RankRule("rank", rank), kind))
     with editor.applied(Composition((intervention,))):
         edited = matrix.read(parameter)
         np.testing.assert_allclose(edited.numpy(), reference(weight, kind, rank), atol=2e-6)
@@ -97,7 +98,7 @@ def interventions(draw, matrices):
     for matrix in chosen:
         kind = draw(st.sampled_from(KINDS))
         rho = 0.0 if kind == "zero" else draw(st.sampled_from([0.0, 0.01, 0.1, 0.5, 0.8, 1.0]))
-        made.append(Intervention(matrix.ref, RankRule("rho", rho), kind))
+        made.append(Intervention(matrix.ref, Level(RankRule("rho", rho), kind)))
     return Composition(tuple(made))
 
 
@@ -146,7 +147,7 @@ def test_special_bytes_are_restored(tmp_path):
     matrix.write(model.get_parameter(matrix.parameter), value)
     before = snapshot(model)
     with Editor(model, [matrix], FactorCache(tmp_path)).applied(
-        Composition((Intervention(matrix.ref, RankRule("rank", 1)),))
+        Composition((Intervention(matrix.ref, Level(RankRule("rank", 1))),))
     ):
         assert not same(model, before)
     assert same(model, before)

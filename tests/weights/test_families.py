@@ -9,10 +9,10 @@ import transformers
 from torch import nn
 from transformers import AutoConfig
 
+from search.cuts.refs import GROUPS, MatrixRef
 from search.evaluation.generation import cache_name
 from search.weights.layouts import LAYOUTS
 from search.weights.matrices import find_matrices
-from search.weights.refs import GROUPS, MatrixRef
 
 torch.set_num_threads(1)
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
+from search.cuts.refs import MatrixRef
 from search.weights.matrices import find_matrices
-from search.weights.refs import MatrixRef
 
 torch.set_num_threads(1)
 

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 import search.demo
 from cluster.cli import app
-from search.composition import Composition, Intervention
 from search.config import SpaceConfig, parse_config
+from search.cuts.composition import Composition, Intervention
+from search.cuts.level import Level
 from search.demo.study import HERE
 from search.plan import make_plan
 from search.space import Space
@@ -20,7 +21,6 @@ from search.study.identity import Identity, World
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
 from search.weights.fused import fused_notice, whole_weights, widened
-from search.weights.lowrank import as_laser_cuts, lowrank_kind
 from search.weights.matrices import find_matrices
 from search.weights.selection import laser_triple
 from tasks.errors import InputError
@@ -65,7 +65,7 @@ def test_the_models_hold_lasers_own_low_rank(models, name, iterations, tmp_path)
     editor = Editor(model, matrices, FactorCache(tmp_path))
     (matrix,) = [m for m in matrices if str(m.ref) == "1.fc_in"]
     original = before[matrix.parameter]
-    with editor.applied(as_laser_cuts(exact, model)):
+    with editor.applied(exact.as_laser(model.config.model_type)):
         found = model.get_parameter(matrix.parameter).clone()
     assert torch.equal(found, by_hand(original, 0.25, iterations))
     assert not any(tmp_path.rglob("*.safetensors")), "no factors are needed"
@@ -80,7 +80,7 @@ def test_a_kind_says_how_a_matrix_is_cut_and_reads_back():
     for text in ("1.fc_in=svd-lowrank/0.1", "0.fc_out=svd-lowrank-20/rank:3"):
         assert str(Intervention.parse(text)) == text
         one = Composition.parse([text])
-        assert Composition.from_json(one.to_json()) == one
+        assert Composition.from_dict(one.to_dict()) == one
     cut, same = (Composition.parse([f"1.fc_in=svd-lowrank/{r}"]) for r in ("0.01", "0.02"))
     full = {i.matrix: 24 for i in cut.interventions}
     assert cut.effect(full) == same.effect(full) == "1.fc_in=svd-lowrank:1"
@@ -101,7 +101,7 @@ def test_lasers_pruning_zeroes_one_entry_more_than_the_fraction(models, rate, tm
     expected = torch.where(parameter.detach().abs() <= alpha, 0.0, parameter.detach())
     editor = Editor(model, matrices, FactorCache(tmp_path))
     ours = Composition.parse([f"0.fc_in=prune/{1 - rate / 10}"])
-    with editor.applied(as_laser_cuts(ours, model)):
+    with editor.applied(ours.as_laser(model.config.model_type)):
         assert torch.equal(parameter.detach(), expected)
     with editor.applied(ours):
         count = parameter.numel()
@@ -169,7 +169,10 @@ def test_models_without_fused_weights_are_cut_as_named(models):
 
 
 def test_which_models_take_twenty_iterations(models):
-    kinds = {name: lowrank_kind(model) for name, model in models.items()}
+    kinds = {
+        name: Level.parse(0.1).as_laser(model.config.model_type).kind
+        for name, model in models.items()
+    }
     assert kinds == {"gptj": "svd-lowrank", "gpt2": "svd-lowrank", "roberta": "svd-lowrank-20"}
 
 

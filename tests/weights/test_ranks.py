@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.composition import Composition
-from search.weights.ranks import RULES, RankRule
-from search.weights.refs import MatrixRef
+from search.cuts.composition import Composition
+from search.cuts.refs import MatrixRef
+from search.cuts.rules import RULES, RankRule
 from tasks.errors import InputError
 
 
@@ -108,7 +108,7 @@ def test_spectral_rules_say_that_they_need_the_spectrum():
 def test_spectral_rules_in_compositions():
     texts = ["0.fc_in=energy:0.9", "1.fc_in=gavish-donoho", "2.fc_in=keep-bottom/laser-rmt:2"]
     composition = Composition.parse(texts)
-    assert Composition.from_json(composition.to_json()) == composition
+    assert Composition.from_dict(composition.to_dict()) == composition
     assert Composition.parse(str(composition).split()) == composition
     refs = [MatrixRef(layer, "fc_in") for layer in range(3)]
     spectrum = [10.0, 1.0, 1.0, 1.0]

@@ -13,7 +13,7 @@ import torch
 import search.demo
 from cluster.cli import main
 from cluster.precompute import Storing, factor_matrices
-from search.composition import Composition
+from search.cuts.composition import Composition
 from search.model import ModelSource
 from search.weights import factors as factors_module
 from search.weights.edit import Editor

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.weights.svd import decompose, lowrank_product
+from search.cuts.kinds.svd_lowrank import lowrank_product
+from search.weights.svd import decompose
 from tasks.errors import InputError
 
 torch.set_num_threads(1)

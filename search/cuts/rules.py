@@ -28,6 +28,11 @@ def fraction_of(rho: float, whole: int) -> int:
     return min(whole, max(1, math.floor(exact + 1e-9 * max(1.0, exact))))
 
 
+def number_text(value: float) -> str:
+    """The shortest text that reads back as exactly `value`."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
 @dataclass(frozen=True, slots=True)
 class RankRule:
     """How many singular values stay: `name` is one of RULES, `value` its parameter.
@@ -70,6 +75,22 @@ class RankRule:
             raise InputError(
                 f"{self.name} {value} is no factor of its threshold; give a number above 0, e.g. 1"
             )
+
+    def __str__(self) -> str:
+        """Text that `parse` reads back: ``0.1``, ``rank:3``, ``energy:0.9``."""
+        prefix = "" if self.name == "rho" else f"{self.name}:"
+        return prefix + number_text(self.value)
+
+    @staticmethod
+    def parse(text: str) -> RankRule:
+        """Read ``RHO`` or ``RULE:VALUE``; a threshold may leave its value out (1).
+
+        Raises ValueError if the value is no number, InputError if it or the rule means nothing.
+        """
+        if text in THRESHOLDS:
+            return RankRule(text, 1.0)
+        name, colon, number = text.partition(":")
+        return RankRule(name, float(number)) if colon else RankRule("rho", float(text))
 
     @property
     def needs_spectrum(self) -> bool:

@@ -42,9 +42,11 @@ class MatrixRef:
 
     def __lt__(self, other: MatrixRef) -> bool:
         """Order by stack, layer, self before cross attention, type as in GROUPS, expert."""
-        return self._order() < other._order()
+        return self.order < other.order
 
-    def _order(self) -> tuple[str, int, bool, int, str, int]:
+    @property
+    def order(self) -> tuple[str, int, bool, int, str, int]:
+        """What addresses are sorted by."""
         known = GROUPS["all"]
         place = known.index(self.type) if self.type in known else len(known)
         expert = -1 if self.expert is None else self.expert

@@ -1,0 +1,1 @@
+"""Kinds of cut, one file each, behind one protocol (`base.Kind`)."""

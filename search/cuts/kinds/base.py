@@ -1,0 +1,165 @@
+"""What every kind of cut says of itself. Everything else asks the kind."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from search.cuts.rules import RULES, RankRule
+from tasks.errors import InputError
+
+if TYPE_CHECKING:  # a kind is read, listed and compared without torch
+    import torch
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+"""(out, in) of a matrix."""
+
+Need = Literal["nothing", "spectrum", "factors"]
+"""What of a matrix a cut needs beside its entries, the dearest that it needs."""
+
+
+class Triples(Protocol):
+    """Factors W = Uᵀ diag(spectrum) V that a source has read: U [r, out], V [r, in], float32."""
+
+    spectrum: Tensor
+    U: Tensor
+    V: Tensor
+
+    def span(
+        self, start: int, stop: int, weight: Tensor | None, device: torch.device | None
+    ) -> Tensor:
+        """Σ σᵢ uᵢ vᵢᵀ over start <= i < stop, [out, in], float32 on `device`."""
+        ...
+
+
+class Source(Protocol):
+    """What a kind may ask for beside the matrix: its factors, from a cache or a patch."""
+
+    def factors(self, rank: int, holding: int = 0) -> Triples:
+        """`rank` ranks read, of at least `holding`; computed where they are missing.
+
+        Raises InputError if they cannot be had.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Factoring:
+    """How the factors of a kind are made, if not as the matrix's exact SVD.
+
+    `name` is part of their key in the cache, so it must change with whatever changes them: the
+    version of the method, and a digest of all that it reads beside the matrix. `decompose` takes
+    the matrix [out, in], any float dtype, and gives U [out, k], S [k] descending, V [in, k] of
+    k = min(out, in), float32, whose product U diag(S) Vᵀ is the matrix; leading triples are what a
+    cut keeps, so the order is by importance.
+    """
+
+    name: str
+    decompose: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+class Kind(ABC):
+    """One way to replace a matrix by a simpler one. Stateless; `name` is its spelling.
+
+    `about`: one line for lists. `rules`: the rank rules that its values are read by. `fixed`: the
+    only value of a kind that takes none. `factoring`: how its factors are made, None for the SVD.
+    `needs_factors`: whether an edit reads factors.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    rules: ClassVar[tuple[str, ...]] = RULES
+    fixed: ClassVar[RankRule | None] = None
+    factoring: Factoring | None = None
+    needs_factors: ClassVar[bool] = False
+
+    def check(self, rule: RankRule) -> None:
+        """Raise InputError if a value means nothing to this kind."""
+        if self.fixed is not None and rule != self.fixed:
+            raise InputError(f"kind {self.name!r} keeps nothing; leave its value out")
+        if rule.name not in self.rules:
+            names = " or a ".join(self.rules)
+            raise InputError(f"kind {self.name!r} takes a {names}, not a {rule.name}")
+
+    def needs(self, rule: RankRule) -> Need:
+        """What an edit needs beside the matrix."""
+        if self.needs_factors:
+            return "factors"
+        return "spectrum" if rule.needs_spectrum else "nothing"
+
+    def rank(self, rule: RankRule, shape: Shape, spectrum: Sequence[float] | None = None) -> int:
+        """How many ranks a value keeps of a matrix of `shape` (out, in).
+
+        `spectrum`: all singular values, descending. Raises ValueError where the rule reads it and
+        it is None.
+        """
+        return rule.rank(min(shape), spectrum, (shape[0], shape[1]))
+
+    def kept(
+        self, rule: RankRule, shape: Shape, spectrum: Sequence[float] | None = None
+    ) -> range | None:
+        """Which triples of the factors stay, 0 the first; None where it is not made of them.
+
+        Raises ValueError where the rule reads the spectrum and it is None.
+        """
+        return None
+
+    @abstractmethod
+    def edited(self, original: Tensor, rule: RankRule, source: Source) -> Tensor:
+        """The edited matrix [out, in], float32 or the original's dtype, on its device.
+
+        Cast to the original's dtype it has the bytes of a trial. `original` is not changed, but may
+        be what is returned.
+        """
+        ...
+
+    def effect(
+        self,
+        rule: RankRule,
+        max_rank: int,
+        spectrum: Sequence[float] | None = None,
+        shape: Shape | None = None,
+    ) -> str:
+        """Canonical text of what happens to a matrix of that rank; empty if nothing does.
+
+        Two cuts of equal effect give equal bytes. Raises ValueError where the rule needs the
+        spectrum and its shape, and they are None.
+        """
+        kept = rule.rank(max_rank, spectrum, None if shape is None else (shape[0], shape[1]))
+        if kept == max_rank:
+            return ""
+        return "zero:0" if kept == 0 else f"{self.name}:{kept}"
+
+    def stored(
+        self, rule: RankRule, shape: Shape, spectrum: Sequence[float] | None = None
+    ) -> float:
+        """Parameters that the edited matrix takes: two thin factors, where those are fewer.
+
+        A rule that reads the spectrum counts the whole matrix where that is None.
+        """
+        whole = shape[0] * shape[1]
+        if rule.needs_spectrum and spectrum is None:
+            return whole
+        return min(whole, self.rank(rule, shape, spectrum) * (shape[0] + shape[1]))
+
+    def first_order(
+        self, rules: Sequence[RankRule], weight: Tensor, gradient: Tensor, source: Source
+    ) -> Tensor:
+        """⟨G, W' − W⟩ for each rule's edit W', float64 on the host: how the loss changes.
+
+        `gradient` G is that of the loss in `weight` W, both [out, in], float32. To first order.
+        """
+        import torch
+
+        wide, slope = weight.double(), gradient.double()
+        changes = [
+            ((self.edited(weight, rule, source).double() - wide) * slope).sum() for rule in rules
+        ]
+        return torch.stack(changes).cpu()
+
+    def as_laser(self, model_type: str) -> str:
+        """The kind that LASER's own code uses in the place of this one, for parity."""
+        return self.name
