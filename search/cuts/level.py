@@ -68,6 +68,8 @@ class Level:
                 raise InputError(f"kind {text!r} needs a value, such as '{text}/0.1'")
         try:
             return Level(RankRule.parse(value), kind)
+        except InputError:
+            raise
         except ValueError:
             raise InputError(
                 f"{value.rpartition(':')[2]!r} in {text!r} is no number; expected RHO, RULE:VALUE "

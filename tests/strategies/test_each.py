@@ -59,7 +59,7 @@ def by_hand(setting: Setting, score) -> Iterator[tuple[str, bool]]:
     best = (0.0, -1.0)
     for layer in range(3, -1, -1):
         for kind in ("fc_in", "fc_out"):
-            for rho in sorted(setting.space.levels):
+            for rho in sorted(level.rule.value for level in setting.space.levels):
                 found = Composition.parse([*kept, f"{layer}.{kind}={rho}"])
                 merit = (score(found), -(1 - score(found)))
                 yield str(found), merit > best
@@ -112,7 +112,7 @@ def test_snr_tries_the_noisiest_first_and_keeps_what_does_no_harm(setting: Setti
 
 
 def test_screened_follows_the_screen_and_puts_the_survivors_together(setting, run, land) -> None:
-    exact = {(ref, rho): -land.score(one(ref, rho)) for ref, rho in setting.screen}
+    exact = {cut: -land.score(Composition((cut,))) for cut in setting.screen}
     history = run(Screened(replace(setting, screen=exact)), 24)
     singles = [tried for tried in history if len(tried.composition.interventions) == 1]
     values = [tried.values[0] for tried in singles]

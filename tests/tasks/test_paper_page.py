@@ -42,7 +42,7 @@ def test_every_option_that_the_page_names_is_there():
 
     from cluster.cli import app
     from search.config import StudyConfig, TaskConfig
-    from search.cuts.composition import KINDS
+    from search.cuts.kinds.registry import KINDS
     from search.strategies.registry import STRATEGIES
     from tasks.splits import Protocol
 

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from search.cuts.composition import KINDS, Composition, Intervention
+from search.cuts.composition import Composition, Intervention
 from search.cuts.kinds.prune import pruned
+from search.cuts.kinds.registry import KINDS
 from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
 from search.cuts.rules import RankRule
@@ -96,7 +97,7 @@ def interventions(draw, matrices):
     chosen = draw(st.lists(st.sampled_from(matrices), max_size=4, unique_by=lambda m: m.ref))
     made = []
     for matrix in chosen:
-        kind = draw(st.sampled_from(KINDS))
+        kind = draw(st.sampled_from(list(KINDS)))
         rho = 0.0 if kind == "zero" else draw(st.sampled_from([0.0, 0.01, 0.1, 0.5, 0.8, 1.0]))
         made.append(Intervention(matrix.ref, Level(RankRule("rho", rho), kind)))
     return Composition(tuple(made))
