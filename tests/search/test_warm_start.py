@@ -87,7 +87,6 @@ def test_groups_are_laid_over_the_model() -> None:
         ({}, {"warm_start": ["1.q_proj=0.1"]}, r"cuts 1\.q_proj, which is not in the space"),
         ({}, {"warm_start": ["9.fc_in=0.1"]}, r"'9\.fc_in' names no matrix"),
         ({}, {"warm_start": ["1.fc_in=1.5"]}, r"rho 1\.5 is outside \[0, 1\]"),
-        ({}, {"warm_start": ["1.fc_in=marchenko-pastur"]}, "depends on a spectrum"),
         (
             {},
             {"strategy": "cma-es", "pareto": True},
@@ -111,6 +110,9 @@ def test_bad_options_are_refused_with_a_sentence(space, search, words: str) -> N
         ({}, {"refine": 200}, "leaves none of 200 trials"),
         ({}, {"encoding": "slot"}, "did you mean 'slots'"),
         ({}, {"threshold": "mp"}, "'laser-rmt' or 'marchenko-pastur'"),
+        ({"rho": [0.1], "levels": [0.2]}, {}, "give rho or levels, not both"),
+        ({"levels": ["prune/rank:3"]}, {}, "'prune' takes a rho, not a rank"),
+        ({"levels": ["quantised/0.1"]}, {}, "kind 'quantised' does not exist"),
     ],
 )
 def test_what_no_model_could_make_right_is_refused_at_once(space, search, words: str) -> None:
