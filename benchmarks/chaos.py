@@ -200,7 +200,7 @@ def marked(mark: str) -> dict[int, str]:
 
 def table(study: Path) -> dict[str, Any]:
     """Everything that should not depend on faults."""
-    from search.study.record import StudyRecord
+    from search.study.study_record import StudyRecord
     from tasks.errors import InputError
 
     try:

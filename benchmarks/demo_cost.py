@@ -18,7 +18,7 @@ from pathlib import Path
 
 from search.config import write_config
 from search.demo.study import demo_config
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 
 
 def main() -> None:

@@ -26,9 +26,9 @@ from transformers import AutoConfig
 from search.config import parse_config, write_config
 from search.cuts.composition import Composition
 from search.model import ModelSource
-from search.study.identity import Identity, World, digest_checkpoint
-from search.study.record import CONFIG
-from search.study.storage import open_storage
+from search.study.identity import Digests, Identity, digest_checkpoint
+from search.study.storages import open_storage
+from search.study.study_record import CONFIG
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
 from search.weights.origin import WeightOrigin
@@ -97,7 +97,7 @@ def write_study(folder: Path, base: Path, factors: Path) -> None:
         for intervention in composition.interventions:
             weight = origin.read(matrices[intervention.matrix])
             cache.ensure(weight, cache.key(weight), "benchmark", rank=100)
-    identity = Identity.new(World("", digest_checkpoint(source.folder), "", ""))
+    identity = Identity.new(Digests("", digest_checkpoint(source.folder), "", ""))
     folder.mkdir()
     identity.write(folder)
     write_config(config, folder / CONFIG)

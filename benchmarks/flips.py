@@ -23,8 +23,9 @@ import optuna
 import torch
 from optuna.trial import TrialState, create_trial
 
+from search.study.journal import JOURNAL
 from search.study.outcomes import Evaluation, outcome_bytes, parse_outcomes
-from search.study.storage import JOURNAL, open_storage
+from search.study.storages import open_storage
 from search.weights.factor_file import DamagedFactorsError, FactorFile
 from search.weights.factors import FactorCache
 from tasks.base import Outcome

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from search.config import StudyConfig, write_config
 from search.demo.study import demo_config
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 from tasks.errors import InputError
 
 PROGRAM = [sys.executable, "-m", "cluster.cli"]

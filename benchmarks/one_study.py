@@ -12,12 +12,12 @@ from search.config import parse_config, write_config
 from search.cuts.composition import Composition
 from search.evaluation.setup import open_bench
 from search.plan import make_plan
-from search.study.identity import Identity, World, digest_checkpoint, digest_weights
+from search.study.driven_study import METRICS
+from search.study.identity import Digests, Identity, digest_checkpoint, digest_weights
 from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_name
 from search.study.outcomes import write_outcomes
-from search.study.record import CONFIG, StudyRecord
-from search.study.storage import open_storage
-from search.study.study import METRICS
+from search.study.storages import open_storage
+from search.study.study_record import CONFIG, StudyRecord
 
 
 def evaluate_all(
@@ -33,7 +33,7 @@ def evaluate_all(
     bench = open_bench(plan.source, plan.task, parts, config.factors)
     keys = {str(ref): key for ref, key in bench.editor.keys(plan.space.matrices).items()}
     identity = Identity.new(
-        World(digest_weights(keys), digest_checkpoint(plan.source.folder), "", "")
+        Digests(digest_weights(keys), digest_checkpoint(plan.source.folder), "", "")
     )
     bench._study_id = identity.study_id
     folder.mkdir(parents=True)

@@ -28,9 +28,9 @@ from search.demo.study import demo_config
 from search.evaluation.bench import Bench, Progress
 from search.evaluation.setup import open_bench
 from search.plan import Plan, make_plan
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.jobs import Job
-from search.study.study import Study
 
 ID = "racing"
 
@@ -66,7 +66,7 @@ class Remembered:
         fresh.close()
 
 
-def run(study: Study, bench: Remembered, examples: float) -> None:
+def run(study: DrivenStudy, bench: Remembered, examples: float) -> None:
     """As `search.loop.run_study`, without test, until `examples` were asked for."""
     while (job := study.next_job()) is not None and job.part == "validation":
         if bench.examples >= examples:
@@ -86,7 +86,7 @@ def one(
     bench.examples = 0
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity(ID, "", {}, "", "", "", "")
-        study = Study(Path(folder), identity, config, plan.space, plan.max_ranks)
+        study = DrivenStudy(Path(folder), identity, config, plan.space, plan.max_ranks)
         run(study, bench, examples)
         winner = study.winner()
         baseline = study.baseline

@@ -28,16 +28,16 @@ from optuna.trial import TrialState, create_trial
 from search.config import PAPER_RHO, parse_config, write_config
 from search.cuts.refs import GROUPS
 from search.durable import write_json
-from search.study.choice import choose_winner
-from search.study.goals import Objective
+from search.study.driven_study import BUDGET, METRICS
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name
+from search.study.objective import Objective
 from search.study.outcomes import Evaluation, write_outcomes
 from search.study.questions import write_questions
-from search.study.record import CONFIG
-from search.study.storage import open_storage
-from search.study.study import BUDGET, METRICS
+from search.study.storages import open_storage
+from search.study.study_record import CONFIG
 from search.study.verdict import conclude
+from search.study.winner import choose_winner
 from tasks.base import Example, Outcome
 from tasks.datasets import Split
 

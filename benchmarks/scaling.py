@@ -41,9 +41,9 @@ from cluster.execution import execute
 from cluster.shipping import local_environment
 from search.demo.study import demo_config
 from search.plan import Plan, make_plan
-from search.study.identity import Identity, World
+from search.study.driven_study import DrivenStudy
+from search.study.identity import Digests, Identity
 from search.study.outcomes import Evaluation, outcome_bytes
-from search.study.study import Study
 from tasks.base import Outcome
 
 EXAMPLES = 100
@@ -95,7 +95,7 @@ class Sleeper(tune.Trainable):
         return {"score": 0.0, "done": True, "finished": True, "outcomes": data}
 
 
-def open_study(folder: Path, trials: int, strategy: str, workers: int) -> tuple[Study, Plan]:
+def open_study(folder: Path, trials: int, strategy: str, workers: int) -> tuple[DrivenStudy, Plan]:
     """A study of the demo's model over a continuous space, so that it is never exhausted."""
     config = demo_config(folder, trials)
     data = config.model_dump(mode="json")
@@ -105,15 +105,15 @@ def open_study(folder: Path, trials: int, strategy: str, workers: int) -> tuple[
     config = type(config).model_validate(data)
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
-    identity = Identity.new(World("", "", "", ""))
+    identity = Identity.new(Digests("", "", "", ""))
     if (folder / "study.json").exists():
         identity = Identity.read(folder)
     else:
         identity.write(folder)
-    return Study(folder, identity, config, plan.space, plan.max_ranks, plan.objective), plan
+    return DrivenStudy(folder, identity, config, plan.space, plan.max_ranks, plan.objective), plan
 
 
-def feed(study: Study, trials: int, in_flight: int) -> Iterator[tuple[float, float]]:
+def feed(study: DrivenStudy, trials: int, in_flight: int) -> Iterator[tuple[float, float]]:
     """Drive a study in this process; yields CPU and wall seconds of each ask and tell."""
     jobs: list[Any] = []
     for _ in range(trials):
@@ -171,7 +171,7 @@ def lines(log: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda line: line["time"])
 
 
-def check(study: Study, log: Path, trials: int) -> tuple[int, int]:
+def check(study: DrivenStudy, log: Path, trials: int) -> tuple[int, int]:
     """(lost, repeated) trials; fails unless the study ended as asked."""
     ended = study.trials()
     done: dict[str, int] = {}
@@ -191,7 +191,7 @@ def check(study: Study, log: Path, trials: int) -> tuple[int, int]:
     return lost, 0 if not done else sum(n - 1 for n in done.values())
 
 
-def run(study: Study, log: Path, seconds: float) -> None:
+def run(study: DrivenStudy, log: Path, seconds: float) -> None:
     """Execute a study on sleepers."""
     log.mkdir(exist_ok=True)
     worker = tune.with_parameters(

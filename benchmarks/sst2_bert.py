@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from search.study.outcomes import read_outcomes
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 
 PROGRAM = [sys.executable, "-m", "cluster.cli"]
 

@@ -228,7 +228,7 @@ def _unused(folder: Path) -> Path:
 def _begin(start: Callable[[], End], folder: Path) -> End:
     """The end of a study that came to its end; else say why not, and exit with a code."""
     from cluster.driver import interruption
-    from search.study.enduring import StorageLost, refusal
+    from search.study.storages import StorageLost, refusal
 
     stopped: str | None = None
     number = None
@@ -261,7 +261,7 @@ def _run(start: Callable[[View], End], folder: Path, quiet: bool, as_json: bool)
     from cluster.view import View
     from search.report.live import facts, plain
     from search.report.text import print_verdict
-    from search.study.claim import advice
+    from search.study.verdict_claim import advice
     from search.terminal import Terminal
 
     console = Terminal(markup=False, emoji=False)  # what models say may look like markup

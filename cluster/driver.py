@@ -25,27 +25,27 @@ from search.place import check_study_place
 from search.plan import Plan, make_plan
 from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
-from search.study.ends import note_begin, note_end
-from search.study.enduring import StorageLost
+from search.study.driven_study import DrivenStudy
+from search.study.driver_log import note_begin, note_end
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
+    Digests,
     Identity,
-    World,
     digest_checkpoint,
     digest_examples,
     digest_settings,
     digest_weights,
     flat_settings,
 )
+from search.study.journal import mend_journal
 from search.study.lock import Holder, Lease, driver_lock, hold
 from search.study.lock_table import TableLedger
 from search.study.questions import write_questions
-from search.study.record import CONFIG
-from search.study.storage import mend_journal, open_storage
-from search.study.study import Study
+from search.study.storages import StorageLost, open_storage
+from search.study.study_record import CONFIG
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
-from search.study.wall import Wall
+from search.study.wall_time import WallTime
 from search.weights.remote import check_factors, open_factors
 from search.weights.spectra import Spectrum
 from tasks.errors import InputError
@@ -96,7 +96,7 @@ def launch(
     `given` is the file that `config` was read from. Raises InputError, before Ray starts where that
     is possible.
     """
-    wall = Wall()
+    wall = WallTime()
     if (folder / IDENTITY_FILE).exists():
         raise InputError(
             f"{folder} already holds a study; continue it with laser-search resume {folder} "
@@ -128,7 +128,7 @@ def resume(
     differ in a way that leaves its trials true. `trials`: a new number of them, or ``+N`` for N
     more; it is written into the frozen study.yaml.
     """
-    wall = Wall()
+    wall = WallTime()
     Identity.read(folder)
     check_links(folder)
     config = read_config(folder / CONFIG)
@@ -184,7 +184,7 @@ def _at(plan: Plan, address: str | None) -> Plan:
 
 
 def _drive(
-    plan: Plan, folder: Path, view: View, lease: Lease, wall: Wall, accept: bool = False
+    plan: Plan, folder: Path, view: View, lease: Lease, wall: WallTime, accept: bool = False
 ) -> End:
     view.note(sizes_text(plan.sizes))
     for notice in [*plan.notices, *plan.prospects]:
@@ -243,14 +243,14 @@ def _open(
     identity: Identity,
     keys: Mapping[str, str],
     leases: Sequence[Lease],
-    wall: Wall,
-) -> Study:
+    wall: WallTime,
+) -> DrivenStudy:
     def guard() -> None:
         for lease in leases:
             lease.check()
 
     write_questions(folder, plan.split)
-    return Study(
+    return DrivenStudy(
         *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
         setting=_setting(plan, keys),
         guard=guard,
@@ -319,7 +319,7 @@ def _identify(
         check=check,
     )
     plan.witness.seal()  # what was read until here was read from what is digested
-    world = World(
+    world = Digests(
         digest_weights(keys),
         digest_checkpoint(plan.source.folder, plan.witness.digests),
         digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
@@ -337,7 +337,7 @@ def _identify(
     return identity, keys
 
 
-def _search(plan: Plan, study: Study, shares: Resources, is_cut: Callable[[], bool]) -> None:
+def _search(plan: Plan, study: DrivenStudy, shares: Resources, is_cut: Callable[[], bool]) -> None:
     from ray import tune
 
     from cluster.execution import execute
@@ -347,7 +347,7 @@ def _search(plan: Plan, study: Study, shares: Resources, is_cut: Callable[[], bo
     execute(study, worker, {"cpu": shares.cpus, "gpu": shares.gpus}, is_cut)
 
 
-def _blueprint(plan: Plan, study: Study, shares: Resources) -> Blueprint:
+def _blueprint(plan: Plan, study: DrivenStudy, shares: Resources) -> Blueprint:
     """What a worker of this study needs."""
     from cluster.worker import Blueprint
 
@@ -375,7 +375,7 @@ def _device(gpus: float) -> str:
     return "cuda" if gpus <= 1 else "spread"
 
 
-def _summary(study: Study) -> Summary:
+def _summary(study: DrivenStudy) -> Summary:
     return summarise(
         *(study.trials(), study.baseline, study.budget, study.objective),
         ended=study.ended,

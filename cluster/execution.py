@@ -15,11 +15,11 @@ from cluster.privates import known_trainables
 from cluster.resources import Capacity
 from cluster.tune_search import Forgetting, StudyScheduler, StudySearch
 from cluster.watchdog import Watchdog
-from search.study.study import Study
+from search.study.driven_study import DrivenStudy
 
 
 def execute(
-    study: Study,
+    study: DrivenStudy,
     trainable: Any,
     each: Mapping[str, float],
     is_cut: Callable[[], bool] = lambda: False,

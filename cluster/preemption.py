@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from search.interruption import PATIENCE_S, Ending, Interrupted, Interruption, say_and_exit
 
 if TYPE_CHECKING:  # it brings torch, and signals may come before that is loaded
-    from search.study.study import Study
+    from search.study.driven_study import DrivenStudy
 
 RESUME_CODE = 75
 """Exit code that says: resume. EX_TEMPFAIL of sysexits.h, which schedulers requeue on."""
@@ -58,7 +58,7 @@ class Preemption(Interruption):
         super().__init__(ending)
         self._grace_s = grace_s
         self._tidy = tidy
-        self._study: Study | None = None
+        self._study: DrivenStudy | None = None
         self._lock = threading.Lock()
         self.is_cut = False
         self.kill_helpers: Callable[[], None] = lambda: None
@@ -68,7 +68,7 @@ class Preemption(Interruption):
         if self.asked is not None:
             raise Interrupted(self.asked)
 
-    def search(self, study: Study) -> None:
+    def search(self, study: DrivenStudy) -> None:
         """The search begins: from now on trials are in flight. Raises Interrupted."""
         with self._lock:
             self.check()

@@ -20,9 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 from search.durable import write_json
 from search.report.frames import read_composition, setting_of
 from search.report.watch import follow, is_over
-from search.study.choice import score_of
-from search.study.record import StudyRecord
-from search.study.storage import open_storage
+from search.study.storages import open_storage
+from search.study.study_record import StudyRecord
+from search.study.winner import score_of
 from tasks.errors import InputError
 from tasks.secrets import hide_secrets
 

@@ -16,15 +16,15 @@ from ray.tune.search import Searcher
 
 from cluster.watchdog import Watchdog
 from cluster.worker import METRIC
-from search.study.enduring import StorageLost
+from search.study.driven_study import DrivenStudy
 from search.study.jobs import Job
-from search.study.study import Study
+from search.study.storages import StorageLost
 
 
 class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
     """Hands a study's jobs to Tune and what became of them back to the study."""
 
-    def __init__(self, study: Study, watchdog: Watchdog, capacity: Callable[[], int]) -> None:
+    def __init__(self, study: DrivenStudy, watchdog: Watchdog, capacity: Callable[[], int]) -> None:
         """The study is open and locked by this process; `watchdog` knows whom it killed.
 
         `capacity` says how many trials may be in flight now.
@@ -105,7 +105,7 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
 class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     """Reports chunks to the study and stops trials that its pruner gives up."""
 
-    def __init__(self, search: StudySearch, study: Study) -> None:
+    def __init__(self, search: StudySearch, study: DrivenStudy) -> None:
         """`search` knows which job a Tune trial runs."""
         super().__init__()
         self._search = search

@@ -26,11 +26,11 @@ from search.evaluation.predictor import NonFiniteLogits
 from search.evaluation.setup import open_bench
 from search.model import ModelSource
 from search.plan import open_asked
-from search.study.goals import Objective
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.lock import Holder
+from search.study.objective import Objective
 from search.study.outcomes import Evaluation, outcome_bytes, read_outcomes, write_outcomes
 from search.witness import FilesChanged, Trace, Witness
 from tasks.base import Example

@@ -17,7 +17,7 @@ from tasks.printable import printable
 from tasks.secrets import hide_secrets
 
 if TYPE_CHECKING:
-    from search.study.record import StudyRecord
+    from search.study.study_record import StudyRecord
     from search.study.summary import Summary
 
 MOST_REASONS = 5
@@ -188,7 +188,7 @@ def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
     """
     from search.leftovers import find_leftovers
     from search.report.standing import standing_facts
-    from search.study.record import StudyRecord
+    from search.study.study_record import StudyRecord
 
     record = StudyRecord.read(folder)
     left = [one.text() for one in find_leftovers()]
@@ -247,9 +247,9 @@ def _failures(summary: Summary) -> list[str]:
 
 
 def _status(record: Any) -> dict[str, Any]:
-    from search.study.choice import score_of
-    from search.study.notices import disputed_numbers
-    from search.study.size import KEPT
+    from search.study.disputes import disputed_numbers
+    from search.study.kept_parameters import KEPT
+    from search.study.winner import score_of
 
     summary = record.summary
     best = summary.best
@@ -293,8 +293,8 @@ def _status(record: Any) -> dict[str, Any]:
 
 def _tasks(record: Any) -> dict[str, Any]:
     """Every task in its own metric, on validation."""
-    from search.study.choice import score_of
-    from search.study.study import SCORES
+    from search.study.driven_study import SCORES
+    from search.study.winner import score_of
 
     summary = record.summary
     found: dict[str, Any] = {}
@@ -330,7 +330,7 @@ def compare(
     Example: laser-search compare ./my-study --by relation
     """
     from search.report.changes import find_changes, print_changes
-    from search.study.record import StudyRecord
+    from search.study.study_record import StudyRecord
     from search.terminal import Terminal
 
     found = find_changes(StudyRecord.read(folder), part, by, trial, task)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from contextlib import closing
 
 from search.evaluation.bench import Bench
+from search.study.driven_study import DrivenStudy
 from search.study.jobs import Job
-from search.study.study import Study
 
 
-def run_study(study: Study, bench: Bench) -> None:
+def run_study(study: DrivenStudy, bench: Bench) -> None:
     """Work off every job of a study, one after the other, and put the model's bytes back."""
     with closing(bench):
         while (job := study.next_job()) is not None:
             run_job(study, bench, job)
 
 
-def run_job(study: Study, bench: Bench, job: Job) -> None:
+def run_job(study: DrivenStudy, bench: Bench, job: Job) -> None:
     """Evaluate one job and tell the study what became of it. Raises StorageLost.
 
     What the evaluation raises is the job's failure; what the study's own record raises is not.

@@ -26,7 +26,7 @@ from search.report.frames import interventions_frame, trials_frame
 from search.report.html import render
 from search.report.views import draw, of_view
 from search.study.outcomes import FOLDER
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 from search.study.summary import Summary
 from search.study.verdict import Verdict
 from tasks.errors import InputError
@@ -38,7 +38,7 @@ __all__ = ["Study"]
 
 
 class Study:
-    """A study read from its folder. The one that a driver writes is `search.study.study.Study`."""
+    """A study read from its folder. A driver writes a `DrivenStudy`."""
 
     def __init__(self, record: StudyRecord) -> None:
         """Use `open`."""

@@ -39,9 +39,9 @@ from search.evaluation.setup import open_bench
 from search.loop import run_study
 from search.report.text import sentence
 from search.space import Space
+from search.study.driven_study import DrivenStudy
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
-from search.study.study import Study
 from search.study.verdict import Verdict, conclude
 from tasks.base import Example, Head, Outcome, Reply, Request, Weigh, Weighed
 from tasks.datasets import Split
@@ -253,7 +253,7 @@ def judge(answers: Answers, seed: int, strategy: str, trials: int, interventions
         folder = Path(name)
         setting, _ = prepare(answers.landscape, config, split.validation)
         setting = replace(setting, space=space)
-        study = Study(
+        study = DrivenStudy(
             *(folder, IDENTITY, config, space, plan.max_ranks, plan.objective), setting=setting
         )
         bench: Any = ShuffledBench(answers, split, places)

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search.study.claim import claim_of
 from search.study.verdict import Verdict
+from search.study.verdict_claim import claim_of
 from tasks.answers import at_top, score_chosen
 from tasks.base import Chosen, Example, Outcome
 from tasks.comparison import compare

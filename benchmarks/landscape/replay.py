@@ -4,8 +4,8 @@
         --strategies grid random tpe/slots tpe/sites greedy snr screened auto
     python benchmarks/landscape/summary.py --tables ./landscape/demo ./landscape/sst2
 
-Every replay is a real study (`search.study.study.Study`) in one process; only the bench reads
-from the table. What the table does not hold is evaluated and added. Each replay is kept as one file
+Every replay is a real study (`search.study.driven_study`) in one process; only the bench reads from
+the table. What the table does not hold is evaluated and added. Each replay is kept as one file
 below TABLE/replays, so that a run that is stopped goes on where it was. A strategy is named as in
 study.yaml, with its encoding after a slash. What a strategy knows beforehand (a screen of 100
 questions, drawn by seed; spectra) is computed from the model, and a screen's cost is counted.
@@ -29,9 +29,9 @@ from table import Landscape, TableBench, note
 from search.config import StudyConfig, parse_config
 from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
-from search.study.choice import merit
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
-from search.study.study import Study
+from search.study.winner import merit
 from tasks.base import Example
 
 IDENTITY = Identity("replay", "", {}, "", "", "", "")
@@ -57,7 +57,7 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
     bench = TableBench(landscape, config.search.chunks)
     curve: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        study = Study(
+        study = DrivenStudy(
             *(Path(folder), IDENTITY, config, plan.space, plan.max_ranks, plan.objective),
             setting=setting,
         )

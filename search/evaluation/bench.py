@@ -14,8 +14,8 @@ from search.evaluation.finite import first_non_finite
 from search.evaluation.passes import Passes
 from search.evaluation.predictor import NonFiniteLogits, RecordingPredictor
 from search.evaluation.screen import predict_changes
-from search.study.goals import Goal, Objective
 from search.study.jobs import Job
+from search.study.objective import Goal, Objective
 from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
 from search.weights.edit import Editor

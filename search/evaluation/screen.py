@@ -25,7 +25,7 @@ from search.evaluation.batching import Batch
 from search.evaluation.passes import Passes
 from search.evaluation.predictor import RecordingPredictor
 from search.evaluation.prepared import Prepared
-from search.study.goals import Objective
+from search.study.objective import Objective
 from search.weights.edit import Editor
 from search.weights.matrices import Matrix
 from tasks.base import (

@@ -17,7 +17,7 @@ from search.evaluation.passes import Passes
 from search.evaluation.predictor import make_predictor
 from search.evaluation.prefix import PrefixReuse
 from search.model import ModelSource
-from search.study.goals import Objective
+from search.study.objective import Objective
 from search.weights.edit import Editor
 from search.weights.matrices import Matrix, find_matrices
 from search.weights.remote import open_factors

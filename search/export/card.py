@@ -11,15 +11,15 @@ from huggingface_hub import EvalResult, ModelCardData
 from optuna.trial import FrozenTrial
 
 from search.export.choice import support
-from search.export.verify import Verdict
+from search.export.verify import Verification
 from search.published import data_name, hub_name, model_name
 from search.report.text import floor_sentence
-from search.study.choice import composition_of, score_of
-from search.study.goals import FloorCheck
+from search.study.driven_study import SCORES
 from search.study.jobs import trial_name
+from search.study.objective import FloorCheck
 from search.study.outcomes import read_outcomes
-from search.study.record import StudyRecord
-from search.study.study import SCORES
+from search.study.study_record import StudyRecord
+from search.study.winner import composition_of, score_of
 from tasks.comparison import compare
 from tasks.metrics import shown, shown_change, shown_interval
 from tasks.scoring import by_task
@@ -52,7 +52,7 @@ class Contents:
 
 
 def model_card(
-    record: StudyRecord, trial: FrozenTrial, contents: Contents, verdict: Verdict | None
+    record: StudyRecord, trial: FrozenTrial, contents: Contents, verdict: Verification | None
 ) -> str:
     """README.md of an export, with the hub's metadata block."""
     return f"""---
@@ -293,7 +293,7 @@ def _results(record: StudyRecord, trial: FrozenTrial) -> str:
     return "\n".join(lines)
 
 
-def _verified(verdict: Verdict | None) -> str:
+def _verified(verdict: Verification | None) -> str:
     if verdict is None:
         return "This export was not verified (--no-verify)."
     words = verdict.sentence()
@@ -312,7 +312,7 @@ def _bullets(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def healed_card(record: StudyRecord, found: dict[str, Any], verdict: Verdict | None) -> str:
+def healed_card(record: StudyRecord, found: dict[str, Any], verdict: Verification | None) -> str:
     """README.md of a model that was trained after the cut; `found` is healing.json."""
     path, recipe, size = record.config.model.path, found["recipe"], found["parameters"]
     name, train = model_name(path), data_name(found["train"])

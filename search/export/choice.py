@@ -5,8 +5,8 @@ from __future__ import annotations
 from optuna.trial import FrozenTrial, TrialState
 
 from search.report.content import read_verdict
-from search.study.claim import claim_of
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
+from search.study.verdict_claim import claim_of
 from tasks.errors import InputError
 
 

@@ -55,7 +55,7 @@ def export(
     """
     from search.export.choice import check_supported, choose_trial
     from search.export.run import Wish, export
-    from search.study.record import StudyRecord
+    from search.study.study_record import StudyRecord
 
     record = StudyRecord.read(folder)
     chosen = choose_trial(record, trial)
@@ -151,7 +151,7 @@ def heal(
     from search.export.choice import choose_trial
     from search.export.heal import Recipe
     from search.export.heal import heal as train_after_cut
-    from search.study.record import StudyRecord
+    from search.study.study_record import StudyRecord
 
     record = StudyRecord.read(folder)
     recipe = Recipe(steps, method, rank, learning_rate, batch, seed, not apart, task)

@@ -30,14 +30,14 @@ from search.export.lora import require_peft
 from search.export.run import open_base
 from search.export.scoring import Scorer
 from search.export.training import Collator, training_rows
-from search.export.verify import ADAPTER, CUT, Verdict, verify_afresh
+from search.export.verify import ADAPTER, CUT, Verification, verify_afresh
 from search.model import own_device
 from search.plan import Plan as StudyPlan
 from search.plan import open_task
 from search.published import data_name, model_name
-from search.study.choice import composition_of
 from search.study.outcomes import Evaluation, outcome_bytes
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
+from search.study.winner import composition_of
 from search.weights.edit import Editor
 from search.weights.products import Products
 from search.weights.remote import open_factors
@@ -96,7 +96,7 @@ def heal(
     out: Path,
     *,
     overwrite: bool = False,
-) -> tuple[Healing, Verdict]:
+) -> tuple[Healing, Verification]:
     """Cut the model as `trial` did, train it on the file `train`, score it, write and verify it.
 
     Training examples that the study asks on validation or test are left out. Raises InputError.
@@ -184,7 +184,7 @@ def _treat(patient: _Patient, base: Base, scorer: Scorer, examples: Sequence[Exa
 
 def _verify(
     out: Path, record: StudyRecord, trial: FrozenTrial, kind: str, expected: Evaluation
-) -> Verdict:
+) -> Verification:
     """Load what was written afresh; it must answer as in this process."""
     with tempfile.TemporaryDirectory() as name:
         outcomes = Path(name) / "healed.parquet"

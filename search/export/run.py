@@ -16,11 +16,11 @@ from search.export.dense import dense_bytes, write_dense
 from search.export.folder import MARK, new_folder
 from search.export.formats import Work, Written, get_format, load_lines, parameters
 from search.export.patch import read_edit
-from search.export.verify import Verdict, verify_afresh
+from search.export.verify import Verification, verify_afresh
 from search.published import model_name
-from search.study.choice import composition_of
 from search.study.identity import digest_checkpoint
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
+from search.study.winner import composition_of
 from search.weights.factors import FactorCache
 from search.weights.remote import open_factors
 from tasks.errors import InputError
@@ -37,7 +37,7 @@ class Wish:
     command: str = "laser-search export"
 
 
-def export(record: StudyRecord, trial: FrozenTrial, wish: Wish) -> Verdict | None:
+def export(record: StudyRecord, trial: FrozenTrial, wish: Wish) -> Verification | None:
     """Write the export of `trial`, its card and interventions.json; then verify it.
 
     The folder appears whole or not at all. A verdict that does not agree leaves it in place; None

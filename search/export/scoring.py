@@ -12,7 +12,7 @@ from search.evaluation.predictor import make_predictor
 from search.plan import Plan, make_plan
 from search.study.jobs import Job, Part
 from search.study.outcomes import Evaluation
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
 

@@ -23,7 +23,7 @@ from search.interruption import Interrupted
 from search.model import ModelSource, own_device
 from search.study.jobs import trial_name
 from search.study.outcomes import parse_outcomes, read_outcomes
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
@@ -46,7 +46,7 @@ ROUNDINGS = 8
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verification:
     """What became of the trial's questions. `reference`: whose answers were expected.
 
     `different`: examples whose score or prediction is another, or whose log-probability is off by
@@ -84,7 +84,7 @@ class Verdict:
 
 def verify_afresh(
     folder: Path, study: Path, trial: int, kind: str, outcomes: Path | None = None
-) -> Verdict:
+) -> Verification:
     """Run `verify` in a new process; the verdict is stored as verification.json in `folder`.
 
     Raises InputError if the process fails.
@@ -101,12 +101,12 @@ def verify_afresh(
         raise InputError(
             f"{folder} is written but could not be verified: {last.removeprefix('laser-search: ')}"
         )
-    return Verdict(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+    return Verification(**json.loads((folder / FILE).read_text(encoding="utf-8")))
 
 
 def verify(
     folder: Path, study: Path, trial: int, kind: str, outcomes: Path | None = None
-) -> Verdict:
+) -> Verification:
     """Load the export in `folder` and compare its answers with the stored ones of `trial`.
 
     `outcomes` is a file of other outcomes to compare with: those of a trained model. Raises
@@ -136,7 +136,7 @@ def verify(
                 for one in (found, alone)
             )
     speed = compare_speed(model, source.load(own_device())) if kind == "factored" else {}
-    return Verdict(
+    return Verification(
         kind,
         f"trial {trial}" if outcomes is None else "the process that trained it",
         len(stored.outcomes),

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from search.study.goals import Objective
 from search.study.jobs import BASELINE, TEST_BASELINE, Part, test_name, trial_name
+from search.study.objective import Objective
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.questions import OWN, read_questions
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 from search.study.verdict import pooled
 from tasks.base import Outcome
 from tasks.comparison import Comparison, compare

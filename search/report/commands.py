@@ -60,7 +60,7 @@ def report(
     """
     from search.place import check_file
     from search.report.html import write_report
-    from search.study.record import StudyRecord
+    from search.study.study_record import StudyRecord
     from tasks.errors import InputError
 
     path = folder / "report.html" if out is None else out
@@ -172,7 +172,7 @@ def dashboard(
     Example: laser-search dashboard ./my-study --port 8080
     """
     from search.report.dashboard import HOST, open_server
-    from search.study.record import StudyRecord
+    from search.study.study_record import StudyRecord
 
     with open_server(StudyRecord.read(folder), port) as server:
         typer.echo(f"http://{HOST}:{server.server_port}/  (Ctrl-C ends it)")

@@ -16,12 +16,12 @@ from search.report.cost import Cost, find_cost, phases_text
 from search.report.frames import interventions_frame, read_composition, trials_frame
 from search.report.live import duration
 from search.report.text import score_warnings, sentence, verdict_notices
-from search.study.choice import score_of
-from search.study.claim import power_notice
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 from search.study.verdict import TaskVerdict, Verdict
+from search.study.verdict_claim import power_notice
+from search.study.winner import score_of
 from tasks.comparison import Comparison
 from tasks.errors import InputError
 from tasks.metrics import shown, shown_change, shown_interval

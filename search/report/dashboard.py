@@ -22,8 +22,8 @@ from search.study.identity import FILE as IDENTITY_FILE
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import outcome_file
 from search.study.questions import FILE as QUESTIONS_FILE
-from search.study.record import StudyRecord
-from search.study.storage import open_storage
+from search.study.storages import open_storage
+from search.study.study_record import StudyRecord
 from search.study.verdict import FILE as RESULT_FILE
 from tasks.errors import InputError
 

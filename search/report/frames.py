@@ -10,7 +10,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from search.cuts.composition import Composition, Intervention
-from search.study.choice import is_feasible, score_of
+from search.study.winner import is_feasible, score_of
 from tasks.errors import InputError
 
 TRIAL_COLUMNS = {

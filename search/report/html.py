@@ -18,7 +18,7 @@ from search.report.content import Content, gather, winning_cuts
 from search.report.live import duration
 from search.report.style import to_svg
 from search.report.views import map_groups, of_view
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 
 MAX_QUOTED = 400
 """Characters of a prompt or an answer that the report shows."""

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from search.study.choice import score_of
 from search.study.summary import Summary
+from search.study.winner import score_of
 
 TAIL_BYTES = 4096
 GONE_S = 900.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from search.report.cost import wall_text
 from search.report.live import Worker, duration, find_workers
-from search.study.ends import last_end
+from search.study.driver_log import last_end
 from search.study.lock import Holder, find_driver
 from search.study.summary import Summary
 

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from search.study.choice import score_of
-from search.study.claim import Claim, claim_of, looks_text
-from search.study.goals import GAIN, FloorCheck, Objective
-from search.study.size import KEPT
-from search.study.study import SCORES
+from search.study.driven_study import SCORES
+from search.study.kept_parameters import KEPT
+from search.study.objective import GAIN, FloorCheck, Objective
 from search.study.summary import Summary
 from search.study.verdict import Verdict
+from search.study.verdict_claim import Claim, claim_of, looks_text
+from search.study.winner import score_of
 from tasks.metrics import is_perplexity, shown, shown_change, shown_interval
 from tasks.scoring import Scores
 

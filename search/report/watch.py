@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.live import Live
 
 from search.report.live import plain, screen
-from search.study.record import StudyRecord
-from search.study.storage import JOURNAL
+from search.study.journal import JOURNAL
+from search.study.study_record import StudyRecord
 from search.study.verdict import FILE as RESULT_FILE
 
 PLAIN_S = 15.0

@@ -47,8 +47,8 @@ def _given(item: str, matrices: Sequence[Matrix], space: Sequence[MatrixRef]) ->
 
 
 def _best_of(folder: Path, space: Sequence[MatrixRef]) -> list[Composition]:
-    from search.study.choice import composition_of, is_feasible, merit
-    from search.study.record import StudyRecord
+    from search.study.study_record import StudyRecord
+    from search.study.winner import composition_of, is_feasible, merit
 
     if not folder.is_dir():
         raise InputError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from search.config import StudyConfig
-from search.study.seal import read_sealed_json, write_sealed_json
+from search.study.sealed_files import read_sealed_json, write_sealed_json
 from search.witness import digest_file
 from tasks.base import Example
 from tasks.errors import InputError
@@ -26,7 +26,7 @@ _PACKAGES = ("laser-search", "torch", "transformers", "optuna", "ray")
 
 
 @dataclass(frozen=True)
-class World:
+class Digests:
     """Digests of what a study's trials depend on, as it is now; see Identity."""
 
     weights: str
@@ -57,9 +57,9 @@ class Identity:
     accepted: list[str] = field(default_factory=list)
 
     @staticmethod
-    def new(world: World) -> Identity:
+    def new(digests: Digests) -> Identity:
         """A new study's identity."""
-        return Identity(uuid.uuid4().hex, _now(), _versions(), **asdict(world))
+        return Identity(uuid.uuid4().hex, _now(), _versions(), **asdict(digests))
 
     def write(self, folder: Path) -> None:
         """Durably write study.json; a folder without it holds no study."""
@@ -92,22 +92,22 @@ class Identity:
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} is {getattr(self, name)!r}")
 
-    def check(self, world: World, *, accept: bool = False) -> Identity:
+    def check(self, digests: Digests, *, accept: bool = False) -> Identity:
         """The identity to go on with: this one, or with `accept` one that has what changed.
 
         Raises InputError if anything that trials depend on is not as the study began; `accept`
         helps only where the recorded trials stay true.
         """
         for what, then, now in (
-            ("weights of the searched matrices", self.weights, world.weights),
-            ("files of the model", self.checkpoint, world.checkpoint),
-            ("questions or their split", self.examples, world.examples),
+            ("weights of the searched matrices", self.weights, digests.weights),
+            ("files of the model", self.checkpoint, digests.checkpoint),
+            ("questions or their split", self.examples, digests.examples),
         ):
             if then != now:
                 raise _incomparable(
                     f"the {what} changed since the study began ({then[:12]} then, {now[:12]} now)"
                 )
-        changes, sound = self._changes(world)
+        changes, sound = self._changes(digests)
         if not changes:
             return self
         said = "; ".join(changes)
@@ -120,18 +120,18 @@ class Identity:
         return replace(
             self,
             versions=_versions(),
-            settings=world.settings,
-            asked=world.asked,
+            settings=digests.settings,
+            asked=digests.asked,
             accepted=[*self.accepted, f"{_now()}: {said}"],
         )
 
-    def _changes(self, world: World) -> tuple[list[str], bool]:
+    def _changes(self, digests: Digests) -> tuple[list[str], bool]:
         """What differs among settings and versions, and whether recorded trials stay true."""
         changes, sound = [], True
-        if self.settings != world.settings:
-            keys = [k for k in {**self.asked, **world.asked} if _differs(self, world, k)]
+        if self.settings != digests.settings:
+            keys = [k for k in {**self.asked, **digests.asked} if _differs(self, digests, k)]
             for key in keys:
-                then, now = self.asked.get(key), world.asked.get(key)
+                then, now = self.asked.get(key), digests.asked.get(key)
                 changes.append(f"{key} was {then!r} when the study began and is {now!r} now")
                 sound = sound and _is_sound(key, then, now)
             if not keys:  # begun by a version that kept no settings
@@ -172,9 +172,9 @@ def _is_sound(key: str, then: Any, now: Any) -> bool:
     return key in _SOUND
 
 
-def _differs(identity: Identity, world: World, key: str) -> bool:
+def _differs(identity: Identity, digests: Digests, key: str) -> bool:
     nothing = object()
-    return bool(identity.asked.get(key, nothing) != world.asked.get(key, nothing))
+    return bool(identity.asked.get(key, nothing) != digests.asked.get(key, nothing))
 
 
 def _incomparable(said: str) -> InputError:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from search.durable import write_text
-from search.study.enduring import StorageLost, refusal
+from search.study.storages import StorageLost, refusal
 from tasks.errors import InputError
 
 FOLDER = "lease"

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from search.study.lock import Holder
-from search.study.storage import database_url
+from search.study.storages import database_url
 
 LEASES = Table(
     "laser_search_leases",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from search.cuts.composition import Intervention
 from search.durable import write_bytes
-from search.study.seal import FORMAT, SEALED, check_parquet, sealed_parquet
+from search.study.sealed_files import FORMAT, SEALED, check_parquet, sealed_parquet
 from tasks.base import Outcome
 
 FOLDER = "outcomes"
@@ -146,3 +146,18 @@ def no_screen(study: str, reason: str) -> Evaluation:
 def read_screen(evaluation: Evaluation) -> dict[Intervention, float]:
     """The predicted change of the loss in nats by single cut, of the evaluation of a screen."""
     return {Intervention.parse(o.example_id): -o.score for o in evaluation.outcomes}
+
+
+def damaged_notice(folder: Path, study_id: str, needed: Mapping[str, str]) -> list[str]:
+    """A sentence for each evaluation that a verdict rests on and whose file is damaged.
+
+    `needed`: their names, each with its effect, empty for the baseline. No path of this machine
+    is told, for a report may be published.
+    """
+    return [
+        f"{FOLDER}/{name}.parquet, which holds answers of the {'winner' if effect else 'baseline'},"
+        " is damaged and is not read; laser-search resume evaluates them again"
+        for name, effect in needed.items()
+        if outcome_file(folder, name).exists()
+        and read_outcomes(folder, name, study_id, effect, rows=False) is None
+    ]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from search.durable import write_bytes
-from search.study.seal import FORMAT, SEALED, DamagedError, check_parquet, sealed_parquet
+from search.study.sealed_files import FORMAT, SEALED, DamagedError, check_parquet, sealed_parquet
 from tasks.base import Example
 from tasks.datasets import Split
 from tasks.errors import InputError

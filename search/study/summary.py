@@ -9,11 +9,11 @@ from itertools import pairwise
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.study.choice import choose_winner, is_feasible, merit, pareto_front, score_of
-from search.study.finale import Chosen
-from search.study.goals import Objective
+from search.study.confirmation import Decision
+from search.study.driven_study import SCORES
+from search.study.objective import Objective
 from search.study.outcomes import Evaluation
-from search.study.study import SCORES
+from search.study.winner import choose_winner, is_feasible, merit, pareto_front, score_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Summary:
     of score and size, the trials that none beats in both. `failures` counts the failed by reason,
     `failure_kinds` by kind of reason (timeout, out of memory, not finite, worker died, error), the
     commonest first. `recent` are the last finished trials, the latest first. `wall_s`: seconds
-    of wall time by phase (see `search.study.wall`), over all runs; empty if none are on record.
+    of wall time by phase (see `search.study.wall_time`), over all runs; empty if none is recorded.
     """
 
     asked: int
@@ -92,7 +92,7 @@ def summarise(
     window: int = 50,
     *,
     ended: str = "",
-    chosen: Chosen | None = None,
+    chosen: Decision | None = None,
     wall_s: Mapping[str, float] | None = None,
 ) -> Summary:
     """Count trials. The rate is that of the last `window` finished ones.

@@ -11,7 +11,6 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from search.study.goals import FloorCheck, Objective
 from search.study.identity import Identity
 from search.study.jobs import (
     BASELINE,
@@ -21,9 +20,10 @@ from search.study.jobs import (
     test_name,
     trial_name,
 )
+from search.study.objective import FloorCheck, Objective
 from search.study.outcomes import FOLDER as OUTCOMES
 from search.study.outcomes import Evaluation, read_outcomes
-from search.study.seal import DamagedError, read_sealed_json, write_sealed_json
+from search.study.sealed_files import DamagedError, read_sealed_json, write_sealed_json
 from tasks.base import Example, Outcome
 from tasks.comparison import Comparison, compare
 from tasks.datasets import Split

@@ -10,7 +10,7 @@ import pytest
 from cluster.worker import Blueprint
 from search.config import ReuseConfig
 from search.demo.study import demo_config
-from search.study.goals import Goal, Objective
+from search.study.objective import Goal, Objective
 from tasks.errors import InputError
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from search.demo.study import HERE
 from search.evaluation.bench import Bench
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 
 STRIKE = 4
 """The job during which the file changes: some trials are known by then."""

@@ -17,7 +17,7 @@ import pytest
 
 from cluster.launch.render import write
 from cluster.launch.request import Request
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

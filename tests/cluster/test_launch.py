@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from search.plan import make_plan
 from search.study.lock import driver_lock
 from search.study.outcomes import read_outcomes
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 from tasks.errors import InputError
 
 TRIALS = 12

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 
 pytestmark = pytest.mark.long
 TRIALS = 40

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from cluster.cli import app
 from search.report.live import find_workers
 from search.report.logs import WorkerLogs, print_logs, sentence
-from search.study.identity import Identity, World
-from search.study.record import StudyRecord
+from search.study.identity import Digests, Identity
+from search.study.study_record import StudyRecord
 from tasks.errors import InputError
 
 
@@ -58,7 +58,7 @@ def test_a_study_is_watched_and_stopped_from_outside(start, make_study, tmp_path
 @pytest.fixture
 def logged(tmp_path: Path) -> Path:
     """A study's folder in which two workers wrote; the last line of one is torn."""
-    Identity.new(World("", "", "", "")).write(tmp_path)
+    Identity.new(Digests("", "", "", "")).write(tmp_path)
     (tmp_path / "logs").mkdir()
     now = time.time() - 100
     for host, events in (

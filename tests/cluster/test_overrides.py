@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from search.config import read_config
-from search.study.record import CONFIG, StudyRecord
+from search.study.study_record import CONFIG, StudyRecord
 
 
 def test_a_study_is_launched_with_other_values_and_goes_on(

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from cluster.cli import app
 from search.report.changes import find_changes
-from search.study.choice import is_feasible
-from search.study.record import StudyRecord
-from search.study.study import SCORES
+from search.study.driven_study import SCORES
+from search.study.study_record import StudyRecord
+from search.study.winner import is_feasible
 from tasks.errors import InputError
 
 TRIALS = 8

@@ -20,7 +20,7 @@ from cluster.ray_watch import RayWatch
 from cluster.stop import FILE, StopRequest, stop
 from search.durable import write_json
 from search.interruption import Interrupted
-from search.study.identity import Identity, World
+from search.study.identity import Digests, Identity
 from search.study.lock import driver_lock
 
 pytestmark = pytest.mark.usefixtures("signals_heard")
@@ -110,7 +110,7 @@ def test_a_lost_ray_ends_the_process_with_1(exits, tmp_path: Path) -> None:
 
 
 def test_a_request_to_stop_is_kept_while_the_driver_starts(tmp_path: Path) -> None:
-    Identity.new(World("", "", "", "")).write(tmp_path)
+    Identity.new(Digests("", "", "", "")).write(tmp_path)
     with driver_lock(tmp_path) as lease:
         said: list[str] = []
         asking = threading.Thread(target=lambda: said.append(stop(tmp_path, 0)))

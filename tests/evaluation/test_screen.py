@@ -12,7 +12,7 @@ from search.cuts.composition import Composition
 from search.evaluation.predictor import make_predictor
 from search.evaluation.screen import predict_changes
 from search.evaluation.setup import make_passes
-from search.study.goals import Goal, Objective
+from search.study.objective import Goal, Objective
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices

@@ -18,12 +18,12 @@ from search.config import parse_config, write_config
 from search.cuts.composition import Composition
 from search.evaluation.setup import open_bench
 from search.plan import make_plan
-from search.study.identity import Identity, World, digest_checkpoint, digest_weights
+from search.study.driven_study import METRICS
+from search.study.identity import Digests, Identity, digest_checkpoint, digest_weights
 from search.study.jobs import BASELINE, Job, trial_name
 from search.study.outcomes import write_outcomes
-from search.study.record import CONFIG, StudyRecord
-from search.study.storage import open_storage
-from search.study.study import METRICS
+from search.study.storages import open_storage
+from search.study.study_record import CONFIG, StudyRecord
 
 torch.set_num_threads(1)
 WORDS = [f"w{i}" for i in range(43)]
@@ -111,7 +111,7 @@ def finish_study(root: Path, model, compositions: list[str], **options) -> Finis
     parts = {"validation": plan.split.validation, "test": plan.split.test}
     bench = open_bench(plan.source, plan.task, parts, config.factors, objective=plan.objective)
     keys = {str(ref): key for ref, key in bench.editor.keys(plan.space.matrices).items()}
-    world = World(digest_weights(keys), digest_checkpoint(plan.source.folder), "e", "s")
+    world = Digests(digest_weights(keys), digest_checkpoint(plan.source.folder), "e", "s")
     identity = Identity.new(world)
     identity.write(folder)
     write_config(config, folder / CONFIG)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from search.study.seal import write_sealed_json
+from search.study.sealed_files import write_sealed_json
 from search.study.verdict import FILE, Verdict
 from tasks.base import Example, Outcome
 from tasks.comparison import compare

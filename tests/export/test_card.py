@@ -14,7 +14,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from search.config import GoalConfig
 from search.export.card import Contents, healed_card, model_card
 from search.export.run import read_edit
-from search.study.goals import Objective
+from search.study.objective import Objective
 
 CONTENTS = Contents("dense", "causal", "load()", {}, [], {"base tensors": "abc123"}, "made", (9, 9))
 

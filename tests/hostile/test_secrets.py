@@ -13,7 +13,7 @@ from cluster.launch import render
 from cluster.launch.request import Request, read_options
 from search.config import parse_config, write_config
 from search.study.identity import Identity
-from search.study.storage import open_storage
+from search.study.storages import open_storage
 from tasks.errors import InputError
 from tasks.secrets import has_secret, hide_secrets
 
@@ -64,12 +64,13 @@ def test_what_is_no_secret_stays(text):
 
 @pytest.mark.parametrize("url", [url for url in URLS if url.startswith(("post", "mysql"))])
 def test_a_storage_that_cannot_be_opened(url, tmp_path, monkeypatch):
-    from search.study import storage
+
+    from search.study import storages
 
     def refuse(*_):
         raise RuntimeError(f"cannot connect to {url}: bad")
 
-    monkeypatch.setattr(storage, "EnduringDatabase", refuse)
+    monkeypatch.setattr(storages, "EnduringDatabase", refuse)
     with pytest.raises(InputError) as error:
         open_storage(tmp_path, url)
     assert WORD not in str(error.value)
@@ -105,7 +106,7 @@ def test_a_study_without_secrets_is_for_all_to_read(tmp_path):
 
 
 def test_logs_and_last_end_of_an_older_study(run, tmp_path):
-    from search.study.ends import last_end, note_end
+    from search.study.driver_log import last_end, note_end
 
     Identity("s" * 8, "2026", {}, *"wces").write(tmp_path)
     logs = tmp_path / "logs"

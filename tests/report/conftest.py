@@ -11,13 +11,13 @@ from search.config import parse_config, write_config
 from search.cuts.refs import MatrixRef
 from search.ladder import Ladder
 from search.space import Space
-from search.study.goals import Objective
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.jobs import Job
+from search.study.objective import Objective
 from search.study.outcomes import Evaluation
 from search.study.questions import write_questions
-from search.study.record import CONFIG, StudyRecord
-from search.study.study import Study
+from search.study.study_record import CONFIG, StudyRecord
 from search.study.verdict import conclude
 from tasks.base import Example, Outcome
 from tasks.datasets import Split
@@ -49,7 +49,7 @@ def quality(effect: str) -> float:
     return 1 / (1 + math.exp(-value))
 
 
-def evaluate(study: Study, job: Job, text: str) -> Evaluation:
+def evaluate(study: DrivenStudy, job: Job, text: str) -> Evaluation:
     chance = random.Random(job.name)
     share = quality(job.effect)
     outcomes = []
@@ -70,7 +70,7 @@ def evaluate(study: Study, job: Job, text: str) -> Evaluation:
     )  # fmt: skip
 
 
-def work_off(study: Study, text: str, limit: int | None) -> None:
+def work_off(study: DrivenStudy, text: str, limit: int | None) -> None:
     """Evaluate job after job; the eleventh fails, and the pruner is asked after the first half."""
     done = 0
     while (limit is None or done < limit) and (job := study.next_job()) is not None:
@@ -106,7 +106,7 @@ def build(
     write_questions(folder, split)
     space = Space(refs, Ladder.of_rho(config.space.rho), config.space.max_interventions)
     objective = Objective.of(config, {"": "accuracy"})
-    study = Study(folder, identity, config, space, dict.fromkeys(refs, FULL), objective)
+    study = DrivenStudy(folder, identity, config, space, dict.fromkeys(refs, FULL), objective)
     work_off(study, text, limit)
     if limit is None:
         conclude(folder, identity, study.winner(), split, objective)
@@ -149,7 +149,7 @@ def demo_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     identity.write(folder)
     write_config(config, folder / CONFIG)
     write_questions(folder, plan.split)
-    study = Study(folder, identity, config, plan.space, plan.max_ranks, plan.objective)
+    study = DrivenStudy(folder, identity, config, plan.space, plan.max_ranks, plan.objective)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
     run_study(study, open_bench(plan.source, plan.task, parts, config.factors,
                                 study_id=identity.study_id))  # fmt: skip

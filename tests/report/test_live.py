@@ -19,8 +19,8 @@ from search.report.dashboard import ReadOnlyStorage, open_server
 from search.report.live import find_workers, plain, screen
 from search.report.new_study import Answers, study_text
 from search.report.watch import follow, is_over, watch
-from search.study.record import StudyRecord
-from search.study.storage import open_storage
+from search.study.storages import open_storage
+from search.study.study_record import StudyRecord
 from tasks.errors import InputError
 
 

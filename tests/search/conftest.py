@@ -11,11 +11,11 @@ from search.config import StudyConfig, parse_config
 from search.cuts.refs import MatrixRef
 from search.ladder import Ladder
 from search.space import Space
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
-from search.study.study import Study
-from search.study.wall import Wall
+from search.study.wall_time import WallTime
 from search.witness import Witness
 from tasks.base import Outcome
 
@@ -34,7 +34,7 @@ def landscape(effect: str, example: int = 0) -> float:
     return 1 / (1 + math.exp(-(value + 0.01 * example)))
 
 
-def evaluate(study: Study, job: Job) -> Evaluation:
+def evaluate(study: DrivenStudy, job: Job) -> Evaluation:
     outcomes = tuple(
         Outcome(str(i), str(i // 2), landscape(job.effect, i), -0.1 * i, "x") for i in range(4)
     )
@@ -59,7 +59,7 @@ def work_off(study, limit: int | None = None) -> list[str]:
 
 
 @pytest.fixture
-def evaluation() -> Callable[[Study, Job], Evaluation]:
+def evaluation() -> Callable[[DrivenStudy, Job], Evaluation]:
     """A made-up evaluation of a job."""
     return evaluate
 
@@ -94,22 +94,22 @@ IDENTITY = Identity("study-under-test", "2026-01-01", {}, "w", "c", "e", "s")
 
 
 @pytest.fixture
-def open_study(make_config: Callable[..., StudyConfig]) -> Callable[..., Study]:
+def open_study(make_config: Callable[..., StudyConfig]) -> Callable[..., DrivenStudy]:
     def make(
         folder: Path,
         config: StudyConfig | None = None,
         identity: Identity = IDENTITY,
         guard: Callable[[], None] = lambda: None,
-        wall: Wall | None = None,
+        wall: WallTime | None = None,
         witness: Witness | None = None,
-    ) -> Study:
+    ) -> DrivenStudy:
         folder.mkdir(exist_ok=True)
         config = config or make_config()
         rho = config.space.rho
         ladder = Ladder.of_rho(rho) if isinstance(rho, list) else Ladder.between(rho.low, rho.high)
         space = Space(REFS, ladder, config.space.max_interventions)
         ranks = dict.fromkeys(REFS, FULL)
-        return Study(
+        return DrivenStudy(
             folder, identity, config, space, ranks, guard=guard, wall=wall, witness=witness
         )
 

@@ -14,7 +14,7 @@ from search.config import write_config
 from search.report.changes import Share, find_changes, print_changes
 from search.study.outcomes import Evaluation
 from search.study.questions import FILE, write_questions
-from search.study.record import CONFIG, StudyRecord
+from search.study.study_record import CONFIG, StudyRecord
 from tasks.base import Example, Outcome
 from tasks.datasets import Split
 from tasks.errors import InputError

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from search.study.identity import Identity, World, digest_settings, flat_settings
+from search.study.identity import Digests, Identity, digest_settings, flat_settings
 from tasks.errors import InputError
 
 
-def world(config, **digests: str) -> World:
-    found = World("w", "c", "e", digest_settings(config), flat_settings(config))
+def world(config, **digests: str) -> Digests:
+    found = Digests("w", "c", "e", digest_settings(config), flat_settings(config))
     return replace(found, **digests)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from search.study.enduring import StorageLost
 from search.study.lock import FOLDER, LEASE_S, FolderLedger, Holder, Lease, driver_lock, hold
 from search.study.lock_table import TableLedger
+from search.study.storages import StorageLost
 from tasks.errors import InputError
 
 HOLDING = """

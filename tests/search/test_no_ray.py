@@ -5,9 +5,8 @@ import sys
 
 
 def test_search_and_tasks_leave_ray_out() -> None:
-    modules = (
-        "search, search.cli, search.loop, search.plan, search.study.study, search.export.dense"
-    )
+    modules = "search, search.cli, search.loop, search.plan, search.export.dense"
+    modules += ", search.study.driven_study"
     code = f"import sys, tasks.registry, {modules}; sys.exit('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code])
     assert done.returncode == 0, f"expected no ray after the import of {modules}"

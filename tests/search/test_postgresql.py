@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from search.study.enduring import StorageLost
 from search.study.lock import Lease, hold
 from search.study.lock_table import TableLedger
+from search.study.storages import StorageLost
 from tasks.errors import InputError
 from tasks.secrets import hide_secrets
 

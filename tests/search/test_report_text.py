@@ -6,7 +6,7 @@ from rich.console import Console
 
 from search.report.live import plain, table
 from search.report.text import print_scores, sentence, warning
-from search.study.goals import Goal, Objective
+from search.study.objective import Goal, Objective
 from search.study.outcomes import Evaluation
 from search.study.summary import summarise as state_of
 from search.study.verdict import Verdict

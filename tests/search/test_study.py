@@ -12,18 +12,18 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search.study.choice import choose_winner
 from search.study.identity import (
+    Digests,
     Identity,
-    World,
     digest_checkpoint,
     digest_examples,
     digest_settings,
 )
 from search.study.jobs import BASELINE, TEST_BASELINE
+from search.study.journal import JOURNAL, mend_journal
 from search.study.outcomes import outcome_bytes, outcome_file, write_outcomes
-from search.study.storage import JOURNAL, mend_journal
 from search.study.summary import summarise
+from search.study.winner import choose_winner
 from tasks.base import Example
 from tasks.errors import InputError
 
@@ -324,7 +324,7 @@ def test_a_score_that_is_no_number_fails_the_trial(
 
 
 def test_what_a_study_is_of_may_not_change() -> None:
-    world = World("w", "c", "e", "s")
+    world = Digests("w", "c", "e", "s")
     identity = Identity.new(world)
     identity.check(world)
     for field, word in [

@@ -12,8 +12,8 @@ from search.cuts.composition import Composition
 from search.demo.study import HERE
 from search.plan import make_plan
 from search.strategies.registry import check_strategy
-from search.study.choice import merit
-from search.study.record import CONFIG
+from search.study.study_record import CONFIG
+from search.study.winner import merit
 from tasks.errors import InputError
 
 

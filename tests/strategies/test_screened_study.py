@@ -11,9 +11,9 @@ from search.evaluation.setup import open_bench
 from search.loop import run_study
 from search.plan import make_plan
 from search.strategies.singles import screened
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.outcomes import read_outcomes
-from search.study.study import Study
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def planned(tmp_path_factory):
 def opened(plan, folder):
     folder.mkdir(exist_ok=True)
     identity = Identity("screened", "", {}, "", "", "", "")
-    return Study(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective)
+    return DrivenStudy(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective)
 
 
 def bench_of(plan):

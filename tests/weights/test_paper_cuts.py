@@ -17,7 +17,7 @@ from search.demo.study import HERE
 from search.plan import make_plan
 from search.space import Space
 from search.strategies.singles import screened
-from search.study.identity import Identity, World
+from search.study.identity import Digests, Identity
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
 from search.weights.fused import fused_notice, whole_weights, widened
@@ -129,11 +129,11 @@ def test_a_study_may_cut_as_laser_does(tmp_path):
 
 
 def test_a_study_does_not_go_on_with_another_kind_of_cut():
-    then = World("w", "c", "e", "1", {"products": "dense"})
+    then = Digests("w", "c", "e", "1", {"products": "dense"})
     identity = Identity.new(then)
-    identity.check(World("w", "c", "e", "2", {"products": "factored"}), accept=True)
+    identity.check(Digests("w", "c", "e", "2", {"products": "factored"}), accept=True)
     with pytest.raises(InputError, match="could not be compared"):
-        identity.check(World("w", "c", "e", "2", {"products": "svd-lowrank"}), accept=True)
+        identity.check(Digests("w", "c", "e", "2", {"products": "svd-lowrank"}), accept=True)
 
 
 def test_the_whole_of_a_fused_weight_is_one_matrix(models, tmp_path):

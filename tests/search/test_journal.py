@@ -11,8 +11,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from search.study.chain import find_damage
-from search.study.storage import JOURNAL, mend_journal, open_storage
+from search.study.journal import JOURNAL, find_damage, mend_journal
+from search.study.storages import open_storage
 from tasks.errors import InputError
 
 

@@ -11,11 +11,11 @@ import pytest
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.study import jobs as names
-from search.study.choice import choose_finalists, merit, pareto_front
+from search.study.driven_study import DrivenStudy
 from search.study.jobs import CONFIRM_BASELINE, TEST_BASELINE, confirm_name
+from search.study.kept_parameters import KEPT, kept_share
 from search.study.outcomes import outcome_file
-from search.study.size import KEPT, kept_share
-from search.study.study import Study
+from search.study.winner import choose_finalists, merit, pareto_front
 from tasks.base import Outcome
 from tasks.errors import InputError
 
@@ -97,7 +97,7 @@ def test_time_adds_up_over_runs(tmp_path: Path, make_config, open_study, evaluat
     spent = []
     for _ in range(3):
         plain, clock = open_study(tmp_path, config), Clock()
-        study = Study(
+        study = DrivenStudy(
             *(tmp_path, plain.identity, config, plain._parameters._space, plain.history.max_ranks),
             clock=clock,
         )
@@ -157,7 +157,7 @@ SHAPES = {MatrixRef(layer, kind): (64, 128) for layer in range(4) for kind in ("
 def test_a_front_of_score_and_size(tmp_path: Path, make_config, open_study, drive) -> None:
     config = make_config(trials=40, pareto=True)
     plain = open_study(tmp_path / "one", make_config(trials=1))
-    study = Study(
+    study = DrivenStudy(
         *(tmp_path, plain.identity, config, plain._parameters._space, plain.history.max_ranks),
         shapes=SHAPES,
     )

@@ -1,8 +1,9 @@
-"""Storages that lose nothing when a disk is full or a database is gone for a while.
+"""Where the Optuna study lives: a journal file in the study folder, or a database by URL.
 
-A write that fails is the end of writing for a file, whose torn line is taken back; a database is
-asked again until it answers. What cannot be mended raises StorageLost, and every write after it, so
-that nothing is recorded behind a gap.
+Both lose nothing when a disk is full or a database is gone for a while. A write that fails is the
+end of writing for a file, whose torn line is taken back; a database is asked again until it
+answers. What cannot be mended raises StorageLost, and every write after it, so that nothing is
+recorded behind a gap.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from search.privates import trial_model
-from search.study.chain import DamagedChain, Link, read_chain
+from search.study.journal import JOURNAL, DamagedChain, Link, find_damage, read_chain
+from tasks.errors import InputError
 from tasks.foreign import words_of
 from tasks.secrets import hide_secrets
 
@@ -233,3 +235,38 @@ class EnduringDatabase(RDBStorage):
     get_study_system_attrs = _asked_again("get_study_system_attrs", writes=False)
     get_trial = _asked_again("get_trial", writes=False)
     _get_trials = _asked_again("_get_trials", writes=False)
+
+
+def open_storage(
+    folder: Path, url: str | None, wait_s: float = 0.0, guard: Guard = lambda: None
+) -> BaseStorage:
+    """Open the storage for reading and writing; a file is created where there is none.
+
+    Once open, a database that does not answer is asked again for `wait_s` seconds. `guard` is
+    called before every write. Raises InputError if a database does not answer at once. The URL's
+    password is never shown.
+    """
+    if url is None:
+        try:
+            return JournalStorage(EnduringJournal(folder / JOURNAL, guard))
+        except DamagedChain as error:
+            raise InputError(
+                f"{find_damage(folder / JOURNAL) or error}; laser-search resume {folder} sets the "
+                "damaged file aside, goes on from there, and takes the results of trials that it "
+                "begins anew from their outcome files where these are whole"
+            ) from None
+    try:
+        return EnduringDatabase(database_url(url), wait_s, guard)
+    except ImportError as error:
+        raise InputError(
+            f"storage {hide_secrets(url, url)} needs a driver that is not installed ({error}); "
+            "for PostgreSQL install laser-search[postgresql]"
+        ) from None
+    except Exception as error:  # SQLAlchemy and drivers raise many kinds
+        reason = hide_secrets(words_of(error), url)
+        raise InputError(f"storage {hide_secrets(url, url)} cannot be opened: {reason}") from None
+
+
+def database_url(url: str) -> str:
+    """`url` with the driver that the extra brings: plain postgresql:// may mean another one."""
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)

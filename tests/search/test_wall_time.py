@@ -7,8 +7,8 @@ from search.report.cost import wall_text
 from search.report.standing import standing
 from search.study.identity import Identity
 from search.study.jobs import SCREEN
-from search.study.record import CONFIG, StudyRecord
-from search.study.wall import PHASES, Wall
+from search.study.study_record import CONFIG, StudyRecord
+from search.study.wall_time import PHASES, WallTime
 
 
 class Clock:
@@ -33,7 +33,7 @@ def driven(open_study, evaluation, clock):
     """A study whose every job takes ten seconds; `jobs` of them, or all."""
 
     def drive(folder, config, jobs=None, started_s=3.0, factors_s=5.0):
-        wall = Wall(clock)
+        wall = WallTime(clock)
         clock.sleep(started_s)
         wall.enter("factors")
         clock.sleep(factors_s)
@@ -56,7 +56,7 @@ def _known(folder, config):
 
 
 def test_phases_add_up(clock):
-    wall = Wall(clock)
+    wall = WallTime(clock)
     for phase, seconds in (("start", 1), ("factors", 2), ("trials", 4), ("factors", 8)):
         wall.enter(phase)
         clock.sleep(seconds)

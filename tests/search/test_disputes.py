@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from search.study.agreement import DISPUTED, disputed
+from search.study.disputes import DISPUTED, disputed
 from search.study.jobs import BASELINE, trial_name
+from search.study.journal import JOURNAL
 from search.study.outcomes import outcome_file, read_outcomes
-from search.study.storage import JOURNAL
 
 CREATE_TRIAL = 4
 

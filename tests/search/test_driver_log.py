@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from search.report.standing import standing, standing_facts
-from search.study.ends import FILE, last_end, note_begin, note_end
+from search.study.driver_log import FILE, last_end, note_begin, note_end
 from search.study.lock import driver_lock
 from search.study.summary import summarise
 

@@ -18,13 +18,13 @@ from rich.console import Console
 
 from search.config import FloorConfig, parse_config
 from search.report.text import print_verdict, result_lines, sentence
-from search.study.choice import is_feasible
-from search.study.goals import Goal, Objective
+from search.study.driven_study import SCORES
 from search.study.jobs import BASELINE, Job
+from search.study.journal import mend_journal
+from search.study.objective import Goal, Objective
 from search.study.outcomes import Evaluation, read_outcomes
-from search.study.storage import mend_journal
-from search.study.study import SCORES
 from search.study.verdict import conclude
+from search.study.winner import is_feasible
 from tasks.base import Example, Outcome
 from tasks.datasets import Split
 from tasks.errors import InputError

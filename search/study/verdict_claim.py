@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from search.study.goals import GAIN
+from search.study.objective import GAIN
 from search.study.verdict import Verdict
 from tasks.metrics import is_perplexity, shown
 from tasks.power import detectable_text

@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from search.study.enduring import StorageLost
-from search.study.storage import JOURNAL, mend_journal
+from search.study.journal import JOURNAL, mend_journal
+from search.study.storages import StorageLost
 
 
 @contextmanager

@@ -15,7 +15,7 @@ asked on questions that no trial saw, a confirmation part included."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
-class Wall:
+class WallTime:
     """A clock that counts seconds to the phase that was entered last, `start` at first."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -8,14 +8,20 @@ set attributes of the system's own.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from search.study.seal import DamagedError
+from search.durable import write_bytes
+from search.study.sealed_files import DamagedError
+
+JOURNAL = "study.journal"
+"""The file in a study folder."""
 
 _SUM = b',"sum":"'
 _END = b'"}\n'
@@ -142,3 +148,50 @@ def find_damage(path: Path) -> Damage | None:
     except FileNotFoundError:
         pass
     return None
+
+
+def mend_journal(folder: Path) -> str:
+    """Undo what a kill inside an append leaves; call only while holding the study's lock.
+
+    A stale lock would stall the next writer for 30 s. A torn last line reads well, but the next
+    append would be glued to it and make the file unreadable. A journal that is damaged further up
+    is copied to ``study.journal.damaged`` (or ``.damaged-2`` and so on) and cut before the first
+    line that is not as it was written; returns a sentence on that, empty where all is well.
+    """
+    journal = folder / JOURNAL
+    with contextlib.suppress(FileNotFoundError):
+        Path(f"{journal}.lock").unlink()
+    if not journal.exists():
+        return ""
+    _cut_torn_line(journal)
+    damage = find_damage(journal)
+    if damage is None:
+        return ""
+    number, aside = 1, Path(f"{journal}.damaged")
+    while aside.exists():
+        number += 1
+        aside = Path(f"{journal}.damaged-{number}")
+    write_bytes(aside, journal.read_bytes())
+    with journal.open("r+b") as stream:
+        stream.truncate(damage.offset)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return f"{damage}; the damaged file is kept as {aside.name}"
+
+
+def _cut_torn_line(journal: Path) -> None:
+    with journal.open("r+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        position = end
+        while position > 0:
+            start = max(0, position - 4096)
+            stream.seek(start)
+            newline = stream.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        if position < end:
+            stream.truncate(position)
+            stream.flush()
+            os.fsync(stream.fileno())

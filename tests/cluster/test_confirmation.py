@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 
 
 def test_a_rule_ends_it_and_the_winner_is_confirmed(

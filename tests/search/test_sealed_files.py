@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from search.study.identity import FILE as IDENTITY_FILE
-from search.study.identity import Identity, World
+from search.study.identity import Digests, Identity
 from search.study.outcomes import (
     Evaluation,
     outcome_bytes,
@@ -17,7 +17,7 @@ from search.study.outcomes import (
     read_outcomes,
     write_outcomes,
 )
-from search.study.seal import SEALED, DamagedError, read_sealed_json, write_sealed_json
+from search.study.sealed_files import SEALED, DamagedError, read_sealed_json, write_sealed_json
 from search.study.verdict import FILE as RESULT_FILE
 from search.study.verdict import read_result
 from tasks.base import Outcome
@@ -95,7 +95,7 @@ def test_facts_with_a_flipped_bit_are_damaged_and_old_ones_are_read(tmp_path) ->
 
 
 def test_a_damaged_study_json_is_said(tmp_path) -> None:
-    Identity.new(World("w", "c", "e", "s", {"search.seed": 1})).write(tmp_path)
+    Identity.new(Digests("w", "c", "e", "s", {"search.seed": 1})).write(tmp_path)
     path = tmp_path / IDENTITY_FILE
     assert Identity.read(tmp_path).weights == "w"
     path.write_text(path.read_text().replace('"weights": "w"', '"weights": "v"'))

@@ -10,15 +10,15 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search.config import StudyConfig, read_config
-from search.study.agreement import disputed
-from search.study.finale import Finale
-from search.study.goals import Objective
+from search.study.confirmation import Confirmation
+from search.study.disputes import disputed, disputed_notice
+from search.study.driven_study import BUDGET, ENDED, METRICS, WALL
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, trial_name
-from search.study.notices import damaged_notice, disputed_notice
-from search.study.outcomes import read_outcomes
-from search.study.storage import JOURNAL, open_storage
-from search.study.study import BUDGET, ENDED, METRICS, WALL
+from search.study.journal import JOURNAL
+from search.study.objective import Objective
+from search.study.outcomes import damaged_notice, read_outcomes
+from search.study.storages import open_storage
 from search.study.summary import Summary, summarise
 from search.study.verdict import read_result
 
@@ -63,8 +63,8 @@ class StudyRecord:
                 ended = study.user_attrs.get(ENDED, ended)
                 wall_s = study.user_attrs.get(WALL, wall_s)
         objective = Objective.of(config, metrics)
-        finale = Finale(folder, identity.study_id, config.search.confirm, objective)
-        chosen = finale.chosen(trials, baseline)
+        confirmation = Confirmation(folder, identity.study_id, config.search.confirm, objective)
+        chosen = confirmation.chosen(trials, baseline)
         summary = summarise(
             trials, baseline, asked, objective, ended=ended, chosen=chosen, wall_s=wall_s
         )
@@ -73,7 +73,7 @@ class StudyRecord:
         if (winner := summary.winner) is not None:
             needed[trial_name(winner.number)] = str(winner.user_attrs["effect"])
         if result is not None:
-            needed |= {job.name: job.effect for job in finale.wanted(trials, baseline)}
+            needed |= {job.name: job.effect for job in confirmation.wanted(trials, baseline)}
         damaged = damaged_notice(folder, identity.study_id, needed)
         notices = disputed_notice(trials) + damaged
         return StudyRecord(folder, config, identity, trials, summary, result, notices)

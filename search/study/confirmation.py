@@ -10,8 +10,6 @@ from optuna.trial import FrozenTrial
 
 from search.config import ConfirmConfig
 from search.cuts.composition import Composition
-from search.study.choice import choose_finalists, composition_of
-from search.study.goals import Objective
 from search.study.jobs import (
     BASELINE,
     CONFIRM_BASELINE,
@@ -22,13 +20,15 @@ from search.study.jobs import (
     test_name,
     trial_name,
 )
+from search.study.objective import Objective
 from search.study.outcomes import Evaluation, read_outcomes
+from search.study.winner import choose_finalists, composition_of
 
 Trials = Sequence[FrozenTrial]
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Decision:
     """The winner, None where nothing helps. `finalists`: how many were confirmed, 0 before that."""
 
     winner: FrozenTrial | None
@@ -36,7 +36,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Finale:
+class Confirmation:
     """The end of the study in `folder`. `confirm` None: the winner is the best on validation."""
 
     folder: Path
@@ -44,17 +44,17 @@ class Finale:
     confirm: ConfirmConfig | None
     objective: Objective
 
-    def chosen(self, trials: Trials, baseline: Evaluation | None) -> Chosen:
+    def chosen(self, trials: Trials, baseline: Evaluation | None) -> Decision:
         """The winner; until all finalists are confirmed, the best on validation."""
         finalists = self._finalists(trials, baseline)
         if not finalists:
-            return Chosen(None)
+            return Decision(None)
         seen = self._confirmed(finalists) if self.confirm is not None else None
         if seen is None:
-            return Chosen(finalists[0])
+            return Decision(finalists[0])
         best = max(finalists, key=lambda trial: _merit(seen[trial.user_attrs["effect"]]))
         beats = _merit(seen[best.user_attrs["effect"]]) > _merit(seen[""])
-        return Chosen(best if beats else None, len(finalists))
+        return Decision(best if beats else None, len(finalists))
 
     def wanted(self, trials: Trials, baseline: Evaluation | None) -> list[Job]:
         """What can be asked now, once the search is over; empty when all is known."""

@@ -18,10 +18,13 @@ import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study.jobs import trial_name
-from search.study.outcomes import META, outcome_file, parse_outcomes
+from search.study.outcomes import FOLDER, META, outcome_file, parse_outcomes
 
 DISPUTED = "disputed"
 """The kind of failure of a trial that its outcome file contradicts."""
+
+MOST_NUMBERS = 20
+"""Trials that a sentence names."""
 
 
 def disputed(trials: Sequence[FrozenTrial], folder: Path, study_id: str) -> dict[int, FrozenTrial]:
@@ -43,6 +46,26 @@ def disputed(trials: Sequence[FrozenTrial], folder: Path, study_id: str) -> dict
             failed.user_attrs = {**trial.user_attrs, "reason": reason, "failure": DISPUTED}
             found[trial.number] = failed
     return found
+
+
+def disputed_numbers(trials: Sequence[FrozenTrial]) -> list[int]:
+    """The trials that count as failed because their outcome files contradict them."""
+    return [trial.number for trial in trials if trial.user_attrs.get("failure") == DISPUTED]
+
+
+def disputed_notice(trials: Sequence[FrozenTrial]) -> list[str]:
+    """A sentence that names them; empty if there are none."""
+    numbers = disputed_numbers(trials)
+    if not numbers:
+        return []
+    named = ", ".join(map(str, numbers[:MOST_NUMBERS]))
+    more = f" and {len(numbers) - MOST_NUMBERS} more" if len(numbers) > MOST_NUMBERS else ""
+    one = len(numbers) == 1
+    return [
+        f"{'trial' if one else 'trials'} {named}{more} cannot be used: the study's record and "
+        f"{'its file' if one else 'their files'} in {FOLDER} say different things; restore the "
+        "storage, or launch a new study"
+    ]
 
 
 def _facts(path: Path) -> dict[str, Any] | None:

@@ -30,13 +30,12 @@ from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, 
 from search.strategies.parameters import Parameters
 from search.strategies.registry import make_strategy, strategy_class
 from search.strategies.singles import screened
-from search.study.agreement import disputed
-from search.study.choice import as_tried, choose_winner, make_pruner, not_finite
-from search.study.enduring import Guard, StorageLost, refusal, together
-from search.study.finale import Chosen, Finale
-from search.study.goals import Objective
+from search.study.confirmation import Confirmation, Decision
+from search.study.disputes import disputed
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, SCREEN, Job, trial_name
+from search.study.kept_parameters import KEPT, kept_share
+from search.study.objective import Objective
 from search.study.outcomes import (
     Evaluation,
     no_screen,
@@ -47,10 +46,10 @@ from search.study.outcomes import (
     write_outcome_bytes,
 )
 from search.study.race import Incumbent, Race
-from search.study.size import KEPT, kept_share
 from search.study.stopping import Stopping
-from search.study.storage import open_storage
-from search.study.wall import Wall
+from search.study.storages import Guard, StorageLost, open_storage, refusal, together
+from search.study.wall_time import WallTime
+from search.study.winner import as_tried, choose_winner, make_pruner, not_finite
 from search.witness import FilesChanged, Witness
 
 BUDGET = "budget"
@@ -88,7 +87,7 @@ class _Live:
     scores: dict[str, float] = field(default_factory=dict)
 
 
-class Study:
+class DrivenStudy:
     """A study being driven. Create it under `driver_lock`; one instance per driver."""
 
     def __init__(
@@ -103,7 +102,7 @@ class Study:
         guard: Guard = lambda: None,
         shapes: Mapping[MatrixRef, tuple[int, ...]] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wall: Wall | None = None,
+        wall: WallTime | None = None,
         witness: Witness | None = None,
     ) -> None:
         """Open the Optuna study, create it if need be, and adopt trials that were in flight.
@@ -158,10 +157,12 @@ class Study:
         self._shapes = shapes
         self._clock = clock
         self._began_s: float = clock() - self._optuna.user_attrs.get(ELAPSED, 0.0)
-        self._wall = wall or Wall(clock)
+        self._wall = wall or WallTime(clock)
         self._wall.add(self._optuna.user_attrs.get(WALL, {}))
         self._stopping = Stopping(config.search.stop, self.objective.metric)
-        self._finale = Finale(folder, identity.study_id, config.search.confirm, self.objective)
+        self._confirmation = Confirmation(
+            folder, identity.study_id, config.search.confirm, self.objective
+        )
         if objective is not None:
             self._optuna.set_user_attr(METRICS, objective.metrics)
         self._recall()
@@ -294,7 +295,7 @@ class Study:
             distributions=distributions,
             user_attrs={"composition": str(proposed), "effect": effect},
         )
-        # Not Study.add_trial, which does the same and does not say which trial it made.
+        # Not optuna.Study.add_trial, which does the same and does not say which trial it made.
         made = self._storage.create_new_trial(self._study_id, template_trial=begun)
         self.history.put(as_tried(self._storage.get_trial(made)))
         return Trial(self._optuna, made)
@@ -315,7 +316,7 @@ class Study:
         """What is still to be asked on questions that no trial saw, when no trial is in flight."""
         if any(live.trial is not None for live in self._live.values()):
             return None
-        wanted = self._finale.wanted(self.trials(), self.baseline)
+        wanted = self._confirmation.wanted(self.trials(), self.baseline)
         job = next((job for job in wanted if job.name not in self._live), None)
         return None if job is None else self._start(job, None)
 
@@ -574,9 +575,9 @@ class Study:
 
     # What was found ----------------------------------------------------------------------------
 
-    def chosen(self) -> Chosen:
+    def chosen(self) -> Decision:
         """The best complete trial if it beats the baseline; ties as in the paper."""
-        return self._finale.chosen(self.trials(), self.baseline)
+        return self._confirmation.chosen(self.trials(), self.baseline)
 
     def winner(self) -> FrozenTrial | None:
         """The trial that is chosen, None if there is none yet or nothing helps."""

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 from search.report.content import read_verdict
 from search.report.text import score_warnings, sentence, verdict_notices
-from search.study.claim import advice, claim_of
 from search.study.verdict import Verdict, _looks
+from search.study.verdict_claim import advice, claim_of
 from tasks.base import Example, Outcome
 from tasks.comparison import compare
 from tasks.scoring import summarise
