@@ -385,8 +385,10 @@ def main(*, alone: bool = False) -> None:
 
     `alone`: this process does nothing else, before or after.
     """
-    from cluster.preemption import ending_of_start
+    from cluster.preemption import ending_of_start, hold_alarms
 
+    if alone:
+        hold_alarms()
     drives = sys.argv[1:2] in (["launch"], ["resume"], ["demo"])
     try:
         with Interruption(ending_of_start if drives else None, last=alone):

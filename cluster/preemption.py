@@ -34,6 +34,17 @@ def ending_of_start(number: int) -> tuple[int, str]:
     return code_of(number), "interrupted; continue with: the same command"
 
 
+def hold_alarms() -> None:
+    """Let no SIGALRM reach this process or what it starts. Call it before there are threads.
+
+    While Ray starts in it, for seconds of a busy machine, SIGTERM first meets a handler in C++ that
+    prints a stack, sets an alarm of 3 s, and passes the signal on to us. The alarm would abort the
+    process before it could end.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+
+
 class Preemption(Interruption):
     """Makes signals end a driver gracefully: use it as a context manager, in the main thread.
 

@@ -23,7 +23,7 @@ from cluster.ray_watch import RayWatch
 from cluster.shipping import cluster_environment, local_environment
 from search.config import ClusterConfig
 from search.interruption import ENDING
-from search.leftovers import marked_scratch, remove_leftovers
+from search.leftovers import marked_scratch, ray_folder, remove_leftovers
 from tasks.errors import InputError
 
 SETTINGS = {
@@ -194,11 +194,19 @@ def _start(**options: Any) -> list[psutil.Process]:
             )
     except Exception as error:  # Ray raises no kinds of its own here
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        check_room()  # it may be full, or gone, only since
         raise InputError(
-            f"Ray does not start on this machine: {first.rstrip('.')}; try again when it is less "
-            "busy, or look into /tmp/ray/session_latest/logs"
+            f"Ray does not start on this machine: {first.rstrip('.')}; {_remedy(error)}"
         ) from None
     return _new(before)
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about a Ray that does not come up."""
+    logs = f"its logs are in {ray_folder() or Path('/tmp/ray')}/session_latest/logs"  # noqa: S108
+    if any(word in str(error).lower() for word in ("timed out", "timeout")):
+        return f"try again when the machine is less busy; {logs}"
+    return logs
 
 
 def _authentication() -> dict[str, str]:

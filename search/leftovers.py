@@ -25,10 +25,21 @@ from tasks.errors import InputError
 
 PREFIX = "laser-search-"
 MARK = "owner.json"
-RAY_FOLDER = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray"
-"""Where Ray puts its sessions."""
-
 _SESSION = re.compile(r"session_[0-9A-Za-z_-]+")
+
+
+def temporary_folder() -> Path | None:
+    """Where temporary folders lie; None where none can be written, as on a full disk."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return None
+
+
+def ray_folder() -> Path | None:
+    """Where Ray puts its sessions; None where that cannot be known."""
+    base = os.environ.get("RAY_TMPDIR") or temporary_folder()
+    return None if base is None else Path(base) / "ray"
 
 
 class Scratch:
@@ -85,8 +96,14 @@ class Leftover:
 def marked_scratch() -> Iterator[Scratch]:
     """A temporary folder of this process, which goes at the end, with its Ray session's folder.
 
-    When the block ends by a fault, Ray's logs stay until the next start.
+    When the block ends by a fault, Ray's logs stay until the next start. Raises InputError where no
+    temporary folder can be written.
     """
+    if temporary_folder() is None:
+        raise InputError(
+            "no temporary folder can be written (TMPDIR, /tmp, /var/tmp, the current one); make "
+            "room there, or set TMPDIR to one that can"
+        )
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
         scratch = Scratch(Path(name))
         try:
@@ -105,7 +122,8 @@ def marked_scratch() -> Iterator[Scratch]:
 def find_leftovers() -> list[Leftover]:
     """What processes of this user and machine that are gone have left."""
     found = []
-    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+    base = temporary_folder()
+    for folder in sorted(() if base is None else base.glob(f"{PREFIX}*")):
         with suppress(OSError, ValueError, KeyError, TypeError):
             if folder.is_symlink() or folder.lstat().st_uid != os.getuid():
                 continue
@@ -132,9 +150,10 @@ def remove_leftovers() -> None:
 
 
 def _session_folders(session: str) -> list[Path]:
-    if not _SESSION.fullmatch(session):
+    base = ray_folder()
+    if base is None or not _SESSION.fullmatch(session):
         return []
-    folder = RAY_FOLDER / session
+    folder = base / session
     with suppress(OSError):
         if not folder.is_symlink() and folder.lstat().st_uid == os.getuid():
             return [folder]

@@ -5,18 +5,20 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import ray
 
-from cluster.session import ray_session
+from cluster.session import _start, ray_session
 from search.config import ClusterConfig
 from tasks.errors import InputError
 
 HANGING = """
 import os, signal, subprocess
 import psutil, ray
-from cluster.session import ray_session
+from cluster.session import _start, ray_session
 from search.config import ClusterConfig
 
 @ray.remote(num_cpus=0)
@@ -63,3 +65,41 @@ def test_a_server_that_loses_its_client_is_asked_once_more(
             with pytest.raises(InputError, match="Initialization failure"), ray_session(config):
                 pass
             assert len(asked) == 2, "asked once more, and not again and again"
+
+
+@pytest.mark.parametrize(
+    ("fault", "busy"),
+    [
+        (TimeoutError("Timed out after 30 seconds while waiting for node to startup."), True),
+        (RuntimeError("The current node timed out during startup."), True),
+        (PermissionError(13, "Permission denied"), False),
+        (ValueError("no such thing"), False),
+    ],
+)
+def test_a_ray_that_does_not_start_is_a_sentence_with_the_remedy(
+    fault: Exception, busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match="Ray does not start on this machine") as found:
+        _start()
+    assert ("less busy" in str(found.value)) == busy
+    assert "session_latest/logs" in str(found.value)
+
+
+def test_a_temporary_folder_that_goes_while_ray_starts_is_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever Ray says of it: another time on a less busy machine would fail as well."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # sockets have short names
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+
+    def init(*_: object, **__: object) -> None:
+        folder.rmdir()
+        raise TimeoutError("Timed out after 30 seconds while waiting for node to startup.")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match=f"{folder} cannot be written .*set RAY_TMPDIR"):
+        _start()

@@ -142,3 +142,18 @@ def test_signals_from_start_to_verdict() -> None:
     words = [sys.executable, script, "--moments", "6", "--single", "--trials", "2"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+ALARMED = """
+import signal, time
+from cluster import cli
+cli.app = lambda: (signal.alarm(1), time.sleep(2), print("alive"))
+cli.main(alone=True)
+"""
+
+
+def test_the_alarm_that_ray_sets_on_a_signal_ends_no_program() -> None:
+    """Its handler aborts 3 s after SIGTERM, before a busy machine lets us end by ourselves."""
+    words = [sys.executable, "-c", ALARMED]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -24,6 +27,27 @@ def test_a_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
     with pytest.raises(InputError, match=r"/nowhere cannot be written .*set RAY_TMPDIR"):
         check_room()
+
+
+@pytest.mark.parametrize("place", ["/dev/null/tmp", "/proc"], ids=["no folder", "not writable"])
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_launch_into_an_unwritable_temporary_folder(
+    variable, place, monkeypatch, refused, study, tmp_path
+):
+    """Python finds another for itself, Ray does not: said before it starts, not laid on load."""
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv(variable, place)
+    said = refused("launch", study(), "--out", tmp_path / "out")
+    assert f"{place} cannot be written" in said and f"set {variable}" in said
+    assert "less busy" not in said
+
+
+def test_a_home_that_cannot_be_written(model):
+    words = [sys.executable, "-m", "laser_search", "matrices", str(model)]
+    env = {**os.environ, "HOME": "/dev/null/home"}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1.fc_in" in done.stdout
 
 
 def test_the_longest_path_that_ray_takes(monkeypatch, tmp_path):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from search import leftovers
 from search.leftovers import find_leftovers, marked_scratch, remove_leftovers
 from search.study.lock import Holder
+from tasks.errors import InputError
 
 BEGIN = """
 import os, sys
@@ -31,7 +31,7 @@ def places(monkeypatch, tmp_path: Path) -> Path:
     """Temporary folders and Ray's sessions of these tests alone."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(leftovers, "RAY_FOLDER", tmp_path / "ray")
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
     (tmp_path / "ray" / "session_theirs").mkdir(parents=True)
     return tmp_path
 
@@ -115,3 +115,13 @@ def test_a_killed_export_leaves_nothing_that_the_next_does_not_remove(places: Pa
         (partial / "whole").write_text("whole")
     assert [path.name for path in out.iterdir()] == ["whole"]
     assert list(places.glob(".model.*")) == [theirs]
+
+
+def test_without_a_temporary_folder_status_works_and_a_start_says_why(monkeypatch) -> None:
+    """Python finds none on a full or read-only disk; it was a traceback when we were imported."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    assert find_leftovers() == []
+    said = r"no temporary folder can be written .*set TMPDIR"
+    with pytest.raises(InputError, match=said), marked_scratch():
+        pass
