@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 from kill_test import trial_table
-from search.study.record import StudyRecord
 from signals import marked, start, write_study
 
 from search.config import read_config, write_config
+from search.study.study_record import StudyRecord
 from tasks.errors import InputError
 
 PROGRAM = [sys.executable, "-m", "laser_search"]
