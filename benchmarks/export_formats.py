@@ -4,14 +4,18 @@
     python benchmarks/export_formats.py --speed
 
 The models are random: what is measured is whether an export answers as the trial did, and what
-it costs. With `--speed`: parameters and forward time of models whose every block matrix is two thin
-layers, against the dense ones, in turns in one process.
+it costs. *Off* is how far an export's log-probabilities are from those of the trial's own weights
+in float64, beside what plain float32, one question at a time, is off (tests/exactness.py says how
+much of that is allowed). With `--speed`: parameters and forward time of models whose every block
+matrix is two thin layers, against the dense ones, in turns in one process.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import runpy
 import statistics
 import sys
 import tempfile
@@ -22,18 +26,26 @@ from typing import Any
 import torch
 import transformers
 from one_study import evaluate_all
+from optuna.trial import FrozenTrial
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from search.cuts.composition import Composition
 from search.cuts.rules import fraction_of
 from search.export.choice import choose_trial
 from search.export.factored import replace_layers
 from search.export.formats import FORMATS
 from search.export.run import Wish, export
+from search.export.scoring import Scorer
+from search.export.verify import load_export
+from search.study.study_record import StudyRecord
+from search.weights.edit import Editor
+from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
 from tasks.errors import InputError
 
+Rounding = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "exactness.py"))["Rounding"]
 WORDS = 4000
 SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Llama": (
@@ -114,8 +126,11 @@ def prepare(name: str, folder: Path) -> dict[str, Any]:
 def formats(names: list[str]) -> int:
     """Export every form of every model and print what its verification said."""
     failed = 0
-    print("| model | form | examples equal | last bit equal | worst | files, MB | ms dense/thin |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| model | form | examples equal | last bit equal | worst | off, nats: plain, export, "
+        "allowed | files, MB | ms dense/thin |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     for name in names:
         with tempfile.TemporaryDirectory() as scratch:
             root = Path(scratch)
@@ -126,20 +141,39 @@ def formats(names: list[str]) -> int:
                 try:
                     found = export(record, trial, Wish(out, form))
                 except InputError as error:
-                    print(f"| {name} | {form} | refused: {error} | | | | |")
+                    print(f"| {name} | {form} | refused: {error} | | | | | |")
                     failed += 1
                     continue
                 if found is None:
                     raise SystemExit("no verdict")
-                failed += not found.agrees
+                far = distance(record, trial, out, form)
+                failed += not (found.agrees and far.holds)
                 size = sum(p.stat().st_size for p in out.iterdir()) / 1e6
                 ms = "/".join(f"{1e3 * s:.1f}" for s in sorted(found.speed.values(), reverse=True))
                 print(
                     f"| {name} | {form} | {found.examples - found.different} of {found.examples} "
-                    f"| {found.exact} | {found.worst:.1e} | {size:.3f} | {ms} |",
+                    f"| {found.exact} | {found.worst:.1e} "
+                    f"| {far.own:.1e}, {far.off:.1e}, {far.allowed:.1e} | {size:.3f} | {ms} |",
                     flush=True,
                 )
     return failed
+
+
+def distance(record: StudyRecord, trial: FrozenTrial, folder: Path, form: str) -> Any:
+    """How far an export is from the trial's own weights in float64, and plain float32 from them."""
+    scorer = Scorer(record, trial.user_attrs["effect"])
+    model = scorer.plan.source.load()
+    cache = FactorCache(record.config.factors)
+    Editor(model, find_matrices(model), cache).apply(
+        Composition.parse(trial.user_attrs["composition"].split())
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        loaded = load_export(folder, scorer.plan.source, form, Path(scratch))
+        found = scorer.score(loaded)
+    exact = scorer.score(copy.deepcopy(model).double())
+    plain = scorer.score(model, tokens_per_batch=1)
+    figures = ([o.log_probability for o in one.outcomes] for one in (found, plain, exact))
+    return Rounding().distance(*figures)
 
 
 def thin(model: Any, rho: float) -> None:

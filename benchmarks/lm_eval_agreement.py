@@ -1,7 +1,9 @@
 """How far our log-likelihoods are from those of lm-evaluation-harness: same model, same questions.
 
 Three local YAML tasks (choices, choices before a common ending, whole texts) made from the
-demonstration's questions and answered by its model, in float32 on a CPU.
+demonstration's questions and answered by its model, in float32 on a CPU. Exact is the harness with
+the model in float64. It ends with 1 where ours are off by more than a small multiple of what the
+harness's own float32 answers are (tests/exactness.py).
 
     pip install 'laser-search[lm-eval]' accelerate && python benchmarks/lm_eval_agreement.py
 """
@@ -10,6 +12,8 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +30,7 @@ from search.evaluation.predictor import make_predictor
 from tasks.base import TokenNlls, Weighed
 from tasks.registry import get_task
 
+Rounding = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "exactness.py"))["Rounding"]
 TASKS = {
     "choices": {
         "output_type": "multiple_choice",
@@ -111,8 +116,8 @@ def worst(found: list[float], reference: list[float], least: float = 0.0) -> str
     return f"{max(abs(a - b) / abs(b) for a, b in pairs):.1e} of {len(pairs)}"
 
 
-def compare(folder: Path, name: str) -> None:
-    """Print the largest differences on one task."""
+def compare(folder: Path, name: str) -> bool:
+    """Print the largest differences on one task; whether ours are no more than rounding."""
     ours, theirs = adapter(folder, name), harness(folder, name, torch.float32)
     exact = harness(folder, name, torch.float64)
     absolute = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
@@ -121,16 +126,22 @@ def compare(folder: Path, name: str) -> None:
         f"above 0.5 nats {worst(ours, theirs, 0.5)}; from the harness in float64: "
         f"ours {worst(ours, exact)}, theirs {worst(theirs, exact)}"
     )
+    far = Rounding().distance(ours, theirs, exact)
+    print(
+        f"{name}: ours {far.off:.1e} nats off, theirs {far.own:.1e}, allowed {far.allowed:.1e}: "
+        f"{'holds' if far.holds else 'BROKEN'}"
+    )
+    return bool(far.holds)
 
 
-def main() -> None:
-    """Print one line per task."""
+def main() -> int:
+    """Print two lines per task."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         write_tasks(Path(name))
-        for task in TASKS:
-            compare(Path(name), f"demo_{task}")
+        holds = [compare(Path(name), f"demo_{task}") for task in TASKS]
+    return 0 if all(holds) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,14 +3,20 @@
     python benchmarks/rounding.py
 
 Random models of 4 layers, 256 wide, whose weights are enlarged until their answers differ; 60
-questions of unequal length, each a choice of three (the classifier: its labels). The reference asks
-them one by one, so that nothing is padded. Printed per batch size: the largest difference of a
-log-likelihood in nats, absolute and relative, and how many choices changed.
+questions of unequal length, each a choice of three (the classifier: its labels). Exact is the same
+model in float64; alone, the questions are asked one by one, so that nothing is padded. Printed per
+batch size: what the answers of batches and those of questions alone are off, in nats, and how many
+choices changed. It ends with 1 where batches are off by more than a small multiple of what the
+questions alone are (tests/exactness.py), or a choice changed that was not that near a tie.
 """
 
 from __future__ import annotations
 
+import copy
 import random
+import runpy
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +37,7 @@ from transformers import (
 from search.evaluation.predictor import make_predictor
 from tasks.base import MASK, Choose, Chosen, Classify, Head, Reply, Request
 
+Rounding = runpy.run_path(str(Path(__file__).parents[1] / "tests" / "exactness.py"))["Rounding"]
 QUESTIONS = 60
 BATCHES = (256, 4096)
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -43,7 +50,10 @@ def questions(head: Head, rng: random.Random) -> list[Request]:
     found: list[Request] = []
     for _ in range(QUESTIONS):
         text = " ".join(rng.choices(words, k=rng.randint(3, 60)))
-        choices = tuple(f" {' '.join(rng.choices(words, k=rng.randint(1, 3)))}" for _ in range(3))
+        choices: tuple[str, ...] = ()
+        while len(set(choices)) < 3:  # equal ones are refused, for no model tells them apart
+            endings = [rng.choices(words, k=rng.randint(1, 3)) for _ in range(3)]
+            choices = tuple(f" {' '.join(ending)}" for ending in endings)
         if head == "classifier":
             found.append(Classify(text))
         elif head == "masked":
@@ -104,40 +114,59 @@ def numbers(reply: Reply) -> tuple[float, ...]:
     return reply.log_likelihoods if isinstance(reply, Chosen) else reply.log_probabilities
 
 
-def compare(name: str, dtype: torch.dtype, device: str) -> None:
+Numbers = list[tuple[float, ...]]
+
+
+def ask_alone(head: Head, model: Any, tokenizer: Any, asked: list[Request]) -> Numbers:
+    alone = make_predictor(head, model, tokenizer)
+    return [numbers(alone.answer(alone.prepare([request]))[0]) for request in asked]
+
+
+def best(values: tuple[float, ...]) -> int:
+    return values.index(max(values))
+
+
+def margin(values: tuple[float, ...]) -> float:
+    """How far the best is before the next."""
+    first, second = sorted(values, reverse=True)[:2]
+    return first - second
+
+
+def compare(name: str, dtype: torch.dtype, device: str) -> bool:
     head: Head = make_model(name, 10)[0]
     asked = questions(head, random.Random(0))
     texts = [r.text if isinstance(r, Classify) else r.prompt + "".join(r.choices) for r in asked]
     tokenizer = make_tokenizer(texts)
     model = make_model(name, len(tokenizer))[1].to(device, dtype)
-    alone = make_predictor(head, model, tokenizer)
-    reference = [numbers(alone.answer(alone.prepare([request]))[0]) for request in asked]
+    exact = ask_alone(head, copy.deepcopy(model).double(), tokenizer, asked)
+    alone = ask_alone(head, model, tokenizer, asked)
+    holds = True
     for tokens in BATCHES:
         predictor = make_predictor(head, model, tokenizer, tokens_per_batch=tokens)
         found = [numbers(reply) for reply in predictor.answer(predictor.prepare(asked))]
-        pairs = [
-            (a, b) for x, y in zip(found, reference, strict=True) for a, b in zip(x, y, strict=True)
-        ]
-        absolute = max(abs(a - b) for a, b in pairs)
-        relative = max(abs(a - b) / max(1.0, abs(b)) for a, b in pairs)
-        changed = sum(
-            x.index(max(x)) != y.index(max(y)) for x, y in zip(found, reference, strict=True)
-        )
+        flat = ([value for row in rows for value in row] for rows in (found, alone, exact))
+        far = Rounding().distance(*flat, dtype)
+        changed = [row for row, right in zip(found, exact, strict=True) if best(row) != best(right)]
+        clear = [row for row in changed if margin(row) > 2 * far.allowed]
+        holds &= far.holds and not clear
         print(
             f"{name}, {str(dtype).removeprefix('torch.')}, {tokens} tokens a batch: "
-            f"{absolute:.1e} nats, {relative:.1e} relative, {changed} of {len(asked)} choices",
+            f"{far.off:.1e} nats off, alone {far.own:.1e}, allowed {far.allowed:.1e}; "
+            f"{len(changed)} of {len(asked)} choices changed, {len(clear)} of them no near tie: "
+            f"{'holds' if far.holds and not clear else 'BROKEN'}",
             flush=True,
         )
+    return holds
 
 
-def main() -> None:
+def main() -> int:
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"on {device}")
-    for name in ("gpt2", "llama", "roberta", "roberta classifier", "bart"):
-        for dtype in (torch.float32, torch.bfloat16):
-            compare(name, dtype, device)
+    names = ("gpt2", "llama", "roberta", "roberta classifier", "bart")
+    kinds = [(name, dtype) for name in names for dtype in (torch.float32, torch.bfloat16)]
+    return 0 if all([compare(*kind, device) for kind in kinds]) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

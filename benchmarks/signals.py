@@ -26,9 +26,6 @@ from pathlib import Path
 MARK = "LASER_SEARCH_SIGNALS"
 GRACE_S = 3.0
 SPARE_S = 15.0
-BOOT_S = 1.5
-"""So long may the interpreter take before the program hears anything."""
-
 CODES = {signal.SIGTERM: 75, signal.SIGHUP: 75, signal.SIGINT: 130}
 
 
@@ -84,6 +81,15 @@ def marked(mark: str) -> list[str]:
     return found
 
 
+def hears(pid: int) -> bool:
+    """Whether the program takes SIGTERM. While Python starts, a signal has its usual effect."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+        (caught,) = [int(line.split()[1], 16) for line in lines if line.startswith("SigCgt:")]
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
 def one_run(folder: Path, strike: Strike, trials: int, resume: bool) -> list[str]:
     """Strike once; returns what did not hold."""
     study = write_study(folder, trials)
@@ -91,6 +97,7 @@ def one_run(folder: Path, strike: Strike, trials: int, resume: bool) -> list[str
     driver = start(["launch", study, "--out", folder / "study"], log, mark)
     time.sleep(strike.after_s)
     over = driver.poll() is not None
+    heard = hears(driver.pid)
     with suppress(ProcessLookupError):
         (os.killpg if strike.group else os.kill)(driver.pid, strike.number)
     struck = time.monotonic()
@@ -103,7 +110,7 @@ def one_run(folder: Path, strike: Strike, trials: int, resume: bool) -> list[str
         return ["hung"]
     took = time.monotonic() - struck
     said = log.read_text(encoding="utf-8", errors="replace")
-    booting = strike.after_s < BOOT_S and code in (-strike.number, 1)
+    booting = not (over or heard) and code in (-strike.number, 1)
     finished = code == 0 and (folder / "study" / "result.json").exists()
     if not (over or booting or finished or code == CODES[strike.number]):
         broken.append(f"code {code}")
