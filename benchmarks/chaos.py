@@ -208,13 +208,13 @@ def table(study: Path) -> dict[str, Any]:
     except InputError:
         return {"trials": {}, "running": 0, "asked": 0, "effects": []}
     rows = {
-        str(t.number): [t.state.name, t.value, t.params, t.user_attrs.get("effect")]
+        str(t.number): [t.state.name, t.score, t.params, t.effect]
         for t in record.trials
         if t.state.is_finished()
     }
     return {
         "trials": rows,
-        "effects": sorted({str(t.user_attrs.get("effect")) for t in record.trials}),
+        "effects": sorted({str(t.effect) for t in record.trials}),
         "running": record.summary.running,
         "asked": record.summary.asked,
         "result": record.result,

@@ -52,12 +52,12 @@ def parts(
     record: StudyRecord, log: list[dict[str, object]], workers: int
 ) -> dict[str, float | dict[str, float]]:
     """Trials per second, and milliseconds per trial by part."""
-    trials = [t for t in record.trials if "seconds" in t.user_attrs]
+    trials = [t for t in record.trials if t.seconds]
     starts = [float(str(e["time"])) for e in log if e["event"] == "start"]
     ends = [float(str(e["time"])) for e in log if e["event"] == "done"]
     wall_s = max(ends) - min(starts)
     mean = {
-        name: 1000 * sum(t.user_attrs["seconds"][name] for t in trials) / len(trials)
+        name: 1000 * sum(t.seconds[name] for t in trials) / len(trials)
         for name in ("record", "apply", "forward", "score", "total")
     }
     rest = 1000 * wall_s * workers / len(trials) - mean["total"]

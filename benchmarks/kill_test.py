@@ -79,7 +79,7 @@ def kill_at_random(folder: Path, study: Path, kills: int, trials: int, seed: int
 def trial_table(study: Path) -> list[tuple[object, ...]]:
     """Everything that should not depend on kills."""
     return [
-        (t.number, t.state.name, t.value, t.params, t.user_attrs.get("effect"))
+        (t.number, t.state.name, t.score, t.params, t.effect)
         for t in StudyRecord.read(study).trials
     ]
 

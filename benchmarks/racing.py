@@ -28,7 +28,7 @@ from search.demo.study import demo_config
 from search.evaluation.bench import Bench, Progress
 from search.evaluation.setup import open_bench
 from search.plan import Plan, make_plan
-from search.study.driven_study import DrivenStudy
+from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
 from search.study.jobs import Job
 
@@ -86,13 +86,14 @@ def one(
     bench.examples = 0
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity(ID, "", {}, "", "", "", "")
-        study = DrivenStudy(Path(folder), identity, config, plan.space, plan.max_ranks)
+        subject = Subject(Path(folder), identity, config, plan.space, plan.max_ranks)
+        study = DrivenStudy.open(subject)
         run(study, bench, examples)
         winner = study.winner()
         baseline = study.baseline
     if winner is None:
         return bench.examples, baseline.score if baseline else 0.0, "baseline"
-    return bench.examples, float(winner.value or 0), winner.user_attrs["effect"]
+    return bench.examples, float(winner.score or 0), winner.effect
 
 
 def pair(

@@ -28,14 +28,15 @@ from optuna.trial import TrialState, create_trial
 from search.config import PAPER_RHO, parse_config, write_config
 from search.cuts.refs import GROUPS
 from search.durable import write_json
-from search.study.driven_study import BUDGET, METRICS
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name
 from search.study.objective import Objective
+from search.study.optuna_study import BUDGET, METRICS
 from search.study.outcomes import Evaluation, write_outcomes
 from search.study.questions import write_questions
 from search.study.storages import open_storage
 from search.study.study_record import CONFIG
+from search.study.trials import TrialRecord
 from search.study.verdict import conclude
 from search.study.winner import choose_winner
 from tasks.base import Example, Outcome
@@ -107,10 +108,10 @@ def make(folder: Path, count: int, layers: int) -> None:
     study.add_trials(_trials(count, layers))
     for name in (BASELINE, TEST_BASELINE):
         write_outcomes(folder, _evaluation(name, "", name.partition("-")[2], 0.5))
-    winner = choose_winner(study.get_trials(deepcopy=False), None)
+    winner = choose_winner(map(TrialRecord.of, study.get_trials(deepcopy=False)), None)
     if winner is None:
         raise SystemExit("no trial is complete")
-    effect = winner.user_attrs["effect"]
+    effect = winner.effect
     number = winner.number
     write_outcomes(folder, _evaluation(f"trial-{number:05d}", effect, "validation", 0.7))
     write_outcomes(folder, _evaluation(test_name(number), effect, "test", 0.66))

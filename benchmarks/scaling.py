@@ -41,7 +41,7 @@ from cluster.execution import execute
 from cluster.shipping import local_environment
 from search.demo.study import demo_config
 from search.plan import Plan, make_plan
-from search.study.driven_study import DrivenStudy
+from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Digests, Identity
 from search.study.outcomes import Evaluation, outcome_bytes
 from tasks.base import Outcome
@@ -110,7 +110,8 @@ def open_study(folder: Path, trials: int, strategy: str, workers: int) -> tuple[
         identity = Identity.read(folder)
     else:
         identity.write(folder)
-    return DrivenStudy(folder, identity, config, plan.space, plan.max_ranks, plan.objective), plan
+    subject = Subject(folder, identity, config, plan.space, plan.max_ranks, plan.objective)
+    return DrivenStudy.open(subject), plan
 
 
 def feed(study: DrivenStudy, trials: int, in_flight: int) -> Iterator[tuple[float, float]]:
@@ -182,7 +183,7 @@ def check(study: DrivenStudy, log: Path, trials: int) -> tuple[int, int]:
             and "test" not in line["job"]
         ):
             done[line["effect"]] = done.get(line["effect"], 0) + 1
-    finished = {t.user_attrs["effect"] for t in ended if t.state.is_finished()}
+    finished = {t.effect for t in ended if t.state.is_finished()}
     if study.stopped or len(finished) != trials or len(ended) != trials:
         raise SystemExit(f"FAILED: {len(finished)} of {trials} finished, {study.stopped}")
     lost = len(

@@ -108,7 +108,7 @@ def compare(study: Path, model_folder: Path, rows: list[tuple[str, int]]) -> dic
     if winner is None:
         raise SystemExit("no composition beat the baseline on validation")
     stored = read_outcomes(
-        study, f"trial-{winner.number:05d}", record.identity.study_id, winner.user_attrs["effect"]
+        study, f"trial-{winner.number:05d}", record.identity.study_id, winner.effect
     )
     if stored is None:
         raise SystemExit("the winner has no outcomes")

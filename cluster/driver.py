@@ -25,7 +25,7 @@ from search.place import check_study_place
 from search.plan import Plan, make_plan
 from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
-from search.study.driven_study import DrivenStudy
+from search.study.driven_study import DrivenStudy, Subject
 from search.study.driver_log import note_begin, note_end
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
@@ -250,14 +250,17 @@ def _open(
             lease.check()
 
     write_questions(folder, plan.split)
-    return DrivenStudy(
-        *(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective),
+    subject = Subject(
+        folder=folder,
+        identity=identity,
+        config=plan.config,
+        space=plan.space,
+        max_ranks=plan.max_ranks,
+        objective=plan.objective,
         setting=_setting(plan, keys),
-        guard=guard,
         shapes={matrix.ref: matrix.shape for matrix in plan.matrices},
-        wall=wall,
-        witness=plan.witness,
     )
+    return DrivenStudy.open(subject, guard=guard, wall=wall, witness=plan.witness)
 
 
 def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from search.durable import write_json
-from search.report.frames import read_composition, setting_of
+from search.report.frames import setting_of
 from search.report.watch import follow, is_over
 from search.study.storages import open_storage
 from search.study.study_record import StudyRecord
-from search.study.winner import score_of
+from search.study.trials import TrialRecord
 from tasks.errors import InputError
 from tasks.secrets import hide_secrets
 
@@ -73,7 +73,7 @@ def _send(record: StudyRecord, name: str, tracker: Tracker) -> int:
     study = optuna.load_study(study_name=record.identity.study_id, storage=storage)
     try:
         for trial in fresh:
-            tracker(study, trial)
+            tracker(study, trial.frozen)
             known.add(trial.number)
     finally:
         write_json(record.folder / SENT, {**sent, name: sorted(known)})
@@ -138,19 +138,19 @@ def _tensorboard(folder: Path) -> Iterator[Tracker]:
     whole.init_local_path()
     writer.log_trial_start(whole)
 
-    def send(_: optuna.Study, trial: FrozenTrial) -> None:
+    def send(_: optuna.Study, frozen: FrozenTrial) -> None:
         nonlocal best
-        if trial.state != TrialState.COMPLETE or (score := score_of(trial)) is None:
+        trial = TrialRecord.of(frozen)
+        if not trial.complete or (score := trial.score) is None:
             return
-        cuts = read_composition(trial.user_attrs.get("composition"))
         parameters = {
-            "composition": trial.user_attrs.get("composition", ""),
-            "interventions": len(cuts),
-            **{str(cut.matrix): setting_of(cut) for cut in cuts},
+            "composition": trial.text,
+            "interventions": len(trial.cuts),
+            **{str(cut.matrix): setting_of(cut) for cut in trial.cuts},
         }
         run = _Run(folder / f"trial-{trial.number:05d}", parameters)
         run.init_local_path()
-        result = {"score": score, "log_loss": trial.user_attrs.get("log_loss", 0.0)}
+        result = {"score": score, "log_loss": trial.log_loss or 0.0}
         writer.log_trial_start(run)
         writer.log_trial_result(1, run, {**result, "training_iteration": 1})
         writer.log_trial_end(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
@@ -223,7 +224,7 @@ def _say(record: StudyRecord) -> None:
         typer.echo(f"baseline: {summary.baseline_text} on validation")
     if summary.best is not None:
         trial = summary.best
-        found = f"{summary.best_text} on validation, {trial.user_attrs['composition']}"
+        found = f"{summary.best_text} on validation, {trial.text}"
         typer.echo(f"best: {found} (trial {trial.number})")
     lines = front_lines(summary)
     if record.result is not None and record.result["comparisons"]:
@@ -246,10 +247,8 @@ def _failures(summary: Summary) -> list[str]:
     return lines
 
 
-def _status(record: Any) -> dict[str, Any]:
+def _status(record: StudyRecord) -> dict[str, Any]:
     from search.study.disputes import disputed_numbers
-    from search.study.kept_parameters import KEPT
-    from search.study.winner import score_of
 
     summary = record.summary
     best = summary.best
@@ -273,16 +272,16 @@ def _status(record: Any) -> dict[str, Any]:
         if best is None
         else {
             "trial": best.number,
-            "score": score_of(best),
-            "log_loss": best.user_attrs["log_loss"],
-            "composition": best.user_attrs["composition"],
+            "score": best.score,
+            "log_loss": best.log_loss,
+            "composition": best.text,
         },
         "front": [
             {
                 "trial": trial.number,
-                "score": score_of(trial),
-                "kept": trial.user_attrs[KEPT],
-                "composition": trial.user_attrs["composition"],
+                "score": trial.score,
+                "kept": trial.kept,
+                "composition": trial.text,
             }
             for trial in summary.front
         ],
@@ -291,18 +290,15 @@ def _status(record: Any) -> dict[str, Any]:
     }
 
 
-def _tasks(record: Any) -> dict[str, Any]:
+def _tasks(record: StudyRecord) -> dict[str, Any]:
     """Every task in its own metric, on validation."""
-    from search.study.driven_study import SCORES
-    from search.study.winner import score_of
-
     summary = record.summary
     found: dict[str, Any] = {}
-    sides: dict[str, dict[str, float]] = {"baseline": {}, "best": {}}
+    sides: dict[str, Mapping[str, float]] = {"baseline": {}, "best": {}}
     if summary.baseline is not None:
         sides["baseline"] = summary.baseline.scores or {"": summary.baseline.score}
     if summary.best is not None:
-        sides["best"] = summary.best.user_attrs.get(SCORES) or {"": score_of(summary.best)}
+        sides["best"] = summary.best.scores or {"": summary.best.values[0]}
     for goal in summary.objective.goals:
         values = {side: shown(goal.metric, own[goal.task]) for side, own in sides.items() if own}
         found[goal.task or record.config.asked] = {

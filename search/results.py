@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
-from optuna.trial import FrozenTrial
 
 from search.cuts.composition import Composition
 from search.report import maps, plots
@@ -28,6 +27,7 @@ from search.report.views import draw, of_view
 from search.study.outcomes import FOLDER
 from search.study.study_record import StudyRecord
 from search.study.summary import Summary
+from search.study.trials import TrialRecord
 from search.study.verdict import Verdict
 from tasks.errors import InputError
 
@@ -61,7 +61,7 @@ class Study:
         return self.record.summary
 
     @property
-    def best(self) -> FrozenTrial | None:
+    def best(self) -> TrialRecord | None:
         """The best evaluated trial on validation, whether it beats the baseline or not."""
         return self.record.summary.best
 

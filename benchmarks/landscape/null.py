@@ -39,7 +39,7 @@ from search.evaluation.setup import open_bench
 from search.loop import run_study
 from search.report.text import sentence
 from search.space import Space
-from search.study.driven_study import DrivenStudy
+from search.study.driven_study import DrivenStudy, Subject
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.study.verdict import Verdict, conclude
@@ -253,9 +253,8 @@ def judge(answers: Answers, seed: int, strategy: str, trials: int, interventions
         folder = Path(name)
         setting, _ = prepare(answers.landscape, config, split.validation)
         setting = replace(setting, space=space)
-        study = DrivenStudy(
-            *(folder, IDENTITY, config, space, plan.max_ranks, plan.objective), setting=setting
-        )
+        subject = Subject(folder, IDENTITY, config, space, plan.max_ranks, plan.objective, setting)
+        study = DrivenStudy.open(subject)
         bench: Any = ShuffledBench(answers, split, places)
         run_study(study, bench)
         verdict = conclude(folder, IDENTITY, study.winner(), split, plan.objective)

@@ -29,9 +29,8 @@ from table import Landscape, TableBench, note
 from search.config import StudyConfig, parse_config
 from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
-from search.study.driven_study import DrivenStudy
+from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
-from search.study.winner import merit
 from tasks.base import Example
 
 IDENTITY = Identity("replay", "", {}, "", "", "", "")
@@ -57,10 +56,8 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
     bench = TableBench(landscape, config.search.chunks)
     curve: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        study = DrivenStudy(
-            *(Path(folder), IDENTITY, config, plan.space, plan.max_ranks, plan.objective),
-            setting=setting,
-        )
+        own = (plan.space, plan.max_ranks, plan.objective, setting)
+        study = DrivenStudy.open(Subject(Path(folder), IDENTITY, config, *own))
         started = time.perf_counter()
         while (job := study.next_job()) is not None and job.part == "validation":
             for progress in bench.run(job):
@@ -85,8 +82,8 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
         "seed": config.search.seed,
         "trials": config.search.trials,
         "baseline": None if baseline is None else baseline.score,
-        "winner": "" if winner is None else winner.user_attrs["effect"],
-        "merit": None if winner is None else merit(winner)[:2],
+        "winner": "" if winner is None else winner.effect,
+        "merit": None if winner is None else winner.merit[:2],
         "before": before,
         "seconds": round(time.perf_counter() - started, 2),
         "curve": curve,

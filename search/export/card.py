@@ -8,18 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from optuna.trial import FrozenTrial
 
 from search.export.choice import support
 from search.export.verify import Verification
 from search.published import data_name, hub_name, model_name
 from search.report.text import floor_sentence
-from search.study.driven_study import SCORES
 from search.study.jobs import trial_name
 from search.study.objective import FloorCheck
 from search.study.outcomes import read_outcomes
 from search.study.study_record import StudyRecord
-from search.study.winner import composition_of, score_of
+from search.study.trials import TrialRecord
 from tasks.comparison import compare
 from tasks.metrics import shown, shown_change, shown_interval
 from tasks.scoring import by_task
@@ -52,7 +50,7 @@ class Contents:
 
 
 def model_card(
-    record: StudyRecord, trial: FrozenTrial, contents: Contents, verdict: Verification | None
+    record: StudyRecord, trial: TrialRecord, contents: Contents, verdict: Verification | None
 ) -> str:
     """README.md of an export, with the hub's metadata block."""
     return f"""---
@@ -77,7 +75,7 @@ def model_card(
 {_origin(record, contents)}"""
 
 
-def _choice(record: StudyRecord, trial: FrozenTrial) -> str:
+def _choice(record: StudyRecord, trial: TrialRecord) -> str:
     """On what the trial was chosen."""
     result = record.result or {}
     if result.get("finalists") and result.get("trial") == trial.number:
@@ -92,9 +90,9 @@ def _choice(record: StudyRecord, trial: FrozenTrial) -> str:
     )
 
 
-def _about(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
+def _about(record: StudyRecord, trial: TrialRecord, contents: Contents) -> str:
     name, digest = model_name(record.config.model.path), contents.digests.get("base tensors", "")
-    composition = composition_of(trial)
+    composition = trial.composition
     rows = "\n".join(
         f"| {i.matrix} | {i.kind} | {i.rule.name} {i.rule.value:g} | "
         f"{contents.rows.get(str(i.matrix), '')} |"
@@ -125,7 +123,7 @@ reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
 """
 
 
-def _standing(record: StudyRecord, trial: FrozenTrial) -> str:
+def _standing(record: StudyRecord, trial: TrialRecord) -> str:
     """The first sentence: whether what this model was chosen for holds on test."""
     result = record.result or {}
     if result.get("trial") != trial.number:
@@ -157,7 +155,7 @@ _LIMITS = (
 )
 
 
-def _metadata(record: StudyRecord, trial: FrozenTrial, contents: Contents) -> str:
+def _metadata(record: StudyRecord, trial: TrialRecord, contents: Contents) -> str:
     path = record.config.model.path
     data = ModelCardData(
         library_name="peft" if contents.format == "lora" else "transformers",
@@ -202,7 +200,7 @@ def _short(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _protocol(record: StudyRecord, trial: FrozenTrial) -> str:
+def _protocol(record: StudyRecord, trial: TrialRecord) -> str:
     config, summary = record.config, record.summary
     split = config.split
     return (
@@ -243,7 +241,7 @@ class _Row:
         return f"| {self.name} | {self.part} | {' | '.join(cells)} | {change} | {p_value} |"
 
 
-def _rows(record: StudyRecord, trial: FrozenTrial) -> list[_Row]:
+def _rows(record: StudyRecord, trial: TrialRecord) -> list[_Row]:
     """The objective and, where there are several, every task, on each part that was scored."""
     objective, result = record.summary.objective, record.result
     names = [("", objective.metric, objective.metric)]
@@ -261,17 +259,17 @@ def _rows(record: StudyRecord, trial: FrozenTrial) -> list[_Row]:
     return rows
 
 
-def _validation(record: StudyRecord, trial: FrozenTrial, task: str, name: str, metric: str) -> _Row:
+def _validation(record: StudyRecord, trial: TrialRecord, task: str, name: str, metric: str) -> _Row:
     """Scores of baseline and trial on validation: the value, or one of several tasks'."""
     baseline = record.summary.baseline
     before = None if baseline is None else baseline.score
-    after = score_of(trial)
+    after = trial.score
     if task:
         before = None if baseline is None else baseline.scores.get(task)
-        after = trial.user_attrs.get(SCORES, {}).get(task)
+        after = trial.scores.get(task)
     elif not record.summary.objective.single:
         return _Row(task, name, metric, "validation", before, after)
-    study_id, effect = record.identity.study_id, trial.user_attrs["effect"]
+    study_id, effect = record.identity.study_id, trial.effect
     found = read_outcomes(record.folder, trial_name(trial.number), study_id, effect)
     if found is None or baseline is None:
         return _Row(task, name, metric, "validation", before, after)
@@ -280,7 +278,7 @@ def _validation(record: StudyRecord, trial: FrozenTrial, task: str, name: str, m
     return _Row(task, name, metric, "validation", before, after, comparison)
 
 
-def _results(record: StudyRecord, trial: FrozenTrial) -> str:
+def _results(record: StudyRecord, trial: TrialRecord) -> str:
     lines = [
         "| metric | part | baseline | this model | change, 95 % interval | p |",
         "|---|---|---|---|---|---|",

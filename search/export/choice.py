@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from optuna.trial import FrozenTrial, TrialState
-
 from search.report.content import read_verdict
 from search.study.study_record import StudyRecord
+from search.study.trials import TrialRecord
 from search.study.verdict_claim import claim_of
 from tasks.errors import InputError
 
 
-def choose_trial(record: StudyRecord, number: int | None) -> FrozenTrial:
+def choose_trial(record: StudyRecord, number: int | None) -> TrialRecord:
     """The trial to export: by `number`, else the winner. Raises InputError if there is none."""
     if number is None:
         return _winner(record)
@@ -18,12 +17,12 @@ def choose_trial(record: StudyRecord, number: int | None) -> FrozenTrial:
         known = f"it has 0 to {len(record.trials) - 1}" if record.trials else "it has none yet"
         raise InputError(f"trial {number} does not exist in {record.folder}; {known}")
     trial = record.trials[number]
-    if trial.state != TrialState.COMPLETE:
+    if not trial.complete:
         raise InputError(f"trial {number} is {trial.state.name}, not COMPLETE; choose another")
     return trial
 
 
-def support(record: StudyRecord, trial: FrozenTrial) -> str:
+def support(record: StudyRecord, trial: TrialRecord) -> str:
     """Why test does not support `trial` as a gain; empty where it does or never saw it."""
     verdict = read_verdict(record.result)
     if verdict is None or verdict.trial != trial.number:
@@ -37,7 +36,7 @@ def support(record: StudyRecord, trial: FrozenTrial) -> str:
     }.get(claim.kind, "")
 
 
-def check_supported(record: StudyRecord, trial: FrozenTrial) -> None:
+def check_supported(record: StudyRecord, trial: TrialRecord) -> None:
     """Raises InputError where test does not support `trial`."""
     if why := support(record, trial):
         raise InputError(
@@ -46,7 +45,7 @@ def check_supported(record: StudyRecord, trial: FrozenTrial) -> None:
         )
 
 
-def _winner(record: StudyRecord) -> FrozenTrial:
+def _winner(record: StudyRecord) -> TrialRecord:
     if record.summary.complete == 0:
         raise InputError(
             f"{record.folder} has no finished trial yet; "

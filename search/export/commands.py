@@ -63,7 +63,7 @@ def export(
         check_supported(record, chosen)
     wish = Wish(out, form, overwrite, not no_verify, _words(folder, out, form, trial))
     verdict = export(record, chosen, wish)
-    composition = chosen.user_attrs["composition"]
+    composition = chosen.text
     agrees = verdict is None or verdict.agrees
     address = None
     if not as_json:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from optuna.trial import FrozenTrial
 from torch import nn
 
 from search.cuts.composition import Composition
@@ -37,7 +36,7 @@ from search.plan import open_task
 from search.published import data_name, model_name
 from search.study.outcomes import Evaluation, outcome_bytes
 from search.study.study_record import StudyRecord
-from search.study.winner import composition_of
+from search.study.trials import TrialRecord
 from search.weights.edit import Editor
 from search.weights.products import Products
 from search.weights.remote import open_factors
@@ -90,7 +89,7 @@ class Healing:
 
 def heal(
     record: StudyRecord,
-    trial: FrozenTrial,
+    trial: TrialRecord,
     train: str,
     recipe: Recipe,
     out: Path,
@@ -103,9 +102,9 @@ def heal(
     """
     require_peft()
     base = open_base(record)
-    scorer = Scorer(record, trial.user_attrs["effect"])
+    scorer = Scorer(record, trial.effect)
     examples, left_out = training_examples(scorer.plan, train, recipe.task)
-    composition = composition_of(trial)
+    composition = trial.composition
     needed = dense_bytes(base, base.place(composition))
     keep = (base.reader.folder, record.folder)
     with new_folder(out, needed, overwrite=overwrite, keep=keep) as partial:
@@ -183,7 +182,7 @@ def _treat(patient: _Patient, base: Base, scorer: Scorer, examples: Sequence[Exa
 
 
 def _verify(
-    out: Path, record: StudyRecord, trial: FrozenTrial, kind: str, expected: Evaluation
+    out: Path, record: StudyRecord, trial: TrialRecord, kind: str, expected: Evaluation
 ) -> Verification:
     """Load what was written afresh; it must answer as in this process."""
     with tempfile.TemporaryDirectory() as name:

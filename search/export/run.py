@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
-
 from search.cuts.composition import Composition
 from search.durable import write_json, write_text
 from search.export.base import Base
@@ -20,7 +18,7 @@ from search.export.verify import Verification, verify_afresh
 from search.published import model_name
 from search.study.identity import digest_checkpoint
 from search.study.study_record import StudyRecord
-from search.study.winner import composition_of
+from search.study.trials import TrialRecord
 from search.weights.factors import FactorCache
 from search.weights.remote import open_factors
 from tasks.errors import InputError
@@ -37,7 +35,7 @@ class Wish:
     command: str = "laser-search export"
 
 
-def export(record: StudyRecord, trial: FrozenTrial, wish: Wish) -> Verification | None:
+def export(record: StudyRecord, trial: TrialRecord, wish: Wish) -> Verification | None:
     """Write the export of `trial`, its card and interventions.json; then verify it.
 
     The folder appears whole or not at all. A verdict that does not agree leaves it in place; None
@@ -46,7 +44,7 @@ def export(record: StudyRecord, trial: FrozenTrial, wish: Wish) -> Verification 
     """
     form = get_format(wish.format)
     base = open_base(record)
-    composition = composition_of(trial)
+    composition = trial.composition
     work = Work(base, composition, open_factors(record.config.factors))
     keep = (base.reader.folder, record.folder, Path(record.config.factors))
     with new_folder(wish.out, form.size(work), overwrite=wish.overwrite, keep=keep) as partial:
@@ -124,7 +122,7 @@ def _contents(work: Work, written: Written, wish: Wish, partial: Path) -> Conten
 
 def _facts(
     record: StudyRecord,
-    trial: FrozenTrial,
+    trial: TrialRecord,
     composition: Composition,
     written: Written,
     wish: Wish,
@@ -136,10 +134,10 @@ def _facts(
         "revision": model.revision,
         "composition": composition.to_dict(),
         "digest": composition.digest,
-        "effect": trial.user_attrs["effect"],
+        "effect": trial.effect,
         "study": record.identity.study_id,
         "trial": trial.number,
-        "validation_score": trial.values[0],
+        "validation_score": trial.score,
         "weights": record.identity.weights,
         "digests": written.digests,
         "versions": record.identity.versions,

@@ -113,7 +113,7 @@ def verify(
     InputError if there are none.
     """
     record = StudyRecord.read(study)
-    study_id, effect = record.identity.study_id, record.trials[trial].user_attrs["effect"]
+    study_id, effect = record.identity.study_id, record.trials[trial].effect
     if outcomes is None:
         stored = read_outcomes(study, trial_name(trial), study_id, effect)
     else:

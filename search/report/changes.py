@@ -183,14 +183,13 @@ def _chosen(record: StudyRecord, trial: int | None) -> tuple[int, str, str]:
     chosen = record.summary.winner
     if trial is not None:
         chosen = next((t for t in record.trials if t.number == trial), None)
-        if chosen is None or "effect" not in chosen.user_attrs:
+        if chosen is None or not chosen.effect:
             raise InputError(f"{record.folder} has no trial {trial} with outcomes of its own")
     if chosen is None:
         raise InputError(
             f"no trial of {record.folder} beats the baseline yet; name one with --trial"
         )
-    attributes = chosen.user_attrs
-    return chosen.number, str(attributes["composition"]), str(attributes["effect"])
+    return chosen.number, chosen.text, chosen.effect
 
 
 def _find(

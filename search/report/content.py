@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from search.cuts.composition import Intervention
 from search.published import model_name, without_paths
 from search.report.changes import Changes, find_changes
 from search.report.cost import Cost, find_cost, phases_text
-from search.report.frames import interventions_frame, read_composition, trials_frame
+from search.report.frames import interventions_frame, trials_frame
 from search.report.live import duration
 from search.report.text import score_warnings, sentence, verdict_notices
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
@@ -21,7 +22,6 @@ from search.study.outcomes import Evaluation, read_outcomes
 from search.study.study_record import StudyRecord
 from search.study.verdict import TaskVerdict, Verdict
 from search.study.verdict_claim import power_notice
-from search.study.winner import score_of
 from tasks.comparison import Comparison
 from tasks.errors import InputError
 from tasks.metrics import shown, shown_change, shown_interval
@@ -136,10 +136,10 @@ def _compared(comparisons: dict[str, Any]) -> dict[str, Comparison]:
     return {part: Comparison(**_known(Comparison, own)) for part, own in comparisons.items()}
 
 
-def winning_cuts(record: StudyRecord) -> Sequence[Any]:
+def winning_cuts(record: StudyRecord) -> Sequence[Intervention]:
     """The winner's interventions, else the best trial's, else none."""
     chosen = record.summary.winner or record.summary.best
-    return () if chosen is None else read_composition(chosen.user_attrs.get("composition"))
+    return () if chosen is None else chosen.cuts
 
 
 def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
@@ -153,8 +153,8 @@ def _headline(record: StudyRecord, verdict: Verdict | None, metric: str) -> str:
     state = f"The study has finished {summary.finished} of {summary.asked} trials"
     if summary.best is None:
         return f"{state}; none has a score yet."
-    best = f"{shown(metric, score_of(summary.best) or 0.0):.4f}"
-    name = summary.best.user_attrs.get("composition", "?")
+    best = f"{shown(metric, summary.best.score or 0.0):.4f}"
+    name = summary.best.text or "?"
     base = summary.baseline
     than = "" if base is None else f", against {shown(metric, base.score):.4f} unedited"
     return (
@@ -183,7 +183,7 @@ def _tiles(record: StudyRecord, verdict: Verdict | None, metric: str) -> list[tu
             ("on validation", f"{shown(metric, summary.baseline.score):.4f}", "baseline"),
             (
                 "best on validation",
-                f"{shown(metric, score_of(summary.best) or 0.0):.4f}",
+                f"{shown(metric, summary.best.score or 0.0):.4f}",
                 "the best of many is optimistic",
             ),
         ]
@@ -280,7 +280,7 @@ def _sides(record: StudyRecord) -> tuple[str, dict[str, Evaluation]]:
         wanted = {"baseline": (TEST_BASELINE if test else BASELINE, "")}
         if winner is not None:
             name = test_name(winner.number) if test else trial_name(winner.number)
-            wanted["winner"] = (name, str(winner.user_attrs["effect"]))
+            wanted["winner"] = (name, winner.effect)
         found = {
             side: read_outcomes(record.folder, name, record.identity.study_id, effect)
             for side, (name, effect) in wanted.items()

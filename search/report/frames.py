@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from search.cuts.composition import Composition, Intervention
-from search.study.winner import is_feasible, score_of
-from tasks.errors import InputError
+from search.cuts.composition import Intervention
+from search.study.trials import TrialRecord
 
 TRIAL_COLUMNS = {
     "trial": "int64",
@@ -41,10 +40,9 @@ INTERVENTION_COLUMNS = {
     "score": "float64",
     "gain": "float64",
 }
-_OWN = {"composition", "effect", "log_loss", "reason"}
 
 
-def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
+def trials_frame(trials: Sequence[TrialRecord]) -> pd.DataFrame:
     """One row per trial, in order of number.
 
     `score` is that of a whole evaluation, NaN where there is none; `partial` the last score that a
@@ -58,7 +56,7 @@ def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
 
 
 def interventions_frame(
-    trials: Sequence[FrozenTrial], baseline: float | None = None
+    trials: Sequence[TrialRecord], baseline: float | None = None
 ) -> pd.DataFrame:
     """One row per cut matrix of every complete evaluation; `baseline` is the unedited score.
 
@@ -72,10 +70,9 @@ def interventions_frame(
     known = _scores(trials, baseline)
     rows = []
     for trial in trials:
-        whole = trial.state == TrialState.COMPLETE
-        if not whole or not is_feasible(trial):
+        if not trial.counts:
             continue
-        cuts = read_composition(trial.user_attrs.get("composition"))
+        cuts = trial.cuts
         rows += [
             {
                 "trial": trial.number,
@@ -86,7 +83,7 @@ def interventions_frame(
                 "setting": setting_of(cut),
                 "rho": cut.rule.value if cut.rule.name == "rho" else math.nan,
                 "interventions": len(cuts),
-                "score": score_of(trial),
+                "score": trial.score,
                 "gain": known[frozenset(cuts)] - known.get(frozenset(cuts) - {cut}, math.nan),
             }
             for cut in cuts
@@ -95,24 +92,14 @@ def interventions_frame(
 
 
 def _scores(
-    trials: Sequence[FrozenTrial], baseline: float | None
+    trials: Sequence[TrialRecord], baseline: float | None
 ) -> dict[frozenset[Intervention], float]:
     """The score of every composition that was evaluated as a whole."""
     found = {frozenset[Intervention](): math.nan if baseline is None else baseline}
     for trial in trials:
-        cuts = read_composition(trial.user_attrs.get("composition"))
-        score = score_of(trial) if trial.state == TrialState.COMPLETE else None
-        if cuts and score is not None:
-            found[frozenset(cuts)] = score
+        if trial.complete and trial.cuts and trial.score is not None:
+            found[frozenset(trial.cuts)] = trial.score
     return found
-
-
-def read_composition(text: Any) -> tuple[Intervention, ...]:
-    """The interventions of a composition's text; none where it is absent or no composition."""
-    try:
-        return () if text in (None, "baseline") else Composition.parse(text.split()).interventions
-    except (AttributeError, InputError):
-        return ()
 
 
 def row_of(cut: Intervention) -> str:
@@ -131,25 +118,23 @@ def setting_of(cut: Intervention) -> str:
     return str(cut).partition("=")[2]
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
-    complete = trial.state == TrialState.COMPLETE
-    steps = trial.intermediate_values
-    attributes = trial.user_attrs
+def _row(trial: TrialRecord) -> dict[str, Any]:
+    steps = trial.steps
     last = steps[max(steps)] if steps and trial.state == TrialState.PRUNED else math.nan
     return {
         "trial": trial.number,
         "state": trial.state.name.lower(),
-        "score": score_of(trial) if complete else math.nan,
+        "score": trial.score if trial.complete else math.nan,
         "partial": last,
         "steps": max(steps, default=0),
-        "log_loss": attributes.get("log_loss", math.nan),
-        "composition": attributes.get("composition"),
-        "interventions": len(read_composition(attributes.get("composition"))),
-        "feasible": is_feasible(trial),
-        "reason": attributes.get("reason"),
-        "started": trial.datetime_start,
-        "finished": trial.datetime_complete,
-        **_flat({k: v for k, v in attributes.items() if k not in _OWN}),
+        "log_loss": math.nan if trial.log_loss is None else trial.log_loss,
+        "composition": trial.text or None,
+        "interventions": len(trial.cuts),
+        "feasible": trial.feasible,
+        "reason": trial.reason,
+        "started": trial.started,
+        "finished": trial.finished,
+        **_flat(trial.further),
     }
 
 

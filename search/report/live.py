@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from search.study.summary import Summary
-from search.study.winner import score_of
+from search.study.trials import TrialRecord
 
 TAIL_BYTES = 4096
 GONE_S = 900.0
@@ -104,7 +103,7 @@ def plain(summary: Summary) -> str:
     if summary.baseline is not None:
         parts.append(f"baseline {summary.baseline_text}")
     if summary.best is not None:
-        parts.append(f"best {summary.best_text} [{summary.best.user_attrs['composition']}]")
+        parts.append(f"best {summary.best_text} [{summary.best.text}]")
     return ", ".join(parts)
 
 
@@ -126,8 +125,8 @@ def facts(summary: Summary) -> dict[str, Any]:
         "left_s": summary.left_s,
         "failures": summary.failures,
         "baseline": None if summary.baseline is None else summary.baseline.score,
-        "best": None if best is None else score_of(best),
-        "composition": None if best is None else best.user_attrs.get("composition"),
+        "best": None if best is None else best.score,
+        "composition": None if best is None else best.text,
     }
 
 
@@ -154,7 +153,7 @@ def table(summary: Summary) -> RenderableType:
     if summary.baseline is not None:
         grid.add_row("baseline", summary.baseline_text)
     if summary.best is not None:
-        found = f"{summary.best_text}  {summary.best.user_attrs['composition']}"
+        found = f"{summary.best_text}  {summary.best.text}"
         grid.add_row("best", f"{found}  (trial {summary.best.number})")
     for reason, count in list(summary.failures.items())[:3]:
         grid.add_row("failed", Text(f"{count}x {reason}"))
@@ -167,8 +166,7 @@ def recent(summary: Summary) -> RenderableType:
     for name in ("trial", "score", "composition"):
         grid.add_column(name, justify="left" if name == "composition" else "right")
     for trial in summary.recent:
-        composition = Text(str(trial.user_attrs.get("composition", "")))
-        grid.add_row(str(trial.number), Text(_result(trial)), composition)
+        grid.add_row(str(trial.number), Text(_result(trial)), Text(trial.text))
     return grid
 
 
@@ -200,7 +198,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _result(trial: FrozenTrial) -> str:
-    if trial.state == TrialState.COMPLETE and (score := score_of(trial)) is not None:
-        return f"{score:.4f}"
+def _result(trial: TrialRecord) -> str:
+    if trial.complete and trial.score is not None:
+        return f"{trial.score:.4f}"
     return trial.state.name.lower()

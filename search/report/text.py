@@ -9,13 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from search.study.driven_study import SCORES
-from search.study.kept_parameters import KEPT
 from search.study.objective import GAIN, FloorCheck, Objective
 from search.study.summary import Summary
 from search.study.verdict import Verdict
 from search.study.verdict_claim import Claim, claim_of, looks_text
-from search.study.winner import score_of
 from tasks.metrics import is_perplexity, shown, shown_change, shown_interval
 from tasks.scoring import Scores
 
@@ -136,10 +133,9 @@ def front_lines(summary: Summary) -> list[str]:
         return []
     lines = ["front (no trial is better in both):"]
     for trial in summary.front:
-        score = summary.objective.text(score_of(trial) or 0.0, trial.user_attrs.get(SCORES, {}))
-        kept = trial.user_attrs[KEPT]
-        name = trial.user_attrs["composition"]
-        lines.append(f"  {score}, {kept:.1%} of the parameters: {name} (trial {trial.number})")
+        score = summary.objective.text(trial.score or 0.0, trial.scores)
+        kept = f"{trial.kept:.1%} of the parameters"
+        lines.append(f"  {score}, {kept}: {trial.text} (trial {trial.number})")
     return lines
 
 

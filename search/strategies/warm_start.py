@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from optuna.trial import TrialState
-
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.weights.matrices import Matrix
@@ -48,21 +46,16 @@ def _given(item: str, matrices: Sequence[Matrix], space: Sequence[MatrixRef]) ->
 
 def _best_of(folder: Path, space: Sequence[MatrixRef]) -> list[Composition]:
     from search.study.study_record import StudyRecord
-    from search.study.winner import composition_of, is_feasible, merit
 
     if not folder.is_dir():
         raise InputError(
             f"search.warm_start names {str(folder)!r}, which is neither a composition such as "
             "'27.fc_in=0.01' nor the folder of a study"
         )
-    trials = [
-        trial
-        for trial in StudyRecord.read(folder).trials
-        if trial.state == TrialState.COMPLETE and is_feasible(trial)
-    ]
+    trials = [trial for trial in StudyRecord.read(folder).trials if trial.counts]
     found = []
-    for trial in sorted(trials, key=merit, reverse=True)[:TAKEN]:
-        kept = tuple(i for i in composition_of(trial).interventions if i.matrix in space)
+    for trial in sorted(trials, key=lambda trial: trial.merit, reverse=True)[:TAKEN]:
+        kept = tuple(i for i in trial.composition.interventions if i.matrix in space)
         if kept:
             found.append(Composition(kept))
     if not found:

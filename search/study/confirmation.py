@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.trial import FrozenTrial
-
 from search.config import ConfirmConfig
 from search.cuts.composition import Composition
 from search.study.jobs import (
@@ -22,16 +20,17 @@ from search.study.jobs import (
 )
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation, read_outcomes
-from search.study.winner import choose_finalists, composition_of
+from search.study.trials import TrialRecord
+from search.study.winner import choose_finalists
 
-Trials = Sequence[FrozenTrial]
+Trials = Sequence[TrialRecord]
 
 
 @dataclass(frozen=True)
 class Decision:
     """The winner, None where nothing helps. `finalists`: how many were confirmed, 0 before that."""
 
-    winner: FrozenTrial | None
+    winner: TrialRecord | None
     finalists: int = 0
 
 
@@ -52,8 +51,8 @@ class Confirmation:
         seen = self._confirmed(finalists) if self.confirm is not None else None
         if seen is None:
             return Decision(finalists[0])
-        best = max(finalists, key=lambda trial: _merit(seen[trial.user_attrs["effect"]]))
-        beats = _merit(seen[best.user_attrs["effect"]]) > _merit(seen[""])
+        best = max(finalists, key=lambda trial: _merit(seen[trial.effect]))
+        beats = _merit(seen[best.effect]) > _merit(seen[""])
         return Decision(best if beats else None, len(finalists))
 
     def wanted(self, trials: Trials, baseline: Evaluation | None) -> list[Job]:
@@ -70,11 +69,11 @@ class Confirmation:
         known = self._missing("validation", BASELINE, {trial_name(winner.number): winner})
         return known or self._missing("test", TEST_BASELINE, {test_name(winner.number): winner})
 
-    def _finalists(self, trials: Trials, baseline: Evaluation | None) -> list[FrozenTrial]:
+    def _finalists(self, trials: Trials, baseline: Evaluation | None) -> list[TrialRecord]:
         count = 1 if self.confirm is None else self.confirm.finalists
         return choose_finalists(trials, baseline, count)
 
-    def _missing(self, part: Part, baseline: str, names: Mapping[str, FrozenTrial]) -> list[Job]:
+    def _missing(self, part: Part, baseline: str, names: Mapping[str, TrialRecord]) -> list[Job]:
         """Jobs of what has no outcomes yet; where values are relative, the baseline's first."""
         before = self._read(baseline, "")
         jobs = [] if before is not None else [Job(baseline, Composition(), "", part)]
@@ -82,15 +81,14 @@ class Confirmation:
             return jobs
         reference = before.scores if before is not None and self.objective.relative else None
         for name, trial in names.items():
-            effect = trial.user_attrs["effect"]
-            if self._read(name, effect) is None:
-                jobs.append(Job(name, composition_of(trial), effect, part, None, reference))
+            if self._read(name, trial.effect) is None:
+                jobs.append(Job(name, trial.composition, trial.effect, part, None, reference))
         return jobs
 
     def _confirmed(self, finalists: Trials) -> dict[str, Evaluation] | None:
         """The finalists there by effect, that of the unedited model empty; None if any is not."""
         names = {"": CONFIRM_BASELINE}
-        names |= {trial.user_attrs["effect"]: confirm_name(trial.number) for trial in finalists}
+        names |= {trial.effect: confirm_name(trial.number) for trial in finalists}
         found = {effect: self._read(name, effect) for effect, name in names.items()}
         known = {effect: one for effect, one in found.items() if one is not None}
         return known if len(known) == len(found) else None

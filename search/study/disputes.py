@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from search.study.jobs import trial_name
 from search.study.outcomes import FOLDER, META, outcome_file, parse_outcomes
+from search.study.trials import FAILURE, REASON, TrialRecord
 
 DISPUTED = "disputed"
 """The kind of failure of a trial that its outcome file contradicts."""
@@ -27,7 +28,7 @@ MOST_NUMBERS = 20
 """Trials that a sentence names."""
 
 
-def disputed(trials: Sequence[FrozenTrial], folder: Path, study_id: str) -> dict[int, FrozenTrial]:
+def disputed(trials: Iterable[TrialRecord], folder: Path, study_id: str) -> dict[int, TrialRecord]:
     """The finished trials of a study in `folder` that their outcome files contradict, by number.
 
     They come as failed ones, with the reason. A trial whose file is gone or damaged is taken at its
@@ -35,25 +36,20 @@ def disputed(trials: Sequence[FrozenTrial], folder: Path, study_id: str) -> dict
     """
     found = {}
     for trial in trials:
-        if trial.state != TrialState.COMPLETE:
-            continue
-        path = outcome_file(folder, trial_name(trial.number))
-        facts = _facts(path)
-        reason = "" if facts is None else _contradiction(trial, facts, study_id)
-        if facts is not None and reason and _is_whole(path, facts):
-            failed = copy.copy(trial)
+        if trial.complete and (reason := _dispute(trial, folder, study_id)):
+            failed = copy.copy(trial.frozen)
             failed.state, failed.values = TrialState.FAIL, None
-            failed.user_attrs = {**trial.user_attrs, "reason": reason, "failure": DISPUTED}
-            found[trial.number] = failed
+            failed.user_attrs = {**failed.user_attrs, REASON: reason, FAILURE: DISPUTED}
+            found[trial.number] = TrialRecord.of(failed)
     return found
 
 
-def disputed_numbers(trials: Sequence[FrozenTrial]) -> list[int]:
+def disputed_numbers(trials: Sequence[TrialRecord]) -> list[int]:
     """The trials that count as failed because their outcome files contradict them."""
-    return [trial.number for trial in trials if trial.user_attrs.get("failure") == DISPUTED]
+    return [trial.number for trial in trials if trial.failure == DISPUTED]
 
 
-def disputed_notice(trials: Sequence[FrozenTrial]) -> list[str]:
+def disputed_notice(trials: Sequence[TrialRecord]) -> list[str]:
     """A sentence that names them; empty if there are none."""
     numbers = disputed_numbers(trials)
     if not numbers:
@@ -66,6 +62,16 @@ def disputed_notice(trials: Sequence[FrozenTrial]) -> list[str]:
         f"{'its file' if one else 'their files'} in {FOLDER} say different things; restore the "
         "storage, or launch a new study"
     ]
+
+
+def _dispute(trial: TrialRecord, folder: Path, study_id: str) -> str:
+    """What a trial's outcome file says otherwise, empty if both agree or it cannot be read."""
+    path = outcome_file(folder, trial_name(trial.number))
+    facts = _facts(path)
+    if facts is None:
+        return ""
+    reason = _contradiction(trial, facts, study_id)
+    return reason if reason and _is_whole(path, facts) else ""
 
 
 def _facts(path: Path) -> dict[str, Any] | None:
@@ -85,13 +91,13 @@ def _is_whole(path: Path, facts: dict[str, Any]) -> bool:
         return False
 
 
-def _contradiction(trial: FrozenTrial, facts: dict[str, Any], study_id: str) -> str:
+def _contradiction(trial: TrialRecord, facts: dict[str, Any], study_id: str) -> str:
     """What the outcome file says otherwise, empty if both agree."""
     said: list[tuple[str, Any, Any]] = [
         ("study", study_id, facts.get("study")),
-        ("cut", trial.user_attrs.get("effect"), facts.get("effect")),
-        ("score", trial.values[0] if trial.values else None, facts.get("score")),
-        ("log-loss", trial.user_attrs.get("log_loss"), facts.get("log_loss")),
+        ("cut", trial.effect, facts.get("effect")),
+        ("score", trial.score, facts.get("score")),
+        ("log-loss", trial.log_loss, facts.get("log_loss")),
     ]
     for name, recorded, on_file in said:
         if recorded != on_file:

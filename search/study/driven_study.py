@@ -17,14 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import optuna
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import Trial, TrialState
 
 from search.config import StudyConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
-from search.privates import storage_of, trial_id
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
 from search.strategies.parameters import Parameters
@@ -34,11 +31,13 @@ from search.study.confirmation import Confirmation, Decision
 from search.study.disputes import disputed
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, SCREEN, Job, trial_name
-from search.study.kept_parameters import KEPT, kept_share
+from search.study.kept_parameters import kept_share
 from search.study.objective import Objective
+from search.study.optuna_study import BUDGET, ELAPSED, ENDED, METRICS, WALL, OptunaStudy
 from search.study.outcomes import (
     Evaluation,
     no_screen,
+    not_finite,
     outcome_bytes,
     parse_outcomes,
     read_outcomes,
@@ -47,34 +46,28 @@ from search.study.outcomes import (
 )
 from search.study.race import Incumbent, Race
 from search.study.stopping import Stopping
-from search.study.storages import Guard, StorageLost, open_storage, refusal, together
+from search.study.storages import Guard, StorageLost, refusal
+from search.study.trials import (
+    COMPOSITION,
+    DEATHS,
+    EFFECT,
+    FAILURE,
+    KEPT,
+    LOG_LOSS,
+    REASON,
+    SCORES,
+    SECONDS,
+    TrialRecord,
+)
 from search.study.wall_time import WallTime
-from search.study.winner import as_tried, choose_winner, make_pruner, not_finite
+from search.study.winner import choose_winner
 from search.witness import FilesChanged, Witness
-
-BUDGET = "budget"
-"""Study attribute: finished trials asked for, bounded by what the space holds."""
-
-SCORES = "scores"
-"""Trial attribute: every task's mean score by its label, where there are several."""
-
-METRICS = "metrics"
-"""Study attribute: every task's metric by its label."""
-
-ENDED = "ended"
-"""Study attribute: why no further trial begins although more are asked for, empty if one may."""
-
-ELAPSED = "elapsed_s"
-"""Study attribute: seconds of driving it, over all runs, where a rule asks for them."""
-
-WALL = "wall_s"
-"""Study attribute: seconds of wall time by phase, over all runs, as of the last finished job."""
 
 MAX_DEATHS_IN_A_ROW = 12
 """Worker deaths with nothing finished in between after which the study stops: nothing works."""
 
 FailureKind = Literal["error", "not finite", "out of memory", "timeout", "worker died"]
-"""Trial attribute ``failure``: what kind of reason the attribute ``reason`` is."""
+"""What kind of reason a trial fails for; one that is disputed afterwards has a kind of its own."""
 
 
 @dataclass
@@ -87,90 +80,104 @@ class _Live:
     scores: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What a study is of, and the `folder` that it is kept in.
+
+    `max_ranks`: min(out, in) of the matrices of `space`. `objective` knows the tasks' metrics;
+    without it they are called ``score``. `setting` is what the strategy is to know, by default the
+    space. `shapes` [out, in] of all matrices of the model say how much a trial keeps.
+    """
+
+    folder: Path
+    identity: Identity
+    config: StudyConfig
+    space: Space
+    max_ranks: Mapping[MatrixRef, int]
+    objective: Objective | None = None
+    setting: Setting | None = None
+    shapes: Mapping[MatrixRef, tuple[int, ...]] | None = None
+
+
 class DrivenStudy:
     """A study being driven. Create it under `driver_lock`; one instance per driver."""
 
     def __init__(
         self,
-        folder: Path,
-        identity: Identity,
-        config: StudyConfig,
-        space: Space,
-        max_ranks: dict[MatrixRef, int],
-        objective: Objective | None = None,
-        setting: Setting | None = None,
-        guard: Guard = lambda: None,
-        shapes: Mapping[MatrixRef, tuple[int, ...]] | None = None,
+        subject: Subject,
+        stored: OptunaStudy,
         clock: Callable[[], float] = time.monotonic,
         wall: WallTime | None = None,
         witness: Witness | None = None,
     ) -> None:
-        """Open the Optuna study, create it if need be, and adopt trials that were in flight.
-
-        `objective` knows the tasks' metrics; without it they are called ``score``. `setting` is
-        what the strategy is to know, by default the space. `guard` is called before
-        every write; it raises StorageLost where this driver may not write any more. `shapes`
-        [out, in] of all matrices of the model say how much a trial keeps. `clock` in seconds.
-        `wall` has counted since this run began; by default one counts from now.
-        `witness` knows the files that trials depend on: once one changes, the study stops.
-        """
-        self.folder = folder
-        self.identity = identity
-        self.config = config
-        self._witness = Witness() if witness is None else witness
-        self._is_touched = False
+        """Over trials that are `stored`; see `open`."""
+        self.folder = subject.folder
+        self.identity = subject.identity
+        self.config = config = subject.config
+        self.objective = subject.objective or Objective.of(config, {})
+        self.budget = int(min(config.search.trials, subject.space.size(subject.max_ranks)))
         self.stopped: str | None = None
         self.draining = False
         self.on_change: Callable[[], None] = lambda: None
-        self.objective = objective or Objective.of(config, {})
-        self.budget = int(min(config.search.trials, space.size(max_ranks)))
-        objectives = config.search.objectives
-        self._setting = setting or Setting(space, max_ranks, config.search.seed, objectives)
-        self._traits = strategy_class(config.search.strategy)
-        self.history = History(max_ranks, self.budget, self._setting.spectra)
-        self._strategy: Strategy | None = None
-        self._parameters = Parameters(space)
-        # Not a line per trial, nor a warning per conditional slot, which TPE draws by itself.
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        storage = open_storage(folder, config.storage, config.cluster.storage_wait_s, guard)
-        self._optuna = optuna.create_study(
-            study_name=identity.study_id,
-            storage=storage,
-            load_if_exists=True,
-            directions=[StudyDirection.MAXIMIZE] * objectives,
-            sampler=optuna.samplers.RandomSampler(seed=0),  # draws nothing: strategies propose
-            pruner=make_pruner(config.search.pruner),
+        self._setting = subject.setting or Setting(
+            subject.space, subject.max_ranks, config.search.seed, config.search.objectives
         )
-        self._storage = storage_of(self._optuna, storage)
-        self._study_id = self._storage.get_study_id_from_name(identity.study_id)
+        self._traits = strategy_class(config.search.strategy)
+        self.history = History(subject.max_ranks, self.budget, self._setting.spectra)
+        self._strategy: Strategy | None = None
+        self._parameters = Parameters(subject.space)
+        self._shapes = subject.shapes
+        self._stopping = Stopping(config.search.stop, self.objective.metric)
+        self._confirmation = Confirmation(
+            self.folder, self.identity.study_id, config.search.confirm, self.objective
+        )
+        self._stored = stored
+        self._clock = clock
+        self._began_s: float = clock() - stored.facts.get(ELAPSED, 0.0)
+        self._wall = wall or WallTime(clock)
+        self._wall.add(stored.facts.get(WALL, {}))
+        self._witness = Witness() if witness is None else witness
+        self._is_touched = False
         self._live: dict[str, _Live] = {}
         self._retries: list[_Live] = []
-        self._orphans: list[int] = []
+        self._orphans: list[TrialRecord] = []
+        self._ended: dict[int, TrialRecord] = {}
         self._deaths_in_a_row = 0
         self._most_at_once = 0
         self._incumbent: Incumbent | None = None
         self._baseline: Evaluation | None = None
-        self._disputed: dict[int, FrozenTrial] = {}
-        self._optuna.set_user_attr(BUDGET, self.budget)
-        if self.ended:
-            self._optuna.set_user_attr(ENDED, "")  # until it is found to be so again
-        self._shapes = shapes
-        self._clock = clock
-        self._began_s: float = clock() - self._optuna.user_attrs.get(ELAPSED, 0.0)
-        self._wall = wall or WallTime(clock)
-        self._wall.add(self._optuna.user_attrs.get(WALL, {}))
-        self._stopping = Stopping(config.search.stop, self.objective.metric)
-        self._confirmation = Confirmation(
-            folder, identity.study_id, config.search.confirm, self.objective
-        )
-        if objective is not None:
-            self._optuna.set_user_attr(METRICS, objective.metrics)
-        self._recall()
+
+    @staticmethod
+    def open(
+        subject: Subject,
+        *,
+        guard: Guard = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: WallTime | None = None,
+        witness: Witness | None = None,
+    ) -> DrivenStudy:
+        """Open the Optuna study, create it if need be, and adopt trials that were in flight.
+
+        `guard` is called before every write; it raises StorageLost where this driver may not write
+        any more. `clock` in seconds. `wall` has counted since this run began; by default one counts
+        from now. `witness` knows the files that trials depend on: once one changes, the study
+        stops. Raises InputError.
+        """
+        name = subject.identity.study_id
+        stored = OptunaStudy.open(subject.folder, name, subject.config, guard)
+        study = DrivenStudy(subject, stored, clock, wall, witness)
+        stored.note(BUDGET, study.budget)
+        if study.ended:
+            stored.note(ENDED, "")  # until it is found to be so again
+        if subject.objective is not None:
+            stored.note(METRICS, subject.objective.metrics)
+        study._recall()
+        return study
 
     @property
     def ended(self) -> str:
         """Why no further trial begins although more are asked for, empty if one may."""
-        return str(self._optuna.user_attrs.get(ENDED, ""))
+        return str(self._stored.facts.get(ENDED, ""))
 
     @property
     def elapsed_s(self) -> float:
@@ -193,24 +200,18 @@ class DrivenStudy:
         """Jobs in flight."""
         return [live.job for live in self._live.values()]
 
-    def trials(self) -> list[FrozenTrial]:
+    def trials(self) -> list[TrialRecord]:
         """All trials, in order of number; those that their outcome files contradict as failed."""
-        found = self._optuna.get_trials(deepcopy=False)
-        return (
-            [self._disputed.get(trial.number, trial) for trial in found]
-            if self._disputed
-            else found
-        )
-
-    def _id(self, trial: Trial | FrozenTrial) -> int:
-        return trial_id(trial, self._storage, self._study_id)
+        found = [self._ended.get(t.number) or TrialRecord.of(t) for t in self._stored.trials()]
+        self._ended = {one.number: one for one in found if one.state.is_finished()}
+        return found
 
     def _recall(self) -> None:
-        self._disputed = disputed(self.trials(), self.folder, self.identity.study_id)
+        self._ended |= disputed(self.trials(), self.folder, self.identity.study_id)
         for trial in self.trials():
-            self.history.put(as_tried(trial))
+            self.history.put(trial.tried())
             if trial.state == TrialState.RUNNING:
-                self._orphans.append(self._id(trial))
+                self._orphans.append(trial)
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
         if self._screen_is_missing() and (screen := self._read(SCREEN, "")) is not None:
@@ -218,7 +219,7 @@ class DrivenStudy:
 
     def together(self) -> AbstractContextManager[None]:
         """Within, what is recorded is flushed to the disk once, at the end."""
-        return together(self._storage)
+        return self._stored.together()
 
     # What to do next ---------------------------------------------------------------------------
 
@@ -258,7 +259,7 @@ class DrivenStudy:
         return self._traits.wants_screen and self._setting.screen is None
 
     def _start(self, job: Job, trial: Trial | None) -> Job:
-        deaths = 0 if trial is None else int(trial.user_attrs.get("deaths", 0))
+        deaths = 0 if trial is None else int(trial.user_attrs.get(DEATHS, 0))
         self._live[job.name] = _Live(job, trial, deaths)
         self._wall.work_on(job.part)
         self._most_at_once = max(self._most_at_once, len(self._live))
@@ -266,8 +267,7 @@ class DrivenStudy:
 
     def _next_trial(self) -> Trial | None:
         if self._orphans:
-            # In place, not by enqueueing: the trial keeps its number and budget.
-            return Trial(self._optuna, self._orphans.pop(0))
+            return self._stored.adopt(self._orphans.pop(0).frozen)
         if self.spent + len(self.history.in_flight) >= self.budget:
             return None
         reason = self._stopping.reason(self.history, self.history.baseline, self.elapsed_s)
@@ -275,7 +275,7 @@ class DrivenStudy:
         if proposed is not None:
             return self._begin(proposed)
         if not self._live and not self.ended:  # what is in flight may change the reason
-            self._optuna.set_user_attr(ENDED, reason or "its strategy has nothing left to try")
+            self._stored.note(ENDED, reason or "its strategy has nothing left to try")
         return None
 
     def _suggest(self) -> Composition | None:
@@ -284,21 +284,14 @@ class DrivenStudy:
         return self._strategy.suggest(self.history)
 
     def _begin(self, proposed: Composition) -> Trial:
-        """A trial of a composition, recorded in one write, so that no kill leaves half of it."""
+        """A new trial of a composition."""
         if not self.history.is_new(proposed):
             raise AssertionError(f"the strategy proposed {proposed}, which was tried before")
         params, distributions = self._parameters.of(proposed)
-        effect = self.history.effect(proposed)
-        begun = create_trial(
-            state=TrialState.RUNNING,
-            params=params,
-            distributions=distributions,
-            user_attrs={"composition": str(proposed), "effect": effect},
-        )
-        # Not optuna.Study.add_trial, which does the same and does not say which trial it made.
-        made = self._storage.create_new_trial(self._study_id, template_trial=begun)
-        self.history.put(as_tried(self._storage.get_trial(made)))
-        return Trial(self._optuna, made)
+        attributes = {COMPOSITION: str(proposed), EFFECT: self.history.effect(proposed)}
+        trial = self._stored.begin(params, distributions, attributes)
+        self.history.put(TrialRecord.of(self._stored.stored(trial)).tried())
+        return trial
 
     def _job_of(self, trial: Trial) -> Job | None:
         """The work that a trial needs; None if an outcome file answers it."""
@@ -365,7 +358,7 @@ class DrivenStudy:
         live = self._live[job.name]
         if live.trial is None or math.isnan(value):
             return False
-        if step not in self._storage.get_trial(self._id(live.trial)).intermediate_values:
+        if step not in self._stored.stored(live.trial).intermediate_values:
             live.trial.report(value, step)
         if self.config.search.pruner == "race":
             return self._has_lost(live, step, scores or {})
@@ -387,8 +380,7 @@ class DrivenStudy:
             return None
         if self._incumbent is None:
             if (winner := choose_winner(self.trials(), self.baseline)) is not None:
-                effect = winner.user_attrs["effect"]
-                known = self._read(trial_name(winner.number), effect) or known
+                known = self._read(trial_name(winner.number), winner.effect) or known
             self._incumbent = Incumbent.of(known.outcomes)
         return self._incumbent
 
@@ -438,8 +430,8 @@ class DrivenStudy:
         self._deaths_in_a_row = 0
         self._incumbent = None
         if live.trial is not None:
-            live.trial.set_user_attr("log_loss", evaluation.log_loss)
-            live.trial.set_user_attr("seconds", evaluation.seconds)
+            live.trial.set_user_attr(LOG_LOSS, evaluation.log_loss)
+            live.trial.set_user_attr(SECONDS, evaluation.seconds)
             self._close(live, TrialState.COMPLETE, evaluation)
         elif job.name == BASELINE:
             self._remember_baseline(evaluation)
@@ -469,8 +461,8 @@ class DrivenStudy:
         elif live.trial is None:
             self.stopped = f"{job.name} failed: {reason}"
         else:
-            live.trial.set_user_attr("reason", reason)
-            live.trial.set_user_attr("failure", kind)
+            live.trial.set_user_attr(REASON, reason)
+            live.trial.set_user_attr(FAILURE, kind)
             self._close(live, TrialState.FAIL)
         self.note_wall()
         self.on_change()
@@ -478,7 +470,7 @@ class DrivenStudy:
     def note_wall(self) -> None:
         """Record the wall time until now. Raises StorageLost."""
         spent = {phase: round(seconds, 3) for phase, seconds in self._wall.seconds().items()}
-        self._optuna.set_user_attr(WALL, spent)
+        self._stored.note(WALL, spent)
 
     def abandon(self, job: Job, reason: str) -> None:
         """No worker can be built, so nothing can be evaluated: stop, and leave the trial in flight.
@@ -501,7 +493,7 @@ class DrivenStudy:
         live.deaths += 1
         self._deaths_in_a_row += 1
         if live.trial is not None:
-            live.trial.set_user_attr("deaths", live.deaths)
+            live.trial.set_user_attr(DEATHS, live.deaths)
         if self._deaths_in_a_row >= max(MAX_DEATHS_IN_A_ROW, 2 * self._most_at_once):
             self._live.pop(job.name)  # in flight in the storage, so that a resume takes it up
             self.stopped = f"workers died {self._deaths_in_a_row} times in a row: {reason}"
@@ -528,9 +520,9 @@ class DrivenStudy:
                 kept = self._kept(trial)
                 trial.set_user_attr(KEPT, kept)
                 values += [1 - kept] if self.config.search.pareto else []
-        self.history.put(as_tried(self._optuna.tell(trial, values, state=state)))
+        self.history.put(TrialRecord.of(self._stored.tell(trial, values, state)).tried())
         if self.config.search.stop.wall_s is not None:
-            self._optuna.set_user_attr(ELAPSED, round(self.elapsed_s, 3))
+            self._stored.note(ELAPSED, round(self.elapsed_s, 3))
 
     def _kept(self, trial: Trial) -> float:
         composition = self.history[trial.number].composition
@@ -579,6 +571,6 @@ class DrivenStudy:
         """The best complete trial if it beats the baseline; ties as in the paper."""
         return self._confirmation.chosen(self.trials(), self.baseline)
 
-    def winner(self) -> FrozenTrial | None:
+    def winner(self) -> TrialRecord | None:
         """The trial that is chosen, None if there is none yet or nothing helps."""
         return self.chosen().winner

@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 
-KEPT = "kept"
-"""Trial attribute: the share of the parameters of the model's matrices that is kept."""
-
 
 def kept_share(
     composition: Composition,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -161,3 +162,12 @@ def damaged_notice(folder: Path, study_id: str, needed: Mapping[str, str]) -> li
         if outcome_file(folder, name).exists()
         and read_outcomes(folder, name, study_id, effect, rows=False) is None
     ]
+
+
+def not_finite(evaluation: Evaluation) -> str:
+    """What is no number in an evaluation, empty if all are."""
+    numbers = {"score": evaluation.score, "log-loss": evaluation.log_loss}
+    numbers |= {f"score of {task}": score for task, score in evaluation.scores.items()}
+    if all(map(math.isfinite, numbers.values())):
+        return ""
+    return ", ".join(f"{name} {value}" for name, value in numbers.items()) + ": not finite"

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from search.study.confirmation import Decision
-from search.study.driven_study import SCORES
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation
-from search.study.winner import choose_winner, is_feasible, merit, pareto_front, score_of
+from search.study.trials import TrialRecord
+from search.study.winner import choose_winner, pareto_front
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Summary:
     failures: dict[str, int]
     failure_kinds: dict[str, int]
     rate_per_s: float
-    best: FrozenTrial | None
-    winner: FrozenTrial | None
+    best: TrialRecord | None
+    winner: TrialRecord | None
     baseline: Evaluation | None
     objective: Objective
     infeasible: int = 0
     ended: str = ""
-    front: tuple[FrozenTrial, ...] = ()
-    recent: tuple[FrozenTrial, ...] = ()
+    front: tuple[TrialRecord, ...] = ()
+    recent: tuple[TrialRecord, ...] = ()
     wall_s: Mapping[str, float] = field(default_factory=dict)
 
     def shortfall(self, wanted: int) -> list[str]:
@@ -69,9 +69,9 @@ class Summary:
     @property
     def best_text(self) -> str:
         """The best trial's value as people read it, empty while there is none."""
-        if self.best is None or (score := score_of(self.best)) is None:
+        if self.best is None or (score := self.best.score) is None:
             return ""
-        return self.objective.text(score, self.best.user_attrs.get(SCORES, {}))
+        return self.objective.text(score, self.best.scores)
 
     @property
     def finished(self) -> int:
@@ -85,7 +85,7 @@ class Summary:
 
 
 def summarise(
-    trials: Sequence[FrozenTrial],
+    trials: Sequence[TrialRecord],
     baseline: Evaluation | None,
     asked: int,
     objective: Objective,
@@ -100,25 +100,24 @@ def summarise(
     `chosen`: what a confirmation part made the winner, where there is one and it was asked.
     """
     states = Counter(trial.state for trial in trials)
-    failed = [t.user_attrs for t in trials if t.state == TrialState.FAIL]
-    complete = [t for t in trials if t.state == TrialState.COMPLETE]
-    feasible = [t for t in complete if is_feasible(t)]
-    best = max(feasible, key=merit, default=None)
+    failed = [t for t in trials if t.state == TrialState.FAIL]
+    feasible = [t for t in trials if t.counts]
+    best = max(feasible, key=lambda trial: trial.merit, default=None)
     return Summary(
         asked=asked,
         complete=states[TrialState.COMPLETE],
         pruned=states[TrialState.PRUNED],
         failed=states[TrialState.FAIL],
         running=states[TrialState.RUNNING],
-        failures=_count(known.get("reason", "?") for known in failed),
-        failure_kinds=_count(known.get("failure", "error") for known in failed),
+        failures=_count("?" if t.reason is None else t.reason for t in failed),
+        failure_kinds=_count("error" if t.failure is None else t.failure for t in failed),
         rate_per_s=_rate(trials[-window:]),
         best=best,
         winner=choose_winner([best] if best else [], baseline) if chosen is None else chosen.winner,
         baseline=baseline,
         recent=_recent(trials),
         objective=objective,
-        infeasible=len(complete) - len(feasible),
+        infeasible=states[TrialState.COMPLETE] - len(feasible),
         ended=ended,
         wall_s=wall_s or {},
         front=tuple(pareto_front(trials)) if best is not None and len(best.values) > 1 else (),
@@ -129,14 +128,14 @@ def _count(names: Iterable[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-def _recent(trials: Sequence[FrozenTrial], most: int = 6) -> tuple[FrozenTrial, ...]:
-    ended = [trial for trial in trials[-200:] if trial.datetime_complete is not None]
-    ended.sort(key=lambda trial: (trial.datetime_complete, trial.number), reverse=True)
+def _recent(trials: Sequence[TrialRecord], most: int = 6) -> tuple[TrialRecord, ...]:
+    ended = [trial for trial in trials[-200:] if trial.finished is not None]
+    ended.sort(key=lambda trial: (trial.finished, trial.number), reverse=True)
     return tuple(ended[:most])
 
 
-def _rate(trials: Sequence[FrozenTrial]) -> float:
-    ends = sorted(trial.datetime_complete for trial in trials if trial.datetime_complete)
+def _rate(trials: Sequence[TrialRecord]) -> float:
+    ends = sorted(trial.finished for trial in trials if trial.finished)
     if len(ends) < 2:
         return 0.0
     gaps = sorted((b - a).total_seconds() for a, b in pairwise(ends))

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
-
 from search.study.identity import Identity
 from search.study.jobs import (
     BASELINE,
@@ -24,6 +22,7 @@ from search.study.objective import FloorCheck, Objective
 from search.study.outcomes import FOLDER as OUTCOMES
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.sealed_files import DamagedError, read_sealed_json, write_sealed_json
+from search.study.trials import TrialRecord
 from tasks.base import Example, Outcome
 from tasks.comparison import Comparison, compare
 from tasks.datasets import Split
@@ -86,7 +85,7 @@ class Verdict:
 def conclude(
     folder: Path,
     identity: Identity,
-    winner: FrozenTrial | None,
+    winner: TrialRecord | None,
     split: Split,
     objective: Objective,
     infeasible: int = 0,
@@ -105,7 +104,7 @@ def conclude(
 
     sides = {"baseline": {"validation": read(BASELINE, ""), "test": read(TEST_BASELINE, "")}}
     if winner is not None:
-        effect = winner.user_attrs["effect"]
+        effect = winner.effect
         sides["winner"] = {
             "validation": read(trial_name(winner.number), effect),
             "test": read(test_name(winner.number), effect),
@@ -134,7 +133,7 @@ def conclude(
 
 
 def _looks(
-    folder: Path, winner: FrozenTrial | None, finished: int | None
+    folder: Path, winner: TrialRecord | None, finished: int | None
 ) -> list[dict[str, int | None]]:
     """The looks at test on record, and this one if anything has changed since the last.
 
@@ -205,7 +204,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _verdict(
-    winner: FrozenTrial | None,
+    winner: TrialRecord | None,
     sides: dict[str, dict[str, Evaluation]],
     parts: Mapping[str, Sequence[Example]],
     objective: Objective,
@@ -216,7 +215,7 @@ def _verdict(
     last = sides["baseline" if winner is None else "winner"]
     return Verdict(
         trial=None if winner is None else winner.number,
-        composition="baseline" if winner is None else str(winner.user_attrs["composition"]),
+        composition="baseline" if winner is None else winner.text,
         scores=_scores(outcomes, parts) if objective.single else _values(sides, parts),
         comparisons=_comparisons(outcomes if objective.single else pooled(sides, parts, objective)),
         columns=_columns(outcomes, parts["test"]) if objective.single and winner else {},

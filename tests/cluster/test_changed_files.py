@@ -18,7 +18,7 @@ STRIKE = 4
 
 def table(folder: Path) -> list[tuple[object, ...]]:
     trials = StudyRecord.read(folder).trials
-    return [(t.number, t.values, t.user_attrs["effect"], t.state.name) for t in trials]
+    return [(t.number, t.values, t.effect, t.state.name) for t in trials]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "questions.jsonl"])

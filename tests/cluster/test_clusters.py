@@ -81,7 +81,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, s
 
 
 def table(study: Path) -> list[tuple[object, ...]]:
-    return [(t.number, t.value, t.user_attrs["effect"]) for t in StudyRecord.read(study).trials]
+    return [(t.number, t.score, t.effect) for t in StudyRecord.read(study).trials]
 
 
 @pytest.mark.long

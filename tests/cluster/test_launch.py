@@ -43,7 +43,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory, run, make_several) -> P
 
 def trials_of(study: Path) -> list[tuple[object, ...]]:
     return [
-        (t.number, t.state.name, t.params, t.values, t.intermediate_values, t.user_attrs["effect"])
+        (t.number, t.state.name, t.params, t.values, t.steps, t.effect)
         for t in StudyRecord.read(study).trials
     ]
 
@@ -62,10 +62,10 @@ def test_the_cluster_agrees_with_one_process(
 
 def test_resuming_a_finished_study_changes_nothing(finished: Path, run) -> None:
     before = {p: p.read_bytes() for p in sorted((finished / "outcomes").iterdir())}
-    table = [(t.number, t.value) for t in StudyRecord.read(finished).trials]
+    table = [(t.number, t.score) for t in StudyRecord.read(finished).trials]
     run("resume", finished, "--quiet")
     assert {p: p.read_bytes() for p in sorted((finished / "outcomes").iterdir())} == before
-    assert [(t.number, t.value) for t in StudyRecord.read(finished).trials] == table
+    assert [(t.number, t.score) for t in StudyRecord.read(finished).trials] == table
 
 
 def test_launching_into_a_study_is_refused(finished: Path, run) -> None:
@@ -87,7 +87,7 @@ def test_the_exported_model_gives_the_trials_own_predictions(
         finished,
         f"trial-{winner.number:05d}",
         record.identity.study_id,
-        winner.user_attrs["effect"],
+        winner.effect,
     )
     # Plain transformers, one question at a time, nothing of ours.
     model = AutoModelForCausalLM.from_pretrained(out).eval()
@@ -147,7 +147,7 @@ def test_a_second_driver_is_refused_and_a_dead_worker_replaced(
     summary = StudyRecord.read(study).summary
     assert (summary.finished, summary.running) == (DEADLY_TRIALS, 0)
     evaluated = StudyRecord.read(study).trials
-    effects = [t.user_attrs["effect"] for t in evaluated]
+    effects = [t.effect for t in evaluated]
     assert len(set(effects)) == len(effects) == DEADLY_TRIALS, "nothing is evaluated twice"
 
 
@@ -157,7 +157,7 @@ def check_pruned(study: Path) -> None:
     assert record.summary.finished == len(record.trials) == 16
     assert record.summary.pruned == len(pruned) > 0, "the pruner was to give some trials up"
     for trial in pruned:
-        assert 1 <= len(trial.intermediate_values) < 4, "it ends after a chunk, before the last"
+        assert 1 <= len(trial.steps) < 4, "it ends after a chunk, before the last"
 
 
 def test_stopping_early_prunes(one_process, make_study, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_node_that_dies_costs_no_trial(cluster, start, make_study, tmp_path: P
     record = StudyRecord.read(study)
     assert (record.summary.finished, record.summary.running) == (TRIALS, 0)
     assert record.summary.failed == 0
-    effects = [t.user_attrs["effect"] for t in record.trials]
+    effects = [t.effect for t in record.trials]
     assert len(set(effects)) == len(effects) == TRIALS
     done = [job for jobs in workers(study).values() for job in jobs]
     assert len(set(done)) == len(done), "evaluated twice"

@@ -15,9 +15,7 @@ from typer.testing import CliRunner
 
 from cluster.cli import app
 from search.report.changes import find_changes
-from search.study.driven_study import SCORES
 from search.study.study_record import StudyRecord
-from search.study.winner import is_feasible
 from tasks.errors import InputError
 
 TRIALS = 8
@@ -61,13 +59,13 @@ def test_every_trial_is_what_its_outcomes_say(several: Path) -> None:
     before = means.loc["baseline-validation"]
     for trial in record.trials:
         own = means.loc[f"trial-{trial.number:05d}"]
-        assert trial.user_attrs[SCORES] == pytest.approx(own.to_dict())
+        assert trial.scores == pytest.approx(own.to_dict())
         gains = own / before - 1
-        assert trial.value == pytest.approx((2 * gains["first"] + gains["second"]) / 3)
+        assert trial.score == pytest.approx((2 * gains["first"] + gains["second"]) / 3)
         lost = before["perplexity"] - own["perplexity"]
-        assert is_feasible(trial) == (lost <= math.log(1.5))
+        assert trial.feasible == (lost <= math.log(1.5))
     assert 0 < record.summary.infeasible < TRIALS, "both sides of the floor must be seen"
-    assert record.summary.infeasible == sum(not is_feasible(t) for t in record.trials)
+    assert record.summary.infeasible == sum(not t.feasible for t in record.trials)
 
 
 def test_status_compare_and_resume(several: Path, one_process) -> None:

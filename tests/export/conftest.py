@@ -18,9 +18,9 @@ from search.config import parse_config, write_config
 from search.cuts.composition import Composition
 from search.evaluation.setup import open_bench
 from search.plan import make_plan
-from search.study.driven_study import METRICS
 from search.study.identity import Digests, Identity, digest_checkpoint, digest_weights
 from search.study.jobs import BASELINE, Job, trial_name
+from search.study.optuna_study import METRICS
 from search.study.outcomes import write_outcomes
 from search.study.storages import open_storage
 from search.study.study_record import CONFIG, StudyRecord

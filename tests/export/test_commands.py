@@ -127,7 +127,7 @@ def test_a_difference_makes_the_exit_code_1_and_keeps_the_files(gptj, run, tmp_p
     copy = tmp_path / "study"
     shutil.copytree(gptj.folder, copy)
     record = gptj.record
-    effect = record.trials[1].user_attrs["effect"]
+    effect = record.trials[1].effect
     stored = read_outcomes(copy, trial_name(1), record.identity.study_id, effect)
     wrong = list(stored.outcomes)
     wrong[3] = type(wrong[3])(**{**vars_of(wrong[3]), "log_probability": -9.0})

@@ -11,7 +11,7 @@ from search.config import parse_config, write_config
 from search.cuts.refs import MatrixRef
 from search.ladder import Ladder
 from search.space import Space
-from search.study.driven_study import DrivenStudy
+from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.objective import Objective
@@ -106,7 +106,8 @@ def build(
     write_questions(folder, split)
     space = Space(refs, Ladder.of_rho(config.space.rho), config.space.max_interventions)
     objective = Objective.of(config, {"": "accuracy"})
-    study = DrivenStudy(folder, identity, config, space, dict.fromkeys(refs, FULL), objective)
+    subject = Subject(folder, identity, config, space, dict.fromkeys(refs, FULL), objective)
+    study = DrivenStudy.open(subject)
     work_off(study, text, limit)
     if limit is None:
         conclude(folder, identity, study.winner(), split, objective)
@@ -149,7 +150,8 @@ def demo_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     identity.write(folder)
     write_config(config, folder / CONFIG)
     write_questions(folder, plan.split)
-    study = DrivenStudy(folder, identity, config, plan.space, plan.max_ranks, plan.objective)
+    subject = Subject(folder, identity, config, plan.space, plan.max_ranks, plan.objective)
+    study = DrivenStudy.open(subject)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
     run_study(study, open_bench(plan.source, plan.task, parts, config.factors,
                                 study_id=identity.study_id))  # fmt: skip

@@ -79,7 +79,7 @@ def test_disputed_trials_are_named(make_study, run, tmp_path) -> None:
     record = make_study(tmp_path / "study", trials=12)
     wrong = [trial for trial in record.trials if trial.state == TrialState.COMPLETE][1:3]
     for trial in wrong:
-        known = (record.identity.study_id, trial.user_attrs["effect"])
+        known = (record.identity.study_id, trial.effect)
         found = read_outcomes(record.folder, trial_name(trial.number), *known)
         write_outcomes(record.folder, replace(found, score=found.score + 1))
     sentence = f"trials {wrong[0].number}, {wrong[1].number} cannot be used"

@@ -11,6 +11,7 @@ from optuna.trial import TrialState, create_trial
 from search.report.frames import TRIAL_COLUMNS, interventions_frame, trials_frame
 from search.report.maps import best_by
 from search.report.plots import history
+from search.study.trials import TrialRecord
 
 
 def _trial(number, value=None, state=TrialState.COMPLETE, steps=None, **attributes):
@@ -19,7 +20,7 @@ def _trial(number, value=None, state=TrialState.COMPLETE, steps=None, **attribut
         user_attrs=attributes, intermediate_values=steps or {},
     )  # fmt: skip
     trial.number = number
-    return trial
+    return TrialRecord.of(trial)
 
 
 def test_one_row_per_trial_with_all_that_is_on_record():
@@ -80,7 +81,7 @@ def test_the_map_holds_the_best_score_of_each_matrix_in_order():
 def test_a_real_study(study):
     frame = trials_frame(study.trials)
     assert (frame["state"] == "complete").sum() == study.summary.complete
-    assert frame["score"].max() == pytest.approx(study.summary.best.value)
+    assert frame["score"].max() == pytest.approx(study.summary.best.score)
     cuts = interventions_frame(study.trials)
     complete = frame[frame["state"] == "complete"]
     assert len(cuts) == complete["interventions"].sum()
@@ -94,9 +95,10 @@ def test_a_trial_that_breaks_a_floor_is_on_no_map_and_never_best(tmp_path):
         trial.set_user_attr("composition", "1.fc_in=0.1")
         trial.set_constraint("floor", violation)
         own.tell(trial, value)
-    frame = trials_frame(own.trials)
+    trials = [TrialRecord.of(trial) for trial in own.trials]
+    frame = trials_frame(trials)
     assert frame["feasible"].tolist() == [True, False]
-    assert interventions_frame(own.trials)["score"].tolist() == [0.4]
+    assert interventions_frame(trials)["score"].tolist() == [0.4]
     axes = history(frame, 0.3).axes[0]
     best = next(line for line in axes.get_lines() if line.get_label() == "best so far")
     assert best.get_ydata().tolist() == [0.4]

@@ -67,7 +67,7 @@ def test_the_verdict_and_every_section_are_there(study, page):
     ):  # fmt: skip
         assert words in found.text, words
     best = study.summary.winner
-    assert best.user_attrs["composition"] in found.text
+    assert best.text in found.text
 
 
 def test_nothing_is_fetched_from_anywhere(page):

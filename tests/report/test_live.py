@@ -47,9 +47,7 @@ def test_the_screen_shows_progress_best_recent_workers_and_failures(hostile_stud
         assert words in text, words
     assert "waits" in text and "c-3" not in text
     latest = hostile_study.summary.recent
-    assert [t.datetime_complete for t in latest] == sorted(
-        (t.datetime_complete for t in latest), reverse=True
-    )
+    assert [t.finished for t in latest] == sorted((t.finished for t in latest), reverse=True)
     assert str(latest[0].number) in text
 
 
@@ -79,7 +77,7 @@ def test_watch_ends_with_the_study(study, terminal):
     console = _console(terminal=terminal)
     seen = watch(console, study.folder, 1.0, sleep=lambda _: pytest.fail("it is over"))
     assert seen.summary.finished == 60
-    assert study.summary.best.user_attrs["composition"] in console.file.getvalue()
+    assert study.summary.best.text in console.file.getvalue()
 
 
 def test_watch_looks_again_until_the_verdict_is_there(make_study, tmp_path):
@@ -103,7 +101,7 @@ def test_watch_for_scripts(study):
     assert run.exit_code == 0, run.output
     found = json.loads(run.output)
     assert (found["finished"], found["asked"]) == (60, 60)
-    assert found["best"] == study.summary.best.value
+    assert found["best"] == study.summary.best.score
     run = CliRunner().invoke(app, ["watch", str(study.folder), "--once"])
     assert run.output.strip() == plain(study.summary)
 
@@ -133,7 +131,7 @@ def test_the_dashboard_shows_trials_attributes_and_files_on_loopback_alone(serve
     best = hostile_study.summary.best
     trial = next(t for t in detail["trials"] if t["number"] == best.number)
     attributes = {a["key"]: a["value"] for a in trial["user_attrs"]}
-    assert best.user_attrs["composition"] in attributes["composition"]
+    assert best.text in attributes["composition"]
     files = {a["filename"]: a["artifact_id"] for a in detail["artifacts"]}
     assert {"report.html", "result.json", "study.yaml", "baseline-test.parquet"} <= files.keys()
     page = _get(f"{url}/artifacts/{study_id}/{files['report.html']}").decode()

@@ -34,7 +34,7 @@ def test_every_cell_of_the_notebook_runs(demo_study, monkeypatch):
     assert len(names["fixed"]) > 50
     assert set(names["table"].column_names) == set(names["trials"].columns)
     best = shown[1]["score"].iloc[0]
-    assert best == demo_study.summary.best.value > demo_study.summary.baseline.score
+    assert best == demo_study.summary.best.score > demo_study.summary.baseline.score
 
 
 def test_the_notebook_is_stored_without_outputs():
@@ -50,7 +50,7 @@ def test_frames_agree_with_the_outcome_files(demo_study):
         outcomes = study.outcomes_frame(f"trial-{number:05d}")
         assert outcomes["score"].mean() == pytest.approx(trials.loc[number, "score"])
         assert -outcomes["log_probability"].mean() == pytest.approx(trials.loc[number, "log_loss"])
-    assert str(study.composition) == study.best.user_attrs["composition"]
+    assert str(study.composition) == study.best.text
     assert study.verdict.comparisons["test"].n == 1152
     pd.testing.assert_frame_equal(study.reload().trials_frame(), study.trials_frame())
 

@@ -41,11 +41,11 @@ def test_tensorboard_has_every_score_and_the_best_so_far(make_study, tmp_path):
     course = _scalars(folder / "study")
     best = [(step, value) for tag, step, value in course if tag == "ray/tune/best"]
     assert [step for step, _ in best] == [t.number for t in complete]
-    assert best[-1][1] == pytest.approx(record.summary.best.value)
+    assert best[-1][1] == pytest.approx(record.summary.best.score)
     assert all(a <= b for (_, a), (_, b) in pairwise(best))
     for trial in complete[:5]:
         own = _scalars(folder / f"trial-{trial.number:05d}")
-        assert ("ray/tune/score", 1, pytest.approx(trial.value)) in own
+        assert ("ray/tune/score", 1, pytest.approx(trial.score)) in own
 
 
 def test_nothing_is_sent_twice_and_what_came_later_is(make_study, tmp_path):
@@ -68,9 +68,9 @@ def test_mlflow_has_a_run_per_trial(make_study, tmp_path):
     assert runs.keys() == {t.number for t in _finished(record)}
     for trial in _finished(record):
         found = runs[trial.number].data
-        assert found.tags["composition"] == trial.user_attrs["composition"]
+        assert found.tags["composition"] == trial.text
         if trial.state.name == "COMPLETE":
-            assert found.metrics["score"] == pytest.approx(trial.value)
+            assert found.metrics["score"] == pytest.approx(trial.score)
 
 
 def test_wandb_has_a_step_per_trial(make_study, tmp_path, monkeypatch):
@@ -85,5 +85,5 @@ def test_wandb_has_a_step_per_trial(make_study, tmp_path, monkeypatch):
     assert len(files) == 1
     data = files[0].read_bytes()
     for trial in _finished(record):
-        if trial.value is not None and math.isfinite(trial.value):
-            assert json.dumps(trial.value).encode() in data
+        if trial.score is not None and math.isfinite(trial.score):
+            assert json.dumps(trial.score).encode() in data

@@ -10,6 +10,7 @@ from search.report.frames import interventions_frame
 from search.report.html import render
 from search.report.views import VIEWS, view_table
 from search.results import Study
+from search.study.trials import TrialRecord
 from tasks.errors import InputError
 
 
@@ -21,7 +22,7 @@ def _trials(*found):
             state=TrialState.COMPLETE, user_attrs={"composition": composition},
         )  # fmt: skip
         trial.number = number
-        trials.append(trial)
+        trials.append(TrialRecord.of(trial))
     return trials
 
 

@@ -11,7 +11,7 @@ from search.config import StudyConfig, parse_config
 from search.cuts.refs import MatrixRef
 from search.ladder import Ladder
 from search.space import Space
-from search.study.driven_study import DrivenStudy
+from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
@@ -109,8 +109,7 @@ def open_study(make_config: Callable[..., StudyConfig]) -> Callable[..., DrivenS
         ladder = Ladder.of_rho(rho) if isinstance(rho, list) else Ladder.between(rho.low, rho.high)
         space = Space(REFS, ladder, config.space.max_interventions)
         ranks = dict.fromkeys(REFS, FULL)
-        return DrivenStudy(
-            folder, identity, config, space, ranks, guard=guard, wall=wall, witness=witness
-        )
+        subject = Subject(folder, identity, config, space, ranks)
+        return DrivenStudy.open(subject, guard=guard, wall=wall, witness=witness)
 
     return make

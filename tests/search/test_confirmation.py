@@ -11,11 +11,11 @@ import pytest
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.study import jobs as names
-from search.study.driven_study import DrivenStudy
+from search.study.driven_study import DrivenStudy, Subject
 from search.study.jobs import CONFIRM_BASELINE, TEST_BASELINE, confirm_name
-from search.study.kept_parameters import KEPT, kept_share
+from search.study.kept_parameters import kept_share
 from search.study.outcomes import outcome_file
-from search.study.winner import choose_finalists, merit, pareto_front
+from search.study.winner import choose_finalists, pareto_front
 from tasks.base import Outcome
 from tasks.errors import InputError
 
@@ -97,10 +97,8 @@ def test_time_adds_up_over_runs(tmp_path: Path, make_config, open_study, evaluat
     spent = []
     for _ in range(3):
         plain, clock = open_study(tmp_path, config), Clock()
-        study = DrivenStudy(
-            *(tmp_path, plain.identity, config, plain._parameters._space, plain.history.max_ranks),
-            clock=clock,
-        )
+        own = (plain._parameters._space, plain.history.max_ranks)
+        study = DrivenStudy.open(Subject(tmp_path, plain.identity, config, *own), clock=clock)
         for _ in range(4):
             job = study.next_job()
             if job is None or job.part != "validation":
@@ -127,7 +125,7 @@ def test_the_winner_is_chosen_where_no_trial_looked(
     assert study.winner() is None, "none beat the unedited model there"
     assert [job.name for job in jobs if job.part == "test"] == [TEST_BASELINE]
 
-    third = finalists[2].user_attrs["effect"]
+    third = finalists[2].effect
     study = open_study(tmp_path / "second", config)
     drive_parts(study, {third: 0.6}, limit=23)  # killed within the confirmation
     study = open_study(tmp_path / "second", config)
@@ -157,14 +155,13 @@ SHAPES = {MatrixRef(layer, kind): (64, 128) for layer in range(4) for kind in ("
 def test_a_front_of_score_and_size(tmp_path: Path, make_config, open_study, drive) -> None:
     config = make_config(trials=40, pareto=True)
     plain = open_study(tmp_path / "one", make_config(trials=1))
-    study = DrivenStudy(
-        *(tmp_path, plain.identity, config, plain._parameters._space, plain.history.max_ranks),
-        shapes=SHAPES,
-    )
+    own = (plain._parameters._space, plain.history.max_ranks)
+    subject = Subject(tmp_path, plain.identity, config, *own, shapes=SHAPES)
+    study = DrivenStudy.open(subject)
     drive(study)
     trials = study.trials()
     assert all(len(t.values) == 2 for t in trials)
-    assert all(t.values[1] == 1 - t.user_attrs[KEPT] for t in trials)
+    assert all(t.values[1] == 1 - t.kept for t in trials)
     front = pareto_front(trials)
     for trial in trials:
         dominated = any(
@@ -175,7 +172,7 @@ def test_a_front_of_score_and_size(tmp_path: Path, make_config, open_study, driv
     for a, b in permutations(front, 2):
         assert b.values[0] < a.values[0] or b.values[1] < a.values[1]
     assert [t.values[0] for t in front] == sorted((t.values[0] for t in front), reverse=True)
-    assert study.winner().number == max(trials, key=merit).number
+    assert study.winner().number == max(trials, key=lambda trial: trial.merit).number
 
 
 def test_what_a_composition_keeps() -> None:

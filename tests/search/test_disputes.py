@@ -43,7 +43,7 @@ def test_a_line_that_came_twice_in_an_old_journal_moves_no_score(
     """All later trials would have the scores of their neighbours."""
     study = open_study(tmp_path)
     drive(study, 12)
-    scores = {t.user_attrs["effect"]: t.values[0] for t in study.trials() if t.values}
+    scores = {t.effect: t.values[0] for t in study.trials() if t.values}
     journal = tmp_path / JOURNAL
     lines = without_sums(journal)
     begun = [i for i, line in enumerate(lines) if line["op_code"] == CREATE_TRIAL]
@@ -52,12 +52,10 @@ def test_a_line_that_came_twice_in_an_old_journal_moves_no_score(
     found = open_study(tmp_path)
     used = [t for t in found.trials() if t.state == TrialState.COMPLETE]
     assert len(used) == 4, "those before the line"
-    assert all(scores[t.user_attrs["effect"]] == t.values[0] for t in used)
-    wrong = [t for t in found.trials() if t.user_attrs.get("failure") == DISPUTED]
+    assert all(scores[t.effect] == t.values[0] for t in used)
+    wrong = [t for t in found.trials() if t.failure == DISPUTED]
     assert len(wrong) == len(scores) - 4, "and those after it are said"
-    assert {t.user_attrs["reason"] for t in wrong} == {
-        "its outcome file has another cut than the study's record"
-    }
+    assert {t.reason for t in wrong} == {"its outcome file has another cut than the study's record"}
 
 
 @pytest.mark.parametrize(("key", "word"), [("effect", "cut"), ("log_loss", "log-loss")])
@@ -84,9 +82,7 @@ def test_a_record_that_was_changed_is_a_failure_with_its_reason(
     found = open_study(tmp_path)
     trial = found.trials()[best.number]
     assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["reason"] == (
-        f"its outcome file has another {word} than the study's record"
-    )
+    assert trial.reason == (f"its outcome file has another {word} than the study's record")
     winner = found.chosen().winner
     assert winner is not None, "seven of eight trials are as they were"
     assert winner.number != best.number
@@ -104,7 +100,7 @@ def test_a_damaged_outcome_file_that_the_verdict_needs_is_made_again(
     winner = study.chosen().winner
     assert winner is not None, "the landscape has compositions that beat the baseline"
     name = BASELINE if which == "baseline" else trial_name(winner.number)
-    effect = "" if which == "baseline" else winner.user_attrs["effect"]
+    effect = "" if which == "baseline" else winner.effect
     path = outcome_file(tmp_path, name)
     whole = path.read_bytes()
     at = whole.find(place) + len(place) + 4

@@ -17,7 +17,7 @@ from tasks.errors import InputError
 
 
 def rows(study) -> list[tuple[object, ...]]:
-    return [(t.number, t.state, t.value, t.params, t.user_attrs["effect"]) for t in study.trials()]
+    return [(t.number, t.state, t.score, t.params, t.effect) for t in study.trials()]
 
 
 @pytest.fixture

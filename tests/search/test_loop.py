@@ -49,4 +49,4 @@ def test_an_error_of_the_evaluation_is_a_failed_trial(open_study, evaluation, tm
     run_job(study, Evaluated(broken), study.next_job())
     (trial,) = study.trials()
     assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["reason"] == "ArithmeticError: no such logarithm"
+    assert trial.reason == "ArithmeticError: no such logarithm"

@@ -18,13 +18,11 @@ from rich.console import Console
 
 from search.config import FloorConfig, parse_config
 from search.report.text import print_verdict, result_lines, sentence
-from search.study.driven_study import SCORES
 from search.study.jobs import BASELINE, Job
 from search.study.journal import mend_journal
 from search.study.objective import Goal, Objective
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.verdict import conclude
-from search.study.winner import is_feasible
 from tasks.base import Example, Outcome
 from tasks.datasets import Split
 from tasks.errors import InputError
@@ -159,31 +157,28 @@ def open_goals(open_study, make_goals):
 
 
 def table(study) -> list[tuple[object, ...]]:
-    return [
-        (t.number, t.params, t.value, t.state, t.constraints, t.user_attrs.get(SCORES))
-        for t in study.trials()
-    ]
+    return [(t.number, t.params, t.score, t.state, t.violations, t.scores) for t in study.trials()]
 
 
 def test_what_breaks_a_floor_never_wins_and_says_by_how_much(tmp_path: Path, open_goals) -> None:
     study = open_goals(tmp_path / "free")
     work(study)
     best = study.winner()
-    assert best.user_attrs[SCORES]["wiki"] < -3.01 - 1e-9, "without a floor the deepest cut wins"
-    assert not any(t.constraints for t in study.trials())
+    assert best.scores["wiki"] < -3.01 - 1e-9, "without a floor the deepest cut wins"
+    assert not any(t.violations for t in study.trials())
     study = open_goals(tmp_path / "floor", floor={"worse_by": 0.005})
     work(study)
     assert study.spent == 30
     bound = -3.0 - math.log1p(0.005)
     for trial in study.trials():
-        scores = trial.user_attrs[SCORES]
-        assert trial.constraints == {"wiki.worse_by": pytest.approx(bound - scores["wiki"])}
-        assert is_feasible(trial) == (scores["wiki"] >= bound)
-        assert trial.value == scores["qa"]
-    feasible = [t for t in study.trials() if is_feasible(t)]
+        scores = trial.scores
+        assert trial.violations == {"wiki.worse_by": pytest.approx(bound - scores["wiki"])}
+        assert trial.feasible == (scores["wiki"] >= bound)
+        assert trial.score == scores["qa"]
+    feasible = [t for t in study.trials() if t.feasible]
     assert 0 < len(feasible) < len(study.trials())
-    assert study.winner().value == max(t.value for t in feasible)
-    assert max(t.value for t in study.trials()) > study.winner().value
+    assert study.winner().score == max(t.score for t in feasible)
+    assert max(t.score for t in study.trials()) > study.winner().score
 
 
 def test_the_sampler_learns_what_is_infeasible(tmp_path: Path, open_goals) -> None:
@@ -196,7 +191,7 @@ def test_the_sampler_learns_what_is_infeasible(tmp_path: Path, open_goals) -> No
             work(study)
             bound = -3.0 - math.log1p(0.005)
             late = study.trials()[15:]
-            broken[name] += sum(t.user_attrs[SCORES]["wiki"] < bound for t in late)
+            broken[name] += sum(t.scores["wiki"] < bound for t in late)
     assert broken["floor"] < 0.8 * broken["free"], broken
 
 
@@ -264,7 +259,7 @@ def test_a_task_that_gives_no_number_fails_the_trial_even_at_weight_0(
     study.finish(job, replace(found, scores={**found.scores, "wiki": math.nan}))
     trial = study.trials()[job.number]
     assert trial.state == TrialState.FAIL
-    assert "score of wiki nan" in trial.user_attrs["reason"]
+    assert "score of wiki nan" in trial.reason
 
 
 def examples(part: str) -> list[Example]:
@@ -285,9 +280,7 @@ def test_the_verdict_is_on_the_objective_each_task_and_each_floor(
     found = conclude(tmp_path, study.identity, winner, split, study.objective, 7)
     study_id = study.identity.study_id
     before = read_outcomes(tmp_path, "baseline-test", study_id, "")
-    after = read_outcomes(
-        tmp_path, f"trial-{winner.number:05d}-test", study_id, winner.user_attrs["effect"]
-    )
+    after = read_outcomes(tmp_path, f"trial-{winner.number:05d}-test", study_id, winner.effect)
     test = found.comparisons["test"]
     assert test.difference == pytest.approx(after.score - before.score)
     assert (test.baseline, test.winner) == (

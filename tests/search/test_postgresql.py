@@ -128,8 +128,8 @@ def test_a_killed_server_is_waited_for(
     study.died(job, "so that there is something to write")
     drive(study)
     back.join()
-    assert [(t.params, t.value) for t in study.trials()] == [
-        (t.params, t.value) for t in in_file.trials()
+    assert [(t.params, t.score) for t in study.trials()] == [
+        (t.params, t.score) for t in in_file.trials()
     ]
 
 

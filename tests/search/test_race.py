@@ -87,7 +87,7 @@ def test_a_study_stops_what_has_lost_and_never_its_winner(make_config, open_stud
     assert {state[:2] for state in states} == {("pruned", 1), ("finished", 0)}
     assert {step for kind, _, step in states if kind == "pruned"} == {1}
     pruned = [t for t in study.trials() if t.state.name == "PRUNED"]
-    assert all(t.intermediate_values == {1: pytest.approx(0.0)} for t in pruned)
+    assert all(t.steps == {1: pytest.approx(0.0)} for t in pruned)
     assert study.winner().state.name == "COMPLETE"
 
 

@@ -9,6 +9,7 @@ from search.report.text import print_scores, sentence, warning
 from search.study.objective import Goal, Objective
 from search.study.outcomes import Evaluation
 from search.study.summary import summarise as state_of
+from search.study.trials import TrialRecord
 from search.study.verdict import Verdict
 from tasks.base import Example, Outcome
 from tasks.comparison import compare
@@ -74,7 +75,7 @@ def test_a_perplexity_is_shown_as_one_while_the_study_runs():
         value=-2.9,
         user_attrs={"effect": "0.fc_in=rank:1", "log_loss": 2.9, "composition": "0.fc_in=0.1"},
     )
-    summary = state_of([trial], baseline, 1, objective)
+    summary = state_of([TrialRecord.of(trial)], baseline, 1, objective)
     assert summary.winner is not None
     for said in (plain(summary), _text(table(summary))):
         assert "20.0855" in said

@@ -28,9 +28,7 @@ def quota(size_bytes: int) -> Iterator[None]:
 
 
 def rows(study) -> list[tuple[object, ...]]:
-    return [
-        (t.number, t.state, t.value, t.params, t.user_attrs.get("effect")) for t in study.trials()
-    ]
+    return [(t.number, t.state, t.score, t.params, t.effect) for t in study.trials()]
 
 
 @pytest.fixture(params=["line by line", "in groups"])

@@ -23,6 +23,7 @@ from search.study.jobs import BASELINE, TEST_BASELINE
 from search.study.journal import JOURNAL, mend_journal
 from search.study.outcomes import outcome_bytes, outcome_file, write_outcomes
 from search.study.summary import summarise
+from search.study.trials import TrialRecord
 from search.study.winner import choose_winner
 from tasks.base import Example
 from tasks.errors import InputError
@@ -33,9 +34,7 @@ class Killed(BaseException):
 
 
 def finished(study) -> list[tuple[object, ...]]:
-    return [
-        (t.number, t.params, t.value, t.state, t.user_attrs.get("effect")) for t in study.trials()
-    ]
+    return [(t.number, t.params, t.score, t.state, t.effect) for t in study.trials()]
 
 
 def summary_of(study):
@@ -64,7 +63,7 @@ def test_the_search_goes_uphill(tmp_path: Path, make_config, open_study, drive) 
             config = make_config(trials=60, strategy=strategy, seed=seed)
             study = open_study(folder, config)
             drive(study)
-            found.append(study.winner().value)
+            found.append(study.winner().score)
         scores[strategy] = sum(found)
     assert scores["tpe"] > scores["random"]
 
@@ -184,7 +183,7 @@ def test_failures_count_and_keep_their_reason(tmp_path: Path, open_study, drive)
     study.fail(job, "NonFiniteLogits: layer 2")
     drive(study)
     trial = study.trials()[job.number]
-    assert (trial.state, trial.user_attrs["reason"]) == (
+    assert (trial.state, trial.reason) == (
         TrialState.FAIL,
         "NonFiniteLogits: layer 2",
     )
@@ -202,7 +201,7 @@ def test_a_dead_worker_costs_a_retry_then_a_failure(tmp_path: Path, open_study, 
     assert study.next_job() == job
     study.died(job, "killed")
     assert study.trials()[job.number].state == TrialState.FAIL
-    assert "after 3 attempts" in study.trials()[job.number].user_attrs["reason"]
+    assert "after 3 attempts" in study.trials()[job.number].reason
 
 
 def test_a_machine_on_which_nothing_works_stops_the_study(
@@ -294,16 +293,16 @@ def test_pruned_trials_keep_their_scores_and_never_win(
     assert states.count(TrialState.COMPLETE) == 30 - pruned
     for trial in study.trials():
         if trial.state == TrialState.PRUNED:
-            assert trial.intermediate_values
+            assert trial.steps
     assert study.winner().state == TrialState.COMPLETE
 
 
 def test_ties_go_to_the_lower_log_loss_then_to_fewer_cuts(tmp_path: Path) -> None:
-    def trial(number: int, log_loss: float, effect: str) -> optuna.trial.FrozenTrial:
+    def trial(number: int, log_loss: float, effect: str) -> TrialRecord:
         found = optuna.trial.create_trial(value=0.5)
         found.number = number
         found.user_attrs = {"effect": effect, "log_loss": log_loss}
-        return found
+        return TrialRecord.of(found)
 
     a = trial(0, 0.3, "0.fc_in=keep-top:1")
     b = trial(1, 0.2, "0.fc_in=keep-top:1 1.fc_in=keep-top:1")

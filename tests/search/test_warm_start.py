@@ -13,7 +13,6 @@ from search.demo.study import HERE
 from search.plan import make_plan
 from search.strategies.registry import check_strategy
 from search.study.study_record import CONFIG
-from search.study.winner import merit
 from tasks.errors import InputError
 
 
@@ -45,13 +44,13 @@ def other(tmp_path: Path, make_config, open_study, drive) -> Path:
 def test_the_best_of_another_study_are_tried_where_this_model_has_the_matrix(
     other: Path, open_study
 ) -> None:
-    trials = sorted(open_study(other).trials(), key=merit, reverse=True)
+    trials = sorted(open_study(other).trials(), key=lambda trial: trial.merit, reverse=True)
     plan = make_plan(demo(warm_start=["2.fc_in=0.35", str(other)]))
     first, *rest = plan.config.search.warm_start
     assert first == "2.fc_in=0.35"
     expected = []
     for trial in trials[:10]:
-        cuts = [cut for cut in trial.user_attrs["composition"].split() if cut[0] != "3"]
+        cuts = [cut for cut in trial.text.split() if cut[0] != "3"]
         expected += [" ".join(cuts)] if cuts else []
     assert rest == list(dict.fromkeys(expected))
     assert make_plan(plan.config).config == plan.config, "a resumed study reads the same"
@@ -136,4 +135,4 @@ def test_a_warm_start_with_a_rho_off_the_grid_is_tried_as_it_is(
     evaluated = drive(study)
     assert evaluated[1:3] == ["1.fc_in=keep-top:21 2.fc_out=keep-top:5", "3.fc_in=zero:0"]
     assert study.spent == 12
-    assert study.trials()[0].user_attrs["composition"] == str(Composition.parse(given[0].split()))
+    assert study.trials()[0].text == str(Composition.parse(given[0].split()))

@@ -172,8 +172,8 @@ def test_a_study_stops_records_nothing_and_goes_on_when_the_file_is_back(
     shutil.copy(kept, folder / "model.safetensors")
     again = open_study(tmp_path / "s", config, witness=sealed(folder))
     assert set(drive(again)) >= {flying.effect, other.effect}, "they run again"
-    assert [(t.number, t.value, t.params) for t in again.trials()] == [
-        (t.number, t.value, t.params) for t in whole.trials()
+    assert [(t.number, t.score, t.params) for t in again.trials()] == [
+        (t.number, t.score, t.params) for t in whole.trials()
     ]
 
 

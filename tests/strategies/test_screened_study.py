@@ -11,7 +11,7 @@ from search.evaluation.setup import open_bench
 from search.loop import run_study
 from search.plan import make_plan
 from search.strategies.singles import screened
-from search.study.driven_study import DrivenStudy
+from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
 from search.study.outcomes import read_outcomes
 
@@ -28,7 +28,8 @@ def planned(tmp_path_factory):
 def opened(plan, folder):
     folder.mkdir(exist_ok=True)
     identity = Identity("screened", "", {}, "", "", "", "")
-    return DrivenStudy(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective)
+    own = (plan.config, plan.space, plan.max_ranks, plan.objective)
+    return DrivenStudy.open(Subject(folder, identity, *own))
 
 
 def bench_of(plan):
@@ -56,12 +57,12 @@ def test_a_screen_comes_first_and_is_kept(planned, tmp_path):
     }
     most = max(outcome.score for outcome in kept.outcomes)
     best = {o.example_id for o in kept.outcomes if o.score == most}  # two rho may be one rank
-    assert study.trials()[0].user_attrs["composition"] in best
+    assert study.trials()[0].text in best
     assert study.winner() is not None
-    trials = [trial.user_attrs["effect"] for trial in study.trials()]
+    trials = [trial.effect for trial in study.trials()]
 
     cut = tmp_path / "cut"
     shutil.copytree(tmp_path / "s" / "outcomes", cut / "outcomes")
     again = opened(planned, cut)
     assert all(job.part != "screen" for job in iter(again.next_job, None))
-    assert [trial.user_attrs["effect"] for trial in again.trials()] == trials
+    assert [trial.effect for trial in again.trials()] == trials
