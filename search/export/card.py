@@ -36,6 +36,7 @@ class Contents:
 
     `load`: Python that loads it. `rows`: what became of each matrix. `notes`: limits of this
     format. `digests`: by name. `command`: what made it. `parameters`: of the base and of this.
+    `library`: what loads it.
     """
 
     format: str
@@ -46,6 +47,7 @@ class Contents:
     digests: dict[str, str]
     command: str
     parameters: tuple[int, int]
+    library: str = "transformers"
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -158,7 +160,7 @@ _LIMITS = (
 def _metadata(record: StudyRecord, trial: TrialRecord, contents: Contents) -> str:
     path = record.config.model.path
     data = ModelCardData(
-        library_name="peft" if contents.format == "lora" else "transformers",
+        library_name=contents.library,
         tags=["laser", "low-rank", "laser-search", contents.format],
         pipeline_tag=_PIPELINES.get(contents.head),
         base_model=hub_name(path),

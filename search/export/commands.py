@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from search.export.heal import Healing
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")]
-FormatName = Literal["dense", "factored", "patch", "recipe", "lora"]
 
 
 def mount(app: typer.Typer) -> None:
@@ -30,7 +29,10 @@ def export(
     folder: StudyFolder,
     out: Annotated[Path, typer.Option(help="A new folder.")],
     form: Annotated[
-        FormatName, typer.Option("--format", help="dense is what any program loads.")
+        str,
+        typer.Option(
+            "--format", help="dense (any program loads it), factored, patch, recipe, lora."
+        ),
     ] = "dense",
     trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
     push: Annotated[

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from search.cuts.composition import Composition
 from search.export.base import Base, Placed
+from search.export.format import Format, Work, Written, source_of
 from search.export.stream import (
     Change,
     Rewritten,
@@ -20,7 +21,7 @@ from search.export.stream import (
     size_bytes,
     tensor_digests,
 )
-from search.model import own_device
+from search.model import ModelSource, own_device
 from search.weights.checkpoint import CheckpointReader
 from search.weights.edit import Editor
 from search.weights.memory import FactorStore
@@ -112,3 +113,37 @@ def _write_loaded(base: Base, placed: list[Placed], store: FactorStore, out: Pat
 def base_digest(done: Rewritten) -> str:
     """The base's digest (see Base.digest), from what was read while rewriting it."""
     return combined(done.base)
+
+
+class Dense(Format):
+    """A model that plain transformers loads."""
+
+    name = "dense"
+    about = "a model that plain transformers loads"
+    same_bytes = True
+    own_model = True
+    usage = (
+        "from transformers import CLASS, AutoTokenizer\n"
+        'model = CLASS.from_pretrained("OUT")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("OUT")'
+    )
+
+    def size(self, work: Work) -> int:
+        """See `Format.size`."""
+        return dense_bytes(work.base, work.placed)
+
+    def write(self, work: Work, out: Path) -> Written:
+        """See `Format.write`."""
+        done = write_dense(work.base, work.placed, work.store, out)
+        facts = {
+            "edited_tensors": {
+                name: {"before": done.base.get(name), "after": digest}
+                for name, digest in done.changed.items()
+            }
+        }
+        rows = {str(i.matrix): "dense" for i in work.composition.interventions}
+        return Written(rows, [], {"base tensors": base_digest(done), **done.changed}, facts)
+
+    def load(self, folder: Path, base: ModelSource, device: str, scratch: Path) -> Any:
+        """By plain transformers."""
+        return source_of(folder, base).load(device)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from search.durable import write_file
 from search.export.base import Base, Placed
+from search.export.format import Format, Work, Written
+from search.model import ModelSource
 from search.weights.factor_file import multiplied
 from search.weights.memory import FactorStore
 from search.weights.products import Products
@@ -168,3 +170,43 @@ def _config(peft: Any, base: Base, ranks: dict[str, int]) -> Any:
         revision=base.source.revision,
         inference_mode=True,
     )
+
+
+class Lora(Format):
+    """A PEFT adapter."""
+
+    name = "lora"
+    about = "a PEFT adapter"
+    library = "peft"
+    usage = (
+        "from peft import PeftModel\nfrom transformers import CLASS\n"
+        'model = PeftModel.from_pretrained(CLASS.from_pretrained("BASE"), "OUT")'
+    )
+
+    def size(self, work: Work) -> int:
+        """See `Format.size`."""
+        return check_lora(work.base, work.placed, work.store)
+
+    def write(self, work: Work, out: Path) -> Written:
+        """See `Format.write`."""
+        done = write_lora(work.base, work.placed, work.store, out)
+        rows = {
+            str(one.matrix.ref): f"adapter of rank {done.ranks[one.matrix.module]}, "
+            f"error {done.errors[str(one.matrix.ref)]:.1e} of the matrix's norm"
+            for one in work.placed
+        }
+        notes = [
+            "The adapter adds what the edit took away, with the sign turned; merged or not, the sum "
+            "is the edited matrix up to the error above.",
+        ]
+        return Written(rows, notes, {"base tensors": work.base.digest}, {"errors": done.errors})
+
+    def load(self, folder: Path, base: ModelSource, device: str, scratch: Path) -> Any:
+        """By peft, onto the base."""
+        return adapted(base.load(device), folder)
+
+
+def adapted(model: Any, adapter: Path) -> Any:
+    """`model` with an adapter; its own class, with peft's layers in it: what a predictor asks."""
+    found = require_peft().PeftModel.from_pretrained(model, str(adapter))
+    return found.get_base_model().eval().requires_grad_(False)

@@ -18,11 +18,14 @@ from search.cuts.kinds.triples import reach
 from search.durable import write_file, write_json
 from search.export.base import Base, Placed
 from search.export.dense import dense_changes
+from search.export.format import Format, Work, Written
 from search.export.stream import digest_of, read_tensor
 from search.model import HeadChoice, ModelSource
 from search.published import model_name
+from search.weights.edit import Editor
 from search.weights.factor_file import Factors, multiplied
-from search.weights.factors import content_key
+from search.weights.factors import FactorCache, content_key
+from search.weights.matrices import find_matrices
 from search.weights.memory import FactorStore
 from search.weights.products import Products
 from search.weights.whole import open_weights
@@ -232,3 +235,69 @@ def _origin(text: str) -> Origin:
     if not isinstance(found.revision, str | None):
         raise ValueError(f"revision is {found.revision!r}, expected text")
     return found
+
+
+class Patch(Format):
+    """The kept factors alone, for the base model that they belong to."""
+
+    name = "patch"
+    about = "the kept factors alone, for the base model that they belong to"
+    same_bytes = True
+    usage = (
+        "# laser-search apply OUT --model BASE --out DENSE\n"
+        'from transformers import CLASS\nmodel = CLASS.from_pretrained("DENSE")'
+    )
+
+    def size(self, work: Work) -> int:
+        """See `Format.size`."""
+        return sum(4 * sum(p.matrix.shape) * p.matrix.max_rank for p in work.placed)
+
+    def write(self, work: Work, out: Path) -> Written:
+        """See `Format.write`."""
+        origin = write_patch(work.base, work.placed, work.store, out)
+        rows = {str(i.matrix): "kept factors" for i in work.composition.interventions}
+        notes = ["Needs the base model, byte for byte; another one is refused by its digest."]
+        return Written(rows, notes, {"base tensors": origin.base, **origin.tensors})
+
+    def load(self, folder: Path, base: ModelSource, device: str, scratch: Path) -> Any:
+        """The base with the composition applied, in memory."""
+        return load_edit(folder, base, device, scratch)
+
+
+class Recipe(Format):
+    """The composition alone, for the base model."""
+
+    name = "recipe"
+    about = "the composition alone, for the base model"
+    usage = (
+        "# laser-search apply OUT --model BASE --out DENSE\n"
+        'from transformers import CLASS\nmodel = CLASS.from_pretrained("DENSE")'
+    )
+
+    def size(self, work: Work) -> int:
+        """See `Format.size`."""
+        return 4096
+
+    def write(self, work: Work, out: Path) -> Written:
+        """See `Format.write`."""
+        origin = write_recipe(work.base, work.placed, work.store, out)
+        rows = {str(i.matrix): "to be computed" for i in work.composition.interventions}
+        notes = [
+            "Needs the base model, byte for byte; another one is refused by its digest.",
+            "The SVDs are computed anew. Another machine may round them otherwise: products agree "
+            "within 1e-6 of a matrix's norm in float32, before they are cast to the model's dtype.",
+        ]
+        return Written(rows, notes, {"base tensors": origin.base})
+
+    def load(self, folder: Path, base: ModelSource, device: str, scratch: Path) -> Any:
+        """The base with the composition applied, in memory."""
+        return load_edit(folder, base, device, scratch)
+
+
+def load_edit(folder: Path, base: ModelSource, device: str, scratch: Path) -> Any:
+    """The base with a patch or recipe applied in memory; factors are computed in `scratch`."""
+    origin, store = read_edit(folder)
+    loaded = base.load(device)
+    cache = FactorCache(scratch / "factors") if store is None else store
+    Editor(loaded, find_matrices(loaded), cache).apply(Composition.from_dict(origin.composition))
+    return loaded

@@ -12,7 +12,8 @@ from search.export.base import Base
 from search.export.card import Contents, model_card
 from search.export.dense import dense_bytes, write_dense
 from search.export.folder import MARK, new_folder
-from search.export.formats import Work, Written, get_format, load_lines, parameters
+from search.export.format import Work, Written
+from search.export.formats import get_format, parameters
 from search.export.patch import read_edit
 from search.export.verify import Verification, verify_afresh
 from search.published import model_name
@@ -107,16 +108,17 @@ def _remove(folder: Path) -> None:
 def _contents(work: Work, written: Written, wish: Wish, partial: Path) -> Contents:
     source = work.base.source
     before = work.base.parameters()
-    own = wish.format in ("dense", "factored")
+    form = get_format(wish.format)
     return Contents(
         format=wish.format,
         head=source.head,
-        load=load_lines(wish.format, wish.out.name, model_name(source.path), source.head),
+        load=form.load_lines(wish.out.name, model_name(source.path), source.head),
+        library=form.library,
         rows=written.rows,
         notes=written.notes,
         digests={"composition": work.composition.digest, **written.digests},
         command=wish.command,
-        parameters=(before, parameters(partial) if own else before),
+        parameters=(before, parameters(partial) if form.own_model else before),
     )
 
 

@@ -14,28 +14,21 @@ from typing import Any
 
 import torch
 
-from search.cuts.composition import Composition
-from search.export.factored import load_factored
-from search.export.lora import require_peft
-from search.export.patch import read_edit
+from search.export.format import Form, source_of
+from search.export.formats import get_format
+from search.export.lora import adapted
 from search.export.scoring import Scorer
 from search.interruption import Interrupted
 from search.model import ModelSource, own_device
 from search.study.jobs import trial_name
 from search.study.outcomes import parse_outcomes, read_outcomes
 from search.study.study_record import StudyRecord
-from search.weights.edit import Editor
-from search.weights.factors import FactorCache
-from search.weights.matrices import find_matrices
 from tasks.base import Outcome
 from tasks.errors import InputError
 
 FILE = "verification.json"
 CUT, ADAPTER = "model", "adapter"
 """Folders of a healed model whose adapter is kept apart."""
-
-SAME_BYTES = ("dense", "patch")
-"""Formats that hold the trial's own bytes."""
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest difference of a log-probability, in nats per nat above 1, between two runs of the same
@@ -112,6 +105,7 @@ def verify(
     `outcomes` is a file of other outcomes to compare with: those of a trained model. Raises
     InputError if there are none.
     """
+    form = form_of(kind)
     record = StudyRecord.read(study)
     study_id, effect = record.identity.study_id, record.trials[trial].effect
     if outcomes is None:
@@ -123,10 +117,10 @@ def verify(
     scorer = Scorer(record, effect)
     source = scorer.plan.source
     with tempfile.TemporaryDirectory() as scratch:
-        model = load_export(folder, source, kind, Path(scratch))
-        tokenizer = None if kind in _WITH_BASE else _own_source(folder, source).tokenizer()
+        model = form.load(folder, source, own_device(), Path(scratch))
+        tokenizer = source_of(folder, source).tokenizer() if form.own_model else None
         found = scorer.score(model, tokenizer=tokenizer)
-        tolerance = TOLERANCE.get(source.torch_dtype, 1e-4) * (1 if kind in SAME_BYTES else 10)
+        tolerance = TOLERANCE.get(source.torch_dtype, 1e-4) * (1 if form.same_bytes else 10)
         different, exact, worst = compare_outcomes(stored.outcomes, found.outcomes, tolerance)
         if different:  # this model may amplify rounding, and this processor round otherwise
             alone = scorer.score(model, tokenizer=tokenizer, tokens_per_batch=1)
@@ -135,7 +129,7 @@ def verify(
                 compare_outcomes(stored.outcomes, one.outcomes, tolerance)[0]
                 for one in (found, alone)
             )
-    speed = compare_speed(model, source.load(own_device())) if kind == "factored" else {}
+    speed = compare_speed(model, source.load(own_device())) if form.times else {}
     return Verification(
         kind,
         f"trial {trial}" if outcomes is None else "the process that trained it",
@@ -150,51 +144,19 @@ def verify(
     )
 
 
-_WITH_BASE = ("patch", "recipe", "lora", "healed-lora")
-"""Formats whose tokenizer is the base model's."""
+class HealedLora(Form):
+    """A cut model with an adapter kept apart: what `heal --apart` writes."""
+
+    name = "healed-lora"
+
+    def load(self, folder: Path, base: ModelSource, device: str, scratch: Path) -> Any:
+        """The cut model by transformers, with its adapter by peft."""
+        return adapted(source_of(folder / CUT, base).load(device), folder / ADAPTER)
 
 
-def load_export(folder: Path, base: ModelSource, kind: str, scratch: Path) -> Any:
-    """The model that an export amounts to, on this process's device, in the study's dtype.
-
-    Dense folders are loaded by plain transformers, adapters by peft, factored ones by
-    `load_factored`; patches and recipes are applied to the base in memory.
-    """
-    device = own_device()
-    if kind == "dense":
-        return _own_source(folder, base).load(device)
-    if kind == "factored":
-        model = load_factored(folder, dtype=base.torch_dtype)
-        return model.to(device).requires_grad_(False)
-    if kind == "lora":
-        return _adapted(base.load(device), folder)
-    if kind == "healed-lora":
-        cut = _own_source(folder / CUT, base).load(device)
-        return _adapted(cut, folder / ADAPTER)
-    origin, store = read_edit(folder)
-    loaded = base.load(device)
-    cache = FactorCache(scratch / "factors") if store is None else store
-    editor = Editor(loaded, find_matrices(loaded), cache)
-    editor.apply(Composition.from_dict(origin.composition))
-    return loaded
-
-
-def _adapted(model: Any, adapter: Path) -> Any:
-    """`model` with an adapter; its own class, with peft's layers in it: what a predictor asks."""
-    adapted = require_peft().PeftModel.from_pretrained(model, str(adapter))
-    return adapted.get_base_model().eval().requires_grad_(False)
-
-
-def _own_source(folder: Path, base: ModelSource) -> ModelSource:
-    name = str(base.torch_dtype).removeprefix("torch.")
-    return ModelSource(
-        str(folder),
-        None,
-        base.head,
-        name,  # type: ignore[arg-type]
-        base.trust_remote_code,
-        base.chat_template,
-    )
+def form_of(name: str) -> Form:
+    """The form of folder called `name`: a format, or what `heal` writes. Raises InputError."""
+    return HealedLora() if name == HealedLora.name else get_format(name)
 
 
 def compare_outcomes(
