@@ -178,18 +178,25 @@ class SpaceConfig(Strict):
         "all"
     )
     matrices: Annotated[list[str], Field(min_length=1)] = ["fc_in", "fc_out"]
-    rho: Annotated[list[Fraction], Field(min_length=1)] | RhoRange = list(PAPER_RHO)
+    rho: Annotated[list[Fraction], Field(min_length=1)] | RhoRange | None = list(PAPER_RHO)
     levels: Annotated[list[LevelText], Field(min_length=1)] | None = None
     groups: list[str] = []
     singles: bool = True
     max_interventions: Count = 3
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_rho_beside_levels(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("levels") is not None and "rho" not in raw:
+            return {**raw, "rho": None}
+        return raw
+
     @model_validator(mode="after")
     def _has_choices(self) -> SpaceConfig:
         if not self.singles and not self.groups:
             raise ValueError("singles: false leaves nothing to cut; name groups, such as [mlp]")
-        if self.levels is not None and "rho" in self.model_fields_set:
-            raise ValueError("give rho or levels, not both; a rho is a level too, such as 0.1")
+        if (self.levels is None) == (self.rho is None):
+            raise ValueError("give rho or levels, one of them; a rho is a level too, such as 0.1")
         return self
 
 

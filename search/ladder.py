@@ -60,12 +60,11 @@ class Ladder:
     @staticmethod
     def read(config: SpaceConfig) -> Ladder:
         """The levels that a configuration's space has."""
-        if config.levels is not None:
-            return Ladder.of([Level.parse(text) for text in config.levels])
-        rho = config.rho
-        return (
-            Ladder.between(rho.low, rho.high) if isinstance(rho, RhoRange) else Ladder.of_rho(rho)
-        )
+        if isinstance(config.rho, RhoRange):
+            return Ladder.between(config.rho.low, config.rho.high)
+        if config.rho is not None:
+            return Ladder.of_rho(config.rho)
+        return Ladder.of([Level.parse(text) for text in config.levels or ()])
 
     def as_laser(self, model_type: str) -> Ladder:
         """The same levels as LASER's own code makes them. Raises InputError if it cannot."""

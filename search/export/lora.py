@@ -196,8 +196,8 @@ class Lora(Format):
             for one in work.placed
         }
         notes = [
-            "The adapter adds what the edit took away, with the sign turned; merged or not, the sum "
-            "is the edited matrix up to the error above.",
+            "The adapter adds what the edit took away, with the sign turned; merged or not, the "
+            "sum is the edited matrix up to the error above.",
         ]
         return Written(rows, notes, {"base tensors": work.base.digest}, {"errors": done.errors})
 

@@ -238,6 +238,10 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+_LATER = (("search", "confirm", None), ("search", "pareto", False), ("space", "levels", None))
+"""Settings that came with a later version, with the value that means what there was before."""
+
+
 def _decisive(config: StudyConfig) -> dict[str, Any]:
     settings = config.model_dump(mode="json", exclude={"factors", "storage", "cluster", "reuse"})
     for part, key in (
@@ -247,9 +251,9 @@ def _decisive(config: StudyConfig) -> dict[str, Any]:
         ("model", "path"),
     ):
         del settings[part][key]
-    for key, unused in (("confirm", None), ("pareto", False)):
-        if settings["search"][key] == unused:  # so that a study of an earlier version goes on
-            del settings["search"][key]
+    for part, key, unused in _LATER:
+        if settings[part][key] == unused:  # so that a study of an earlier version goes on
+            del settings[part][key]
     if config.tasks is None:
         del settings["tasks"], settings["objective"]
     else:

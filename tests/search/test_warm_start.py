@@ -109,7 +109,7 @@ def test_bad_options_are_refused_with_a_sentence(space, search, words: str) -> N
         ({}, {"refine": 200}, "leaves none of 200 trials"),
         ({}, {"encoding": "slot"}, "did you mean 'slots'"),
         ({}, {"threshold": "mp"}, "'laser-rmt' or 'marchenko-pastur'"),
-        ({"rho": [0.1], "levels": [0.2]}, {}, "give rho or levels, not both"),
+        ({"rho": [0.1], "levels": [0.2]}, {}, "give rho or levels, one of them"),
         ({"levels": ["prune/rank:3"]}, {}, "'prune' takes a rho, not a rank"),
         ({"levels": ["quantised/0.1"]}, {}, "kind 'quantised' does not exist"),
     ],
