@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from search.demo.study import HERE
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 from search.weights.factors import FactorCache
 
 OLD = Path(__file__).parents[1] / "old"

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from search.config import read_config
-from search.study.record import StudyRecord
+from search.study.study_record import StudyRecord
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
