@@ -51,6 +51,24 @@ def test_one_sentence_and_the_conventional_code(body: str, number: signal.Signal
     assert said.startswith("interrupted") and said.count("\n") == 1
 
 
+def test_a_second_interrupt_a_second_later_ends_at_once() -> None:
+    """The first waits for a safe point that does not come."""
+    hasty = PROGRAM.replace("PATIENCE_S = 0.5", "PATIENCE_S, interruption.AGAIN_S = 1000, 0.2")
+    words = [sys.executable, "-c", hasty.format(body=SWALLOWS)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as done:
+        assert done.stdout is not None and done.stdout.readline() == "ready\n"
+        try:
+            done.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                done.wait(1)
+            done.send_signal(signal.SIGINT)
+            said = done.communicate(timeout=300)[1]
+        finally:
+            done.kill()
+    assert done.returncode == 130, said
+    assert said == "interrupted; the same command does it again\n"
+
+
 def test_an_ignored_signal_stays_ignored() -> None:
     """As under nohup."""
     body = "signal.raise_signal(signal.SIGHUP); say_and_exit(7, 'goes on')"
