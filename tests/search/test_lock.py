@@ -92,6 +92,26 @@ def test_a_lease_is_renewed_while_its_holder_lives(ledger, monkeypatch) -> None:
         lease.close()
 
 
+def test_a_clock_set_back_takes_no_lease_away_and_gives_none_twice(ledger, monkeypatch) -> None:
+    """The lease was then renewed an hour from now, by the clock of whoever keeps it."""
+    monkeypatch.setattr("search.study.lock.RENEW_S", 0.05)
+    lease = Lease(ledger, "it")
+    try:
+        age(ledger, -3600)
+        with pytest.raises(InputError, match="is being driven by another process"):
+            Lease(ledger, "it")
+        lease._renewed -= LEASE_S
+        lease.check()
+        deadline = time.monotonic() + 120
+        while ledger.read().age_s < -60:
+            assert time.monotonic() < deadline, "its holder was to renew it every 0.05 s"
+            time.sleep(0.01)
+    finally:
+        lease.close()
+    with hold(ledger, "it"):
+        pass
+
+
 def test_a_holder_who_was_suspended_notices_the_new_one(ledger) -> None:
     lease = Lease(ledger, "it")
     lease._ended.set()  # as if this process, its thread included, had been suspended

@@ -246,6 +246,25 @@ def test_damaged_factors_are_computed_again(bench):
     assert path.with_name(f"{path.name}.damaged").exists() and path.exists()
 
 
+def test_factors_that_gc_removed_from_under_a_worker_are_computed_again(bench):
+    model, matrices, editor, cache = bench
+    compositions = [Composition.parse([cut]) for cut in ("1.fc_in=0.3", "1.fc_in=0.9")]
+    expected = []
+    for composition in compositions:
+        with Editor(model, matrices, cache).applied(composition):
+            expected.append(snapshot(model))
+    path = cache.path(editor.keys()[MatrixRef(1, "fc_in")])
+    with editor.applied(compositions[0]):
+        path.unlink()
+        assert same(model, expected[0])
+    with editor.applied(compositions[1]):  # more ranks than it has read
+        assert same(model, expected[1])
+    path.unlink(missing_ok=True)
+    with Editor(model, matrices, cache).applied(compositions[1]):
+        assert same(model, expected[1])
+    assert path.exists()
+
+
 def test_shared_layers_are_refused_unless_allowed(tmp_path):
     model = build("albert", AutoModelForMaskedLM, **SIZES, embedding_size=8)
     matrices = find_matrices(model)
