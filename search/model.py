@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from search.weights.resolution import weight_files
 from tasks.base import Head
 from tasks.errors import InputError, nearest
 from tasks.foreign import quietly, reading
+
+if TYPE_CHECKING:  # a configuration is read without it
+    import torch
+    from torch import nn
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
 HeadChoice = Literal["auto", "causal", "masked", "classifier", "seq2seq"]
@@ -29,7 +30,7 @@ _SUFFIXES: tuple[tuple[str, Head], ...] = (
 )
 _SEQ2SEQ = ("ForConditionalGeneration", "WithLMHeadModel", "MTModel", "EncoderDecoderModel")
 """Endings of encoder-decoders; models of images and text use the first one too."""
-_STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 _WANTED += ["*.tiktoken", "*.bpe"]
 _TOKENIZER = (
@@ -183,6 +184,8 @@ class ModelSource:
         return declared or self._stored_dtype()
 
     def _stored_dtype(self) -> torch.dtype:
+        import torch
+
         from search.weights.whole import open_weights
 
         for name in sorted(set(self.weight_files.values())):
@@ -190,7 +193,8 @@ class ModelSource:
                 for tensor in stream.keys():  # noqa: SIM118  # no mapping
                     found = _STORED.get(stream.get_slice(tensor).get_dtype())
                     if found is not None:
-                        return found
+                        stored: torch.dtype = getattr(torch, found)
+                        return stored
         return torch.float32
 
     @property
@@ -203,6 +207,8 @@ class ModelSource:
 
         A folder whose weights could not be loaded is refused here already.
         """
+        import torch
+
         _ = self.weight_files
         auto, dtype = self._auto_class, self.torch_dtype
         what = f"the model of {self.folder / 'config.json'}"
@@ -308,6 +314,8 @@ def _no_folder(file: Path) -> str:
 
 def _check_dtype(file: Path) -> None:
     """Raises InputError if a config.json is no mapping, or names a dtype that there is not."""
+    import torch
+
     with reading(str(file), "mend it, or fetch the file again"):
         facts = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(facts, dict):
@@ -350,6 +358,8 @@ def _own(model: nn.Module) -> None:
 
 def _check_spread(model: nn.Module, where: str) -> None:
     """Raises InputError if a part was left out of memory: trials would load it again and again."""
+    import torch
+
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise InputError(
@@ -360,6 +370,8 @@ def _check_spread(model: nn.Module, where: str) -> None:
 
 def own_device() -> str:
     """The device of a process that runs a model by itself: its GPU if it has one."""
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -368,6 +380,8 @@ def _keep_wide(model: Any, dtype: torch.dtype) -> None:
 
     T5's ``wo`` in float16, for instance. Mutates the dtypes of `model`, on the meta device.
     """
+    import torch
+
     half = dtype in (torch.float16, torch.bfloat16)
     names = set(model._keep_in_fp32_modules_strict or ()) if half else set()
     if dtype == torch.float16:
@@ -379,6 +393,8 @@ def _keep_wide(model: Any, dtype: torch.dtype) -> None:
 
 
 def _floating(name: str) -> torch.dtype:
+    import torch
+
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise InputError(

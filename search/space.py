@@ -7,14 +7,17 @@ import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from search.config import SpaceConfig
 from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
 from search.cuts.refs import GROUPS, MatrixRef
 from search.ladder import Ladder
-from search.weights.matrices import Matrix
 from tasks.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from search.weights.matrices import Matrix
 
 
 @dataclass(frozen=True)

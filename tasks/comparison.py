@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, binomtest, norm, t
 
 from tasks.base import Outcome
 
@@ -144,6 +143,8 @@ def _tail(groups: int) -> float:
     """Share of the resamples beyond each limit: 2.5 % of many groups, less of few."""
     if groups < 2:
         return 0.0
+    from scipy.stats import norm, t  # here, for it takes most of a second of every command
+
     reach = t.ppf(1 - LEVEL / 2, groups - 1) * np.sqrt(groups / (groups - 1))
     return float(norm.sf(reach))
 
@@ -154,6 +155,8 @@ def _test(
     """Two-sided p-value and the name of the test; 1 where nothing changed."""
     moved = np.abs(sums[sums != 0])
     if mcnemar:
+        from scipy.stats import binomtest
+
         rose, fell = int((sums > 0).sum()), int((sums < 0).sum())
         p_value = binomtest(rose, rose + fell).pvalue if len(moved) else 1.0
         return float(p_value), "exact McNemar"
@@ -173,6 +176,8 @@ def _exact_flips(moved: NDArray[np.float64], observed: float) -> float:
 
     m groups of size v add v * (2 * Binomial(m, 1/2) - m); in steps of two the sum starts at 0.
     """
+    from scipy.stats import binom
+
     mass = np.ones(1)
     for size, count in sorted(Counter(moved.astype(int).tolist()).items()):
         part = np.zeros(size * count + 1)

@@ -10,7 +10,6 @@ they are counted and not questions: a group changes as one.
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import binom
 
 from tasks.comparison import LEVEL
 
@@ -32,6 +31,8 @@ def power(groups: int, gain: float) -> float:
     two-sided at 0.05, is to be significant with more mended than broken (the unconditional power,
     Duffy 1984).
     """
+    from scipy.stats import binom  # here, for it takes most of a second of every command
+
     changing = min(1.0, gain / (2 * MENDED - 1))
     mended = (1 + gain / changing) / 2 if changing else 0.5
     low, high = (int(binom.ppf(q, groups, changing)) for q in (1e-6, 1 - 1e-6))
@@ -78,6 +79,8 @@ def _needed(changed: np.ndarray) -> np.ndarray:
 
     The null is symmetric: twice the upper tail of Binomial(changed, 1/2) is to be below `LEVEL`.
     """
+    from scipy.stats import binom
+
     needed: np.ndarray = binom.isf(LEVEL / 2, changed, 0.5).astype(int) + 1
     edge = 2 * binom.sf(needed - 1, changed, 0.5) >= LEVEL  # the very edge, by rounding
     return np.where(edge, needed + 1, needed)

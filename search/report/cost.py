@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:  # `status` and `logs` need none of it
+    import pandas as pd
 
 from search.report.live import duration
 
@@ -38,6 +40,8 @@ class Cost:
 
 def find_cost(trials: pd.DataFrame, chunks: int) -> Cost:
     """Sum the cost of a frame of trials; `chunks` are the pieces a whole evaluation has."""
+    import pandas as pd
+
     names = [name for name in trials.columns if name.startswith(PREFIX)]
     sums = {name.removeprefix(PREFIX): float(trials[name].sum()) for name in names}
     worker_s = sums.pop("total", sum(sums.values()))
@@ -70,6 +74,8 @@ def phases_text(wall_s: Mapping[str, float]) -> str:
 
 def names_of_counts(trials: pd.DataFrame) -> list[str]:
     """Columns that count work: blocks and tokens."""
+    import pandas as pd
+
     return [
         name
         for name in trials.columns

@@ -16,15 +16,18 @@ import json
 import mmap
 import struct
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from search.witness import Trace
+
+if TYPE_CHECKING:  # a cache is measured and emptied without it
+    import torch
+    from torch import Tensor
 
 _ROW_DIGEST_BYTES = 8
 _LOOKS = 3
@@ -96,6 +99,8 @@ def write(path: Path, metadata: dict[str, str], U: Tensor, S: Tensor, V: Tensor)
 def _bits(rows: Tensor, stored: str) -> NDArray[Any]:
     """The rows as they lie in the file; numpy has no bfloat16, so its bits are 16-bit integers."""
     if stored == "bfloat16":
+        import torch
+
         found: NDArray[Any] = rows.to(torch.bfloat16).contiguous().view(torch.uint16).numpy()
         return found
     return np.ascontiguousarray(rows.numpy())
@@ -159,8 +164,15 @@ class FactorFile:
         rest = {name: value for name, value in metadata.items() if name != "check"}
         if metadata["format"] != FORMAT or metadata["check"] != _check(rest, spectrum):
             raise ValueError("its metadata or spectrum was altered")
-        self.spectrum = torch.from_numpy(np.frombuffer(spectrum, dtype=np.float32).copy())
+        self._spectrum = np.frombuffer(spectrum, dtype=np.float32).copy()
         return metadata, places
+
+    @cached_property
+    def spectrum(self) -> Tensor:
+        """S [k], all singular values, descending, float32 on the host."""
+        import torch
+
+        return torch.from_numpy(self._spectrum)
 
     def _array(self, name: str, dtype: type[np.generic]) -> NDArray[Any]:
         at, shape = self._places[name]
@@ -218,6 +230,8 @@ class FactorFile:
 
 
 def _floats(rows: NDArray[Any]) -> Tensor:
+    import torch
+
     values = torch.from_numpy(rows)
     return values if values.dtype == torch.float32 else values.view(torch.bfloat16).float()
 
@@ -236,7 +250,11 @@ class Rows(Protocol):
     """Where rows of factors come from: a file, or a copy of some of it."""
 
     shape: tuple[int, int]
-    spectrum: Tensor
+
+    @property
+    def spectrum(self) -> Tensor:
+        """S [k], all singular values, descending, float32 on the host."""
+        ...
 
     def rows(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """U [stop - start, out] and V [stop - start, in], float32."""
@@ -290,6 +308,8 @@ class Factors:
             raise ValueError(f"ranks {start} to {stop} are outside [0, {full}]")
         rows, rest = multiplied(range(start, stop), full)
         if weight is not None and rest:
+            import torch
+
             return weight.detach().to(device, torch.float32) - self._sum(
                 rows.start, rows.stop, device
             )

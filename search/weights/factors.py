@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import torch
 from filelock import FileLock
-from torch import Tensor
 
 from search.cuts.kinds.base import Factoring
 from search.durable import write_file
@@ -32,13 +31,18 @@ from search.weights.factor_index import (
     without,
     write_index,
 )
-from search.weights.svd import ALGORITHM, decompose
 from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Busy", "DamagedFactorsError", "FactorCache", "Factors", "content_key"]
 
 _log = logging.getLogger(__name__)
 _BATCH_ENTRIES = 16
+ALGORITHM = 1
+"""Version of `search.weights.svd`; a change that moves its results by a bit needs a new one."""
+
 METHOD = "exact"
 """What keys and files say of how the factors were made, where no kind of cut has its own way."""
 
@@ -56,6 +60,8 @@ def content_key(weight: Tensor, stored: str = "float32", factoring: Factoring | 
     """
     rounded = "" if stored == "float32" else f"+{stored}"
     head = f"{_method(factoring)}{rounded}:{ALGORITHM}:{weight.dtype}:{tuple(weight.shape)}\0"
+    import torch
+
     digest = hashlib.blake2b(head.encode(), digest_size=20)
     flat = weight.detach().contiguous().reshape(-1).cpu().view(torch.uint8)
     digest.update(flat.numpy().data)
@@ -156,7 +162,7 @@ class FactorCache:
             # Another process may have finished between the look and the claim.
             if self._is_ready(key, origin, rank):
                 return False
-            matrix = weight if isinstance(weight, Tensor) else weight()
+            matrix = weight() if callable(weight) else weight
             if self.key(matrix, factoring) != key:
                 raise ValueError(f"the matrix from {origin} does not have the key {key}")
             file = self._compute(matrix, key, origin, rank if keep is None else keep, factoring)
@@ -178,6 +184,8 @@ class FactorCache:
         rank: int | None,
         factoring: Factoring | None,
     ) -> FactorFile:
+        from search.weights.svd import decompose
+
         parts = decompose(matrix) if factoring is None else factoring.decompose(matrix)
         metadata = {
             "key": key,

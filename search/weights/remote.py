@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
-from torch import Tensor
 
 from search.cuts.kinds.base import Factoring
 from search.durable import write_file
@@ -22,6 +21,9 @@ from search.weights.factor_index import Entry, has_origins, merge, read_index, w
 from search.weights.factors import KEY, FactorCache
 from tasks.errors import InputError
 from tasks.secrets import hide_secrets
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDER_VARIABLE = "LASER_FACTORS_CACHE"
 BYTES_VARIABLE = "LASER_FACTORS_CACHE_BYTES"

@@ -10,9 +10,6 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from tasks.errors import InputError
 
-ALGORITHM = 1
-"""Version of the exact algorithm; a change that moves its results by a bit needs a new one."""
-
 GRAM_CONDITION = 1e-4
 """Smallest singular value, as a fraction of the largest, that is taken from a Gram matrix."""
 

@@ -245,7 +245,7 @@ def test_any_fsspec_url_and_a_plain_folder(tmp_path, monkeypatch):
     first.check()
     key = first.key(weight)
     first.ensure(weight, key, "model:0.fc_in")
-    monkeypatch.setattr(factors_module, "decompose", forbidden)
+    monkeypatch.setattr("search.weights.svd.decompose", forbidden)
     assert not second.ensure(weight, key, "model:0.fc_in")
     assert type(open_factors(tmp_path / "plain")) is FactorCache
     assert open_factors(f"file://{tmp_path}/plain").root == tmp_path / "plain"
