@@ -41,18 +41,18 @@ def _top(ranks: Sequence[tuple[int, int]], places: int) -> float:
     return math.fsum(shares) / len(ranks)
 
 
-def calibration_error(outcomes: Sequence[Outcome], bins: int = BINS) -> float | None:
+def calibration_error(outcomes: Sequence[Outcome]) -> float | None:
     """Expected calibration error: how far accuracy is from confidence, on average.
 
-    Predictions are sorted into `bins` of equal width by their confidence, each bin open on the left
+    Predictions are sorted into BINS of equal width by their confidence, each bin open on the left
     and closed on the right; the gaps between mean score and mean confidence are averaged with the
     bins' sizes. None where no outcome has a confidence. Guo et al. 2017.
     """
     pairs = [(o.confidence, o.score) for o in outcomes if o.confidence is not None]
     if not pairs:
         return None
-    gaps: list[list[float]] = [[] for _ in range(bins)]
+    gaps: list[list[float]] = [[] for _ in range(BINS)]
     for confidence, score in pairs:
-        place = min(bins - 1, max(0, math.ceil(confidence * bins) - 1))
+        place = min(BINS - 1, max(0, math.ceil(confidence * BINS) - 1))
         gaps[place].append(score - confidence)
     return math.fsum(abs(math.fsum(gap)) for gap in gaps) / len(pairs)

@@ -24,8 +24,6 @@ def load_rows(
     source: str,
     revision: str | None = None,
     *,
-    config: str | None = None,
-    split: str | None = None,
     names: Sequence[str] = (),
     renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Row]:
@@ -34,11 +32,9 @@ def load_rows(
     `source`: a path that ends in .json, .jsonl, .csv, .tsv, .parquet or .txt, else a hub id such as
     ``nyu-mll/glue``, optionally ``ID:CONFIG`` and ``ID:CONFIG:SPLIT``; a path in the data set, such
     as ``en/part-0.json.gz``, may stand for the configuration, and then only it is fetched.
-    `revision` pins a hub id
-    (a commit, tag or branch) and is refused for a file. `config`, `split`: used where the id names
-    none; without either, the split is validation, test or train, the first that exists. `names`:
-    columns of a table without a header. `renamed`: old name -> new name of columns.
-    Every row is a dict that knows where it came from.
+    Without a split, it is the first of validation, test and train. `revision` pins a hub id (a
+    commit, tag or branch) and is refused for a file. `names`: columns of a table without a header.
+    `renamed`: old name -> new name of columns. Every row is a dict that knows where it came from.
     Raises InputError when there is no such file or data set, or when it has no rows.
     """
     path = Path(source).expanduser()
@@ -49,7 +45,7 @@ def load_rows(
             )
         rows = _local(path, names)
     else:
-        rows = _hub(source, revision, config, split)
+        rows = _hub(source, revision)
     if not rows:
         raise InputError(f"{source} has no rows; expected at least two examples")
     for row in rows:
@@ -102,7 +98,7 @@ def _local(path: Path, names: Sequence[str]) -> list[Row]:
     )
 
 
-def _hub(source: str, revision: str | None, config: str | None, split: str | None) -> list[Row]:
+def _hub(source: str, revision: str | None) -> list[Row]:
     """Load from the hub through `datasets`, whose cache is keyed by commit and locked by file."""
     name, *rest = re.split(r":(?![^\[]*\])", source)  # not at the colon of "train[:100]"
     if not HUB_ID.fullmatch(name) or len(rest) > 2:
@@ -110,8 +106,8 @@ def _hub(source: str, revision: str | None, config: str | None, split: str | Non
             f"{source!r} is neither a file ({', '.join(SUFFIXES)}) nor a hub id such as "
             "'nyu-mll/glue:sst2:validation'"
         )
-    config = rest[0] if rest and rest[0] else config
-    split = rest[1] if len(rest) == 2 else split
+    config = rest[0] if rest and rest[0] else None
+    split = rest[1] if len(rest) == 2 else None
     import datasets
 
     try:

@@ -14,7 +14,7 @@ from search.cuts.kinds.registry import get_kind
 from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
 from search.cuts.rules import RankRule
-from search.study.kept_parameters import kept_share
+from search.study.trials import kept_share
 from search.weights.factors import FactorCache
 from search.weights.products import Products
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -48,7 +48,6 @@ class Contents:
     command: str
     parameters: tuple[int, int]
     library: str = "transformers"
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def model_card(

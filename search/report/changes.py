@@ -278,6 +278,6 @@ def _share(pairs: Sequence[tuple[Outcome, Outcome]]) -> Share:
     )
 
 
-def _short(text: str, limit: int = 90) -> str:
+def _short(text: str) -> str:
     """The end of a prompt, where the question is."""
-    return text if len(text) <= limit else f"...{text[-limit:]}"
+    return text if len(text) <= 90 else f"...{text[-90:]}"

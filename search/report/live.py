@@ -17,6 +17,7 @@ from search.study.summary import Summary
 from search.study.trials import TrialRecord
 
 TAIL_BYTES = 4096
+MOST_WORKERS = 8
 GONE_S = 900.0
 """Silence after which a worker is no longer shown: it may have ended with an earlier driver."""
 
@@ -170,15 +171,15 @@ def recent(summary: Summary) -> RenderableType:
     return grid
 
 
-def worker_table(workers: list[Worker], most: int = 8) -> RenderableType:
+def worker_table(workers: list[Worker]) -> RenderableType:
     """What each worker does, those that did something last first."""
     grid = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("worker", "does", "for"):
         grid.add_column(name)
-    for worker in workers[:most]:
+    for worker in workers[:MOST_WORKERS]:
         grid.add_row(Text(worker.name), Text(worker.does), duration(worker.for_s))
-    if len(workers) > most:
-        grid.add_row(f"and {len(workers) - most} more", "", "")
+    if len(workers) > MOST_WORKERS:
+        grid.add_row(f"and {len(workers) - MOST_WORKERS} more", "", "")
     return grid
 
 

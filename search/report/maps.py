@@ -58,16 +58,17 @@ def heat_map(
     return figure
 
 
-def network(
-    cuts: Sequence[Intervention], rows: Sequence[str], columns: Sequence[str], most: int = 16
-) -> Figure:
+MOST_LINES = 16
+
+
+def network(cuts: Sequence[Intervention], rows: Sequence[str], columns: Sequence[str]) -> Figure:
     """The network's searched matrices, layer by layer from the input up; the cut ones are filled.
 
     The filled part of a box is the fraction of the rank that is kept, where the rule is a fraction.
-    Layers without a cut share a line where there are more than `most`.
+    Layers without a cut share a line where there are more than MOST_LINES.
     """
     cut = {(row_of(i), column_of(i)): i for i in cuts}
-    lines = _lines(list(rows), {row for row, _ in cut}, most)
+    lines = _lines(list(rows), {row for row, _ in cut})
     with styled():
         figure = new_figure(0.95 + 0.4 * len(lines))
         axes = figure.add_subplot()
@@ -125,9 +126,9 @@ def _number(value: float, columns: int) -> str:
     return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3g}"
 
 
-def _lines(rows: list[str], cut: set[str], most: int) -> list[list[str]]:
+def _lines(rows: list[str], cut: set[str]) -> list[list[str]]:
     """Rows to draw; runs of rows without a cut together where there are too many."""
-    if len(rows) <= most:
+    if len(rows) <= MOST_LINES:
         return [[row] for row in rows]
     lines: list[list[str]] = []
     for row in rows:

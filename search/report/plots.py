@@ -27,6 +27,7 @@ from search.report.style import (
     tint,
 )
 from tasks.base import Outcome
+from tasks.calibration import BINS
 
 MANY = 1500
 """Marks above which a layer of marks is drawn as pixels, so that the page stays small."""
@@ -107,14 +108,17 @@ def score_by_rho(cuts: pd.DataFrame, baseline: float | None) -> Figure:
     return figure
 
 
-def parallel(cuts: pd.DataFrame, baseline: float | None, most: int = 6000) -> Figure:
+MOST_LINES = 6000
+
+
+def parallel(cuts: pd.DataFrame, baseline: float | None) -> Figure:
     """A line per cut matrix through interventions, layer, type, rank and the trial's score.
 
     Lines are tinted by the score around the baseline and drawn from worst to best. Of more than
-    `most` lines every n-th in order of score is drawn.
+    MOST_LINES every n-th in order of score is drawn.
     """
     ordered = cuts.sort_values("score", kind="stable")
-    ordered = ordered.iloc[:: max(1, math.ceil(len(ordered) / most))]
+    ordered = ordered.iloc[:: max(1, math.ceil(len(ordered) / MOST_LINES))]
     scales = [_scale(ordered, name) for name in ("interventions", "row", "column", "setting")]
     names = ["cuts in\nthe trial", "layer", "type", "kept"]
     with styled():
@@ -170,14 +174,14 @@ def differences(comparisons: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def reliability(sides: Mapping[str, Sequence[Outcome]], bins: int = 10) -> Figure:
-    """Accuracy against confidence in `bins` of equal width; on the diagonal confidence is right."""
+def reliability(sides: Mapping[str, Sequence[Outcome]]) -> Figure:
+    """Accuracy against confidence in BINS of equal width; on the diagonal confidence is right."""
     with styled():
         figure = new_figure(3.2)
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         for place, (side, outcomes) in enumerate(sides.items()):
-            x, y, sizes = _bins(outcomes, bins)
+            x, y, sizes = _bins(outcomes)
             colour = _side_colour(place)
             axes.plot(x, y, color=colour, marker=MARKERS[place], markersize=4.5, label=side)
             axes.scatter(x, y, s=[300 * n / max(1, sum(sizes)) for n in sizes], color=colour,
@@ -294,11 +298,11 @@ def _limits(values: pd.Series) -> tuple[float, float]:
     return (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
 
 
-def _bins(outcomes: Sequence[Outcome], bins: int) -> tuple[list[float], list[float], list[int]]:
-    found: list[list[tuple[float, float]]] = [[] for _ in range(bins)]
+def _bins(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float], list[int]]:
+    found: list[list[tuple[float, float]]] = [[] for _ in range(BINS)]
     for o in outcomes:
         if o.confidence is not None:
-            found[min(bins - 1, max(0, math.ceil(o.confidence * bins) - 1))].append(
+            found[min(BINS - 1, max(0, math.ceil(o.confidence * BINS) - 1))].append(
                 (o.confidence, o.score)
             )
     full = [pairs for pairs in found if pairs]

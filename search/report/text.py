@@ -97,12 +97,12 @@ def _print_floors(console: Console, verdict: Verdict) -> None:
         )
 
 
-def floor_sentence(check: FloorCheck, part: str = "test") -> str:
-    """One floor on one part."""
+def floor_sentence(check: FloorCheck) -> str:
+    """One floor on test."""
     limit = "at most" if is_perplexity(check.metric) else "at least"
     how = "keeps" if check.kept else "Warning: BREAKS"
     return (
-        f"{how} the floor of {check.task} on {part}: {check.metric} {check.score:.4f}, "
+        f"{how} the floor of {check.task} on test: {check.metric} {check.score:.4f}, "
         f"{limit} {check.bound:.4f} allowed ({check.key})"
     )
 

@@ -62,11 +62,6 @@ def of_view(cuts: pd.DataFrame, view: str) -> pd.DataFrame:
     return found
 
 
-def view_table(cuts: pd.DataFrame, view: str, row: str, column: str) -> pd.DataFrame:
-    """What a heat map of `view` shows, by two columns of a frame of interventions."""
-    return best_by(of_view(cuts, view), row, column)
-
-
 def draw(
     own: pd.DataFrame,
     view: str,

@@ -27,11 +27,9 @@ from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, 
 from search.strategies.parameters import Parameters
 from search.strategies.registry import make_strategy, strategy_class
 from search.strategies.singles import screened
-from search.study.confirmation import Confirmation, Decision
 from search.study.disputes import disputed
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, SCREEN, Job, trial_name
-from search.study.kept_parameters import kept_share
 from search.study.objective import Objective
 from search.study.optuna_study import BUDGET, ELAPSED, ENDED, METRICS, WALL, OptunaStudy
 from search.study.outcomes import (
@@ -58,9 +56,10 @@ from search.study.trials import (
     SCORES,
     SECONDS,
     TrialRecord,
+    kept_share,
 )
 from search.study.wall_time import WallTime
-from search.study.winner import choose_winner
+from search.study.winner import Confirmation, Decision, choose_winner
 from search.witness import FilesChanged, Witness
 
 MAX_DEATHS_IN_A_ROW = 12

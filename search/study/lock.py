@@ -261,9 +261,9 @@ class Lease:
 
 
 @contextmanager
-def hold(ledger: Ledger, what: str, lease_s: float = LEASE_S) -> Iterator[Lease]:
+def hold(ledger: Ledger, what: str) -> Iterator[Lease]:
     """A lease for the time of a block. Raises InputError if a living driver holds it."""
-    lease = Lease(ledger, what, lease_s)
+    lease = Lease(ledger, what)
     try:
         yield lease
     finally:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from search.config import StudyConfig, read_config
-from search.study.confirmation import Confirmation
 from search.study.disputes import disputed, disputed_notice
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, trial_name
@@ -17,6 +16,7 @@ from search.study.outcomes import damaged_notice, read_outcomes
 from search.study.summary import Summary, summarise
 from search.study.trials import TrialRecord
 from search.study.verdict import read_result
+from search.study.winner import Confirmation
 
 CONFIG = "study.yaml"
 

@@ -9,11 +9,10 @@ from itertools import pairwise
 
 from optuna.trial import TrialState
 
-from search.study.confirmation import Decision
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation
 from search.study.trials import TrialRecord
-from search.study.winner import choose_winner, pareto_front
+from search.study.winner import Decision, choose_winner, pareto_front
 
 
 @dataclass(frozen=True)
@@ -128,10 +127,10 @@ def _count(names: Iterable[str]) -> dict[str, int]:
     return dict(Counter(names).most_common())
 
 
-def _recent(trials: Sequence[TrialRecord], most: int = 6) -> tuple[TrialRecord, ...]:
+def _recent(trials: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
     ended = [trial for trial in trials[-200:] if trial.finished is not None]
     ended.sort(key=lambda trial: (trial.finished, trial.number), reverse=True)
-    return tuple(ended[:most])
+    return tuple(ended[:6])
 
 
 def _rate(trials: Sequence[TrialRecord]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from search.cuts.composition import Composition, Intervention
+from search.cuts.refs import MatrixRef
 from search.strategies.base import Tried
 from tasks.errors import InputError
 
@@ -138,3 +140,21 @@ class TrialRecord:
             tuple(sorted(self.steps.items())),
             self.violations if self.complete else {},
         )
+
+
+def kept_share(
+    composition: Composition,
+    shapes: Mapping[MatrixRef, tuple[int, ...]],
+    spectra: Mapping[MatrixRef, Sequence[float]] | None = None,
+) -> float:
+    """Parameters kept of all matrices in `shapes` [out, in], as a share.
+
+    Each kind says what it stores. Rules that read a spectrum count whole where `spectra`, singular
+    values descending, lacks the matrix.
+    """
+    total = sum(math.prod(shape) for shape in shapes.values())
+    saved = 0.0
+    for cut in composition.interventions:
+        shape, spectrum = shapes[cut.matrix], (spectra or {}).get(cut.matrix)
+        saved += math.prod(shape) - cut.made_by.stored(cut.rule, shape, spectrum)
+    return 1 - saved / total

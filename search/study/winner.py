@@ -1,12 +1,29 @@
-"""Which trials are best, and whether they beat the unedited model."""
+"""The winner: the best trial that beats the unedited model, also on questions that no trial saw."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import nlargest
+from pathlib import Path
 
-from search.study.outcomes import Evaluation
+from search.config import ConfirmConfig
+from search.cuts.composition import Composition
+from search.study.jobs import (
+    BASELINE,
+    CONFIRM_BASELINE,
+    TEST_BASELINE,
+    Job,
+    Part,
+    confirm_name,
+    test_name,
+    trial_name,
+)
+from search.study.objective import Objective
+from search.study.outcomes import Evaluation, read_outcomes
 from search.study.trials import TrialRecord
+
+Trials = Sequence[TrialRecord]
 
 
 def choose_winner(trials: Iterable[TrialRecord], baseline: Evaluation | None) -> TrialRecord | None:
@@ -38,3 +55,83 @@ def pareto_front(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
         if not any(all(a >= b for a, b in zip(x.values, trial.values, strict=True)) for x in front):
             front.append(trial)
     return front
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The winner, None where nothing helps. `finalists`: how many were confirmed, 0 before that."""
+
+    winner: TrialRecord | None
+    finalists: int = 0
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The end of the study in `folder`. `confirm` None: the winner is the best on validation."""
+
+    folder: Path
+    study_id: str
+    confirm: ConfirmConfig | None
+    objective: Objective
+
+    def chosen(self, trials: Trials, baseline: Evaluation | None) -> Decision:
+        """The winner; until all finalists are confirmed, the best on validation."""
+        finalists = self._finalists(trials, baseline)
+        if not finalists:
+            return Decision(None)
+        seen = self._confirmed(finalists) if self.confirm is not None else None
+        if seen is None:
+            return Decision(finalists[0])
+        best = max(finalists, key=lambda trial: _merit(seen[trial.effect]))
+        beats = _merit(seen[best.effect]) > _merit(seen[""])
+        return Decision(best if beats else None, len(finalists))
+
+    def wanted(self, trials: Trials, baseline: Evaluation | None) -> list[Job]:
+        """What can be asked now, once the search is over; empty when all is known."""
+        finalists = self._finalists(trials, baseline)
+        if self.confirm is not None and finalists:
+            names = {confirm_name(trial.number): trial for trial in finalists}
+            if jobs := self._missing("confirm", CONFIRM_BASELINE, names):
+                return jobs
+        winner = self.chosen(trials, baseline).winner
+        if winner is None:
+            return self._missing("test", TEST_BASELINE, {})
+        # Its answers on validation too, should their file have been damaged since.
+        known = self._missing("validation", BASELINE, {trial_name(winner.number): winner})
+        return known or self._missing("test", TEST_BASELINE, {test_name(winner.number): winner})
+
+    def _finalists(self, trials: Trials, baseline: Evaluation | None) -> list[TrialRecord]:
+        count = 1 if self.confirm is None else self.confirm.finalists
+        return choose_finalists(trials, baseline, count)
+
+    def _missing(self, part: Part, baseline: str, names: Mapping[str, TrialRecord]) -> list[Job]:
+        """Jobs of what has no outcomes yet; where values are relative, the baseline's first."""
+        before = self._read(baseline, "")
+        jobs = [] if before is not None else [Job(baseline, Composition(), "", part)]
+        if self.objective.relative and before is None:
+            return jobs
+        reference = before.scores if before is not None and self.objective.relative else None
+        for name, trial in names.items():
+            if self._read(name, trial.effect) is None:
+                jobs.append(Job(name, trial.composition, trial.effect, part, None, reference))
+        return jobs
+
+    def _confirmed(self, finalists: Trials) -> dict[str, Evaluation] | None:
+        """The finalists there by effect, that of the unedited model empty; None if any is not."""
+        names = {"": CONFIRM_BASELINE}
+        names |= {trial.effect: confirm_name(trial.number) for trial in finalists}
+        found = {effect: self._read(name, effect) for effect, name in names.items()}
+        known = {effect: one for effect, one in found.items() if one is not None}
+        return known if len(known) == len(found) else None
+
+    def _read(self, name: str, effect: str) -> Evaluation | None:
+        """Without its rows, which only a file of an earlier version has to show to be whole."""
+        found = read_outcomes(self.folder, name, self.study_id, effect, rows=False)
+        if found is None or found.verified:
+            return found
+        return read_outcomes(self.folder, name, self.study_id, effect)
+
+
+def _merit(evaluation: Evaluation) -> tuple[float, float]:
+    """Score, then lower log-loss."""
+    return (evaluation.score, -evaluation.log_loss)

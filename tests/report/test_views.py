@@ -8,7 +8,8 @@ from optuna.trial import TrialState, create_trial
 
 from search.report.frames import interventions_frame
 from search.report.html import render
-from search.report.views import VIEWS, view_table
+from search.report.maps import best_by
+from search.report.views import VIEWS, of_view
 from search.results import Study
 from search.study.trials import TrialRecord
 from tasks.errors import InputError
@@ -57,11 +58,11 @@ def test_without_a_baseline_singles_have_no_gain():
 
 
 def test_each_view_shows_its_own(cuts):
-    alone = view_table(cuts, "alone", "row", "column")["fc_in"].to_dict()
+    alone = best_by(of_view(cuts, "alone"), "row", "column")["fc_in"].to_dict()
     assert alone == {"0": 0.5, "1": 0.7}
-    gain = view_table(cuts, "gain", "row", "column")["fc_in"].to_dict()
+    gain = best_by(of_view(cuts, "gain"), "row", "column")["fc_in"].to_dict()
     assert gain == pytest.approx({"0": 0.05 / 3, "1": 0.2, "2": -0.075})
-    best = view_table(cuts, "best", "row", "column")["fc_in"].to_dict()
+    best = best_by(of_view(cuts, "best"), "row", "column")["fc_in"].to_dict()
     assert best == {"0": 0.7, "1": 0.7, "2": 0.9, "3": 0.9}
 
 
@@ -70,9 +71,9 @@ def test_a_gain_is_averaged_per_rank_before_the_best_rank_is_shown():
     singles = ("0.fc_in=0.1", 0.6), ("0.fc_in=0.2", 0.4), ("1.fc_in=0.1", 0.5)
     trials = _trials(*singles, *pairs)
     cuts = interventions_frame(trials, 0.5)
-    table = view_table(cuts, "gain", "row", "column")
+    table = best_by(of_view(cuts, "gain"), "row", "column")
     assert table.loc["0", "fc_in"] == pytest.approx(0.0)
-    by_rank = view_table(cuts, "gain", "row", "rho")
+    by_rank = best_by(of_view(cuts, "gain"), "row", "rho")
     assert by_rank.loc["0"].to_dict() == pytest.approx({0.1: 0.0, 0.2: 0.0})
 
 

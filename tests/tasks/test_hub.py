@@ -30,7 +30,7 @@ def test_an_id_names_configuration_and_split(hub):
     rows = load_rows("org/set:conf:train", "abc")
     assert rows == [{"sentence": "fine", "label": 1}]
     assert rows[0].where == "org/set train row 1"
-    load_rows("org/set::train+test", config="conf")
+    load_rows("org/set:conf:train+test")
     load_rows("org/set")
     assert hub == [
         ("org/set", "conf", "abc", "train"),
@@ -51,7 +51,7 @@ def test_a_slice_of_one_file_fetches_no_other(hub):
 
 def test_a_failed_load_is_one_sentence(hub):
     with pytest.raises(InputError) as error:
-        load_rows("no/such", "r1", split="test")
+        load_rows("no/such", "r1")
     text = str(error.value)
     assert "'no/such' at revision r1" in text
     assert "doesn't exist" in text

@@ -13,8 +13,8 @@ from search.cuts.refs import MatrixRef
 from search.study import jobs as names
 from search.study.driven_study import DrivenStudy, Subject
 from search.study.jobs import CONFIRM_BASELINE, TEST_BASELINE, confirm_name
-from search.study.kept_parameters import kept_share
 from search.study.outcomes import outcome_file
+from search.study.trials import kept_share
 from search.study.winner import choose_finalists, pareto_front
 from tasks.base import Outcome
 from tasks.errors import InputError
