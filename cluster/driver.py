@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from signal import SIGTERM
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ from search.study.lock import Holder, Lease, driver_lock, hold
 from search.study.lock_table import TableLedger
 from search.study.questions import write_questions
 from search.study.storages import StorageLost, open_storage
-from search.study.study_record import CONFIG
+from search.study.study_record import CONFIG, StudyRecord
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
 from search.study.wall_time import WallTime
@@ -199,24 +200,68 @@ def _drive(
     with (
         preemption,
         StopRequest(folder, lease.token),
-        ray_session(cluster, preemption),
-        view,
         ExitStack() as held,
+        view,
     ):
-        shares = divide(cluster, living_nodes())
-        wall.enter("factors")
-        identity, keys = _identify(plan, folder, shares, view, preemption.check, accept)
-        wall.enter("start")
-        leases = [lease]
-        if (url := plan.config.storage) is not None:
-            ledger = TableLedger(url, identity.study_id)
-            leases.append(held.enter_context(hold(ledger, f"study {identity.study_id}")))
-        study = _open(plan, folder, identity, keys, leases, wall)
-        study.on_change = lambda: view.study(lambda: _summary(study))
-        preemption.search(study)
-        _search(plan, study, shares, lambda: preemption.is_cut)
-        preemption.leave()
+        opened = partial(_hold_and_open, plan, folder, [lease], wall, held)
+        study = None if accept else _finished(plan, folder, opened)
+        if study is None:
+            held.enter_context(ray_session(cluster, preemption))
+            shares = divide(cluster, living_nodes())
+            wall.enter("factors")
+            identity, keys = _identify(plan, folder, shares, view, preemption.check, accept)
+            wall.enter("start")
+            study = opened(identity, keys)
+            study.on_change = lambda: view.study(lambda: _summary(study))
+            preemption.search(study)
+            _search(plan, study, shares, lambda: preemption.is_cut)
+            preemption.leave()
         view.study(lambda: _summary(study), force=True)
+    return _concluded(plan, study, view, preemption)
+
+
+def _finished(
+    plan: Plan, folder: Path, opened: Callable[[Identity, Mapping[str, str]], DrivenStudy]
+) -> DrivenStudy | None:
+    """The study if nothing of it is left to evaluate, so that no Ray is needed; else None.
+
+    Raises InputError if the world is not as it began.
+    """
+    if not (folder / IDENTITY_FILE).exists() or _wants_spectra(plan):
+        return None
+    record = StudyRecord.read(folder)
+    summary = record.summary
+    if record.result is None or summary.running or summary.finished < plan.config.search.trials:
+        return None
+    plan.witness.seal()
+    # Its weights are what they were if the files of the model are: no key has to be computed.
+    identity = record.identity.check(_world(plan, record.identity.weights))
+    study = opened(identity, {})
+    return study if study.next_job() is None and not study.running() else None
+
+
+def _hold_and_open(
+    plan: Plan,
+    folder: Path,
+    leases: list[Lease],
+    wall: WallTime,
+    held: ExitStack,
+    identity: Identity,
+    keys: Mapping[str, str],
+) -> DrivenStudy:
+    """The study, which no other driver may write until `held` is closed.
+
+    `leases`: what is held; a database's is added the first time.
+    """
+    if (url := plan.config.storage) is not None and len(leases) == 1:
+        ledger = TableLedger(url, identity.study_id)
+        leases.append(held.enter_context(hold(ledger, f"study {identity.study_id}")))
+    return _open(plan, folder, identity, keys, leases, wall)
+
+
+def _concluded(plan: Plan, study: DrivenStudy, view: View, preemption: Preemption) -> End:
+    """The verdict, if all is scored, and how the run ended."""
+    folder, identity = study.folder, study.identity
     for notice in _summary(study).shortfall(plan.config.search.trials):
         view.note(f"note: {notice}")
     # A worker that Ray stopped could not tidy up: what nobody uses any more goes now.
@@ -322,13 +367,7 @@ def _identify(
         check=check,
     )
     plan.witness.seal()  # what was read until here was read from what is digested
-    world = Digests(
-        digest_weights(keys),
-        digest_checkpoint(plan.source.folder, plan.witness.digests),
-        digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
-        digest_settings(plan.config),
-        flat_settings(plan.config),
-    )
+    world = _world(plan, digest_weights(keys))
     if (folder / IDENTITY_FILE).exists():
         known = Identity.read(folder)
         identity = known.check(world, accept=accept)
@@ -338,6 +377,17 @@ def _identify(
     identity = Identity.new(world)
     identity.write(folder)
     return identity, keys
+
+
+def _world(plan: Plan, weights: str) -> Digests:
+    """What the trials depend on; `weights` is the digest of the searched matrices."""
+    return Digests(
+        weights,
+        digest_checkpoint(plan.source.folder, plan.witness.digests),
+        digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
+        digest_settings(plan.config),
+        flat_settings(plan.config),
+    )
 
 
 def _search(plan: Plan, study: DrivenStudy, shares: Resources, is_cut: Callable[[], bool]) -> None:

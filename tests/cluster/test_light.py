@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+
+from cluster.cli import main
 
 HEAVY = ("torch", "transformers", "scipy", "ray", "datasets", "matplotlib")
 PROGRAM = """
@@ -43,3 +47,30 @@ def test_looking_imports_nothing_heavy(words: list[str]) -> None:
     code, imported = json.loads(done.stdout.splitlines()[-1])
     assert code == 0, done.stdout + done.stderr
     assert imported == []
+
+
+def test_a_finished_study_is_resumed_without_ray(tmp_path, make_study, one_process, monkeypatch):
+    """Its verdict is computed anew from what was recorded; if some of that is gone, Ray starts."""
+    folder = tmp_path / "run"
+    one_process("launch", make_study(tmp_path / "study", trials=4), "--out", folder, "--quiet")
+    result, baseline = folder / "result.json", folder / "outcomes" / "baseline-test.parquet"
+    before = result.read_bytes()
+    started: list[bool] = []
+    monkeypatch.setattr("cluster.driver.living_nodes", lambda: started.append(True) or [{"CPU": 2}])
+
+    def without_ray(*words: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["laser-search", *map(str, words)])
+        with patch("cluster.driver.ray_session", lambda *_: nullcontext()):
+            try:
+                main()
+            except SystemExit as end:
+                assert not end.code
+
+    result.write_bytes(before)
+    without_ray("resume", folder, "--quiet")
+    assert not started, "nothing is left to evaluate"
+    assert result.read_bytes() == before
+    baseline.unlink()
+    one_process("resume", folder, "--quiet")
+    assert baseline.exists(), "what was gone is evaluated again"
+    assert result.read_bytes() == before

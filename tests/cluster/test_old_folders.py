@@ -35,8 +35,8 @@ def test_an_old_study_goes_on_as_it_would_have(old: Path, one_process) -> None:
     one_process("resume", old / "study", "--accept-change")  # of torch's version, perhaps
     expected = json.loads((OLD / "trials.json").read_text())
     trials = StudyRecord.read(old / "study").trials
-    assert [t.user_attrs["composition"] for t in trials] == [row["composition"] for row in expected]
-    assert [t.user_attrs["effect"] for t in trials] == [row["effect"] for row in expected]
+    assert [t.text for t in trials] == [row["composition"] for row in expected]
+    assert [t.effect for t in trials] == [row["effect"] for row in expected]
     # Another processor may round otherwise, and a tie may break; here the scores are the same.
     assert [t.values[0] for t in trials[:6]] == [row["score"] for row in expected[:6]]
     assert FactorCache(old / "factors").index().keys() == before.keys(), "none was computed again"

@@ -60,7 +60,7 @@ def test_it_searches_exports_and_reloads(package, tmp_path, make_study, one_proc
     record = json.loads(one_process("status", folder, "--json").stdout)
     assert record["finished"] == 8
     trials = StudyRecord.read(folder).trials
-    scaled = [t.number for t in trials if "row-scaled" in str(t.user_attrs["composition"])]
+    scaled = [t.number for t in trials if "row-scaled" in t.text]
     scores = {t.values[0] for t in trials if t.number in scaled}
     assert len(scaled) == 4 and len(scores) > 1, "its cuts are its own"
     for form in ("edited", "patch", "factored"):
