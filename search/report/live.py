@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from search.study.driver_log import last_begin_s
 from search.study.summary import Summary
 from search.study.trials import TrialRecord
 
@@ -47,11 +48,12 @@ class Worker:
 def find_workers(folder: Path, now: float | None = None) -> list[Worker]:
     """The workers whose logs in a study folder were written lately, the latest first.
 
-    Only the end of each log is read. Workers on machines that do not share the folder leave none.
+    Those that wrote nothing since the last driver began are an earlier driver's, and gone. Only the end of each log is read. Workers on machines that do not share the folder leave none.
     """
     now = time.time() if now is None else now
     found = [_last(path, now) for path in folder.glob("logs/worker-*.jsonl")]
-    alive = [worker for worker in found if worker is not None and worker.for_s < GONE_S]
+    since = min(GONE_S, now - last_begin_s(folder))
+    alive = [worker for worker in found if worker is not None and worker.for_s < since]
     return sorted(alive, key=lambda worker: (worker.for_s, worker.name))
 
 

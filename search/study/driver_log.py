@@ -33,6 +33,16 @@ def _note(folder: Path, facts: dict[str, str]) -> None:
             stream.write(json.dumps({**line, "pid": os.getpid()}) + "\n")
 
 
+def last_begin_s(folder: Path) -> float:
+    """When the last driver began, in seconds since 1970; 0 if none is known to have."""
+    try:
+        lines = (folder / FILE).read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines]
+        return max((float(one["time"]) for one in found if one["event"] == "begin"), default=0.0)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0.0
+
+
 def last_end(folder: Path) -> str:
     """Why the last driver did not come to its end, empty if it did or none is known to have begun.
 

@@ -19,6 +19,7 @@ from search.report.dashboard import ReadOnlyStorage, open_server
 from search.report.live import find_workers, plain, screen
 from search.report.new_study import Answers, study_text
 from search.report.watch import follow, is_over, watch
+from search.study.driver_log import note_begin
 from search.study.storages import open_storage
 from search.study.study_record import StudyRecord
 from tasks.errors import InputError
@@ -49,6 +50,16 @@ def test_the_screen_shows_progress_best_recent_workers_and_failures(hostile_stud
     latest = hostile_study.summary.recent
     assert [t.finished for t in latest] == sorted((t.finished for t in latest), reverse=True)
     assert str(latest[0].number) in text
+
+
+def test_workers_of_a_killed_run_are_not_listed_beside_the_next_ones(tmp_path):
+    now = time.time()
+    _log(tmp_path, "old-1", {"time": now - 60, "event": "start", "job": "trial-00003"})
+    assert [worker.name for worker in find_workers(tmp_path)] == ["old-1"]
+    note_begin(tmp_path)
+    assert find_workers(tmp_path) == [], "the next driver has begun, and no worker of it yet"
+    _log(tmp_path, "new-1", {"time": now + 1, "event": "start", "job": "trial-00003"})
+    assert [worker.name for worker in find_workers(tmp_path)] == ["new-1"]
 
 
 def test_a_log_that_is_being_written_is_no_worker(tmp_path):
