@@ -105,7 +105,7 @@ def choose(
     pool = [matrix for matrix in matrices if matrix.searchable]
     wanted = {ref for pattern in addresses for ref in expand(pattern, matrices)}
     if types:
-        kinds = choose_types(list(types), list(dict.fromkeys(m.ref.type for m in pool)))
+        kinds = choose_types(list(types), list(dict.fromkeys(m.ref.type for m in pool)), "--types")
         wanted |= {matrix.ref for matrix in pool if matrix.ref.type in kinds}
     if not types and not addresses:
         wanted = {matrix.ref for matrix in pool}

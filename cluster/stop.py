@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from search.durable import write_json
-from search.study.identity import Identity
+from search.study.study_record import StudyRecord
 from search.study.lock import find_driver
 
 FILE = "stop.request"
@@ -75,7 +75,9 @@ def stop(folder: Path, wait_s: float, sleep: Callable[[float], None] = time.slee
     """
     holder = find_driver(folder)
     if holder is None:
-        Identity.read(folder)
+        record = StudyRecord.read(folder)
+        if record.result is not None and record.summary.finished >= record.config.search.trials:
+            return f"nobody drives {folder}; it is finished: laser-search status {folder}"
         return f"nobody drives {folder}; continue it with laser-search resume {folder}"
     write_json(folder / FILE, {"asked": time.time(), "driver": holder.token})
     for _ in range(round(wait_s / POLL_S)):

@@ -46,15 +46,20 @@ def overlap(site: Site, others: Iterable[Choice]) -> bool:
     return any(ref in other.matrices for other, _ in others for ref in site.matrices)
 
 
-def choose_types(names: Sequence[str], available: Sequence[str]) -> list[str]:
-    """Expand groups and check types against what the model has. Raises InputError."""
+def choose_types(
+    names: Sequence[str], available: Sequence[str], said: str = "space.matrices"
+) -> list[str]:
+    """Expand groups and check types against what the model has.
+
+    `said`: where the names were written. Raises InputError.
+    """
     chosen: list[str] = []
     for name in names:
         members = [t for t in GROUPS.get(name, (name,)) if t in available or name not in GROUPS]
         for member in members:
             if member not in available:
                 raise InputError(
-                    f"space.matrices names {member!r}, which the model lacks; it has "
+                    f"{said} names {member!r}, which the model lacks; it has "
                     f"{', '.join(available)}{nearest(member, available)}"
                 )
         chosen += [m for m in members if m not in chosen]

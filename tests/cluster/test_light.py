@@ -69,6 +69,7 @@ def test_a_finished_study_is_resumed_without_ray(tmp_path, make_study, one_proce
     result.write_bytes(before)
     without_ray("resume", folder, "--quiet")
     assert not started, "nothing is left to evaluate"
+    assert f"it is finished: laser-search status {folder}" in one_process("stop", folder).stdout
     assert result.read_bytes() == before
     baseline.unlink()
     one_process("resume", folder, "--quiet")
