@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from search.durable import write_json
-from search.study.study_record import StudyRecord
 from search.study.lock import find_driver
+from search.study.study_record import StudyRecord
 
 FILE = "stop.request"
 POLL_S = 1.0

@@ -48,7 +48,8 @@ class Worker:
 def find_workers(folder: Path, now: float | None = None) -> list[Worker]:
     """The workers whose logs in a study folder were written lately, the latest first.
 
-    Those that wrote nothing since the last driver began are an earlier driver's, and gone. Only the end of each log is read. Workers on machines that do not share the folder leave none.
+    Those that wrote nothing since the last driver began are an earlier driver's, and gone. Only the
+    end of each log is read. Workers on machines that do not share the folder leave none.
     """
     now = time.time() if now is None else now
     found = [_last(path, now) for path in folder.glob("logs/worker-*.jsonl")]

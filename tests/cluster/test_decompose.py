@@ -10,7 +10,7 @@ from cluster.precompute import Storing, factor_matrices
 from search.ladder import Ladder
 from search.model import ModelSource
 from search.space import Space
-from search.weights import factors as factors_module
+from search.weights import svd
 from search.weights.claims import claim
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
@@ -30,10 +30,8 @@ def test_finished_matrices_are_not_computed_again(mlp, tmp_path, monkeypatch):
     first = factor_matrices(SOURCE, mlp[:2], str(tmp_path), 1, Storing(), False)
     assert [built.computed for built in first.ready] == [True, True]
     count = []
-    exact = factors_module.decompose
-    monkeypatch.setattr(
-        factors_module, "decompose", lambda *args: count.append(args) or exact(*args)
-    )
+    exact = svd.decompose
+    monkeypatch.setattr(svd, "decompose", lambda *args: count.append(args) or exact(*args))
     again = factor_matrices(SOURCE, mlp, str(tmp_path), 1, Storing(), False)
     assert [built.computed for built in again.ready] == [False, False, True]
     assert len(count) == 1

@@ -15,7 +15,6 @@ from cluster.cli import main
 from cluster.precompute import Storing, factor_matrices
 from search.cuts.composition import Composition
 from search.model import ModelSource
-from search.weights import factors as factors_module
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
@@ -96,7 +95,7 @@ def test_a_model_is_edited_by_factors_that_another_node_computed(bucket, tmp_pat
     batch = factor_matrices(source, found, url, 1, Storing(), False)
     assert [built.computed for built in batch.ready] == [True, True]
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "another node"))
-    monkeypatch.setattr(factors_module, "decompose", lambda *_: forbidden())
+    monkeypatch.setattr("search.weights.svd.decompose", lambda *_: forbidden())
     with Editor(model, found, open_factors(url)).applied(composition):
         for name, value in model.state_dict().items():
             assert torch.equal(value, expected[name]), name
