@@ -30,6 +30,8 @@ def mount(app: typer.Typer) -> None:
     app.command()(evaluate)
     app.command()(status)
     app.command("tasks")(list_tasks)
+    app.command("kinds")(list_kinds)
+    app.command("formats")(list_formats)
     app.command()(compare)
     app.command()(schema)
     exports.mount(app)
@@ -164,12 +166,42 @@ def list_tasks(as_json: JsonFlag = False) -> None:
         {"name": t.name, "metric": t.metric, "heads": sorted(t.heads), "about": describe(t)}
         for t in all_tasks()
     ]
+    _print_list(found, "heads", as_json)
+
+
+def list_kinds(as_json: JsonFlag = False) -> None:
+    """List every kind of cut: its name, what it does, and the rank rules that it takes.
+
+    Example: laser-search kinds
+    """
+    from search.cuts.kinds.registry import all_kinds
+
+    found = [
+        {"name": k.name, "rules": list(k.rules if k.fixed is None else ()), "about": k.about}
+        for k in all_kinds()
+    ]
+    _print_list(found, "rules", as_json)
+
+
+def list_formats(as_json: JsonFlag = False) -> None:
+    """List every format of export: its name, what it is, and what loads it.
+
+    Example: laser-search formats
+    """
+    from search.export.formats import all_formats
+
+    found = [{"name": f.name, "library": [f.library], "about": f.about} for f in all_formats()]
+    _print_list(found, "library", as_json)
+
+
+def _print_list(found: list[dict[str, Any]], further: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    width = max(len(str(task["name"])) for task in found)
-    for task in found:
-        typer.echo(f"{task['name']:<{width}}  {task['about']} ({', '.join(task['heads'])})")
+    width = max(len(one["name"]) for one in found)
+    for one in found:
+        listed = f" ({', '.join(one[further])})" if one[further] else ""
+        typer.echo(f"{one['name']:<{width}}  {one['about']}{listed}")
 
 
 def schema() -> None:

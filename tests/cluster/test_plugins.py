@@ -62,6 +62,9 @@ def test_it_searches_exports_and_reloads(package, tmp_path, make_study, one_proc
     trials = StudyRecord.read(folder).trials
     scaled = [t.number for t in trials if "row-scaled" in t.text]
     scores = {t.values[0] for t in trials if t.number in scaled}
+    for listed, name in (("kinds", "row-scaled"), ("formats", "edited"), ("tasks", "opposites")):
+        names = [one["name"] for one in json.loads(one_process(listed, "--json").stdout)]
+        assert name in names, listed
     assert len(scaled) == 4 and len(scores) > 1, "its cuts are its own"
     for form in ("edited", "patch", "factored"):
         out = tmp_path / form
