@@ -38,7 +38,7 @@ from search.study.storages import open_storage
 from search.study.study_record import CONFIG
 from search.study.trials import TrialRecord
 from search.study.verdict import conclude
-from search.study.winner import choose_winner
+from search.study.winner import Decision, choose_winner
 from tasks.base import Example, Outcome
 from tasks.datasets import Split
 
@@ -115,7 +115,7 @@ def make(folder: Path, count: int, layers: int) -> None:
     number = winner.number
     write_outcomes(folder, _evaluation(f"trial-{number:05d}", effect, "validation", 0.7))
     write_outcomes(folder, _evaluation(test_name(number), effect, "test", 0.66))
-    if conclude(folder, identity, winner, split, objective) is None:
+    if conclude(folder, identity, Decision(winner), split, objective) is None:
         raise SystemExit("the verdict is missing")
     write_json(folder / "made-up.json", {"by": "benchmarks/report.py"})
 

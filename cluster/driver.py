@@ -269,12 +269,13 @@ def _concluded(plan: Plan, study: DrivenStudy, view: View, preemption: Preemptio
         Scratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
     if not (study.stopped or study.draining) and study.is_intact():
-        chosen = study.chosen()
+        found = _summary(study)
         verdict = conclude(
-            *(folder, identity, chosen.winner, plan.split, plan.objective),
-            infeasible=_summary(study).infeasible,
-            finalists=chosen.finalists,
-            finished=_summary(study).finished,
+            folder,
+            identity,
+            replace(study.chosen(), infeasible=found.infeasible, finished=found.finished),
+            plan.split,
+            plan.objective,
             paper=plan.config.paper,
         )
     return End(

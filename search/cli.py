@@ -284,16 +284,11 @@ def _status(record: StudyRecord) -> dict[str, Any]:
 
     summary = record.summary
     best = summary.best
+    counts = ("asked", "finished", "complete", "pruned", "failed", "running", "infeasible")
     return {
         "study": record.identity.study_id,
         "created": record.identity.created,
-        "asked": summary.asked,
-        "finished": summary.finished,
-        "complete": summary.complete,
-        "pruned": summary.pruned,
-        "failed": summary.failed,
-        "running": summary.running,
-        "infeasible": summary.infeasible,
+        **{name: getattr(summary, name) for name in counts},
         "failures": {hide_secrets(why): count for why, count in summary.failures.items()},
         "failure_kinds": summary.failure_kinds,
         "wall_s": dict(summary.wall_s),

@@ -257,7 +257,7 @@ def judge(answers: Answers, seed: int, strategy: str, trials: int, interventions
         study = DrivenStudy.open(subject)
         bench: Any = ShuffledBench(answers, split, places)
         run_study(study, bench)
-        verdict = conclude(folder, IDENTITY, study.winner(), split, plan.objective)
+        verdict = conclude(folder, IDENTITY, study.chosen(), split, plan.objective)
     if verdict is None:
         raise SystemExit(f"study {seed} has no verdict: {study.stopped}")
     return verdict

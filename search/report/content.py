@@ -16,7 +16,7 @@ from search.report.changes import Changes, find_changes
 from search.report.cost import Cost, find_cost, phases_text
 from search.report.frames import interventions_frame, trials_frame
 from search.report.live import duration
-from search.report.text import score_warnings, sentence, verdict_notices
+from search.report.text import score_rows, score_warnings, sentence, verdict_notices
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.study_record import StudyRecord
@@ -213,12 +213,7 @@ def _warnings(verdict: Verdict) -> list[str]:
 
 def _score_table(verdict: Verdict, metric: str) -> list[list[str]]:
     """Header and rows of every score by part and model; columns that nobody fills are left out."""
-    rows = [
-        (part, side, parts[part])
-        for part in ("validation", "confirm", "test")
-        for side, parts in verdict.scores.items()
-        if part in parts
-    ]
+    rows = score_rows(verdict.scores)
     extra = list(dict.fromkeys(n for *_, s in rows for n in (*s.measures, *s.further)))
     names = ["part", "model", "n", metric, "log-loss", "balanced", "majority", "tied"]
     names += ["commonest", *extra]

@@ -113,15 +113,7 @@ def plain(summary: Summary) -> str:
 
 def facts(summary: Summary) -> dict[str, Any]:
     """The same as plain data, for scripts."""
-    names = (
-        "asked",
-        "finished",
-        "complete",
-        "pruned",
-        "failed",
-        "infeasible",
-        "running",
-    )
+    names = ("asked", "finished", "complete", "pruned", "failed", "infeasible", "running")
     best = summary.best
     return {
         **{name: getattr(summary, name) for name in names},

@@ -28,7 +28,7 @@ def print_verdict(console: Console, verdict: Verdict, objective: Objective) -> N
     if verdict.tasks:
         console.print(_tasks(verdict, objective))
     else:
-        print_scores(console, _rows(verdict.scores), metric)
+        print_scores(console, score_rows(verdict.scores), metric)
         _print_warnings(console, verdict.scores)
     for notice in verdict_notices(verdict):
         console.print(f"Note: {notice}", style="yellow", highlight=False, soft_wrap=True)
@@ -36,14 +36,15 @@ def print_verdict(console: Console, verdict: Verdict, objective: Objective) -> N
         console.print(_column(column, values, metric))
     for label, task in verdict.tasks.items():
         console.print(f"\n{label} (weight {task.weight:g})", highlight=False, markup=False)
-        print_scores(console, _rows(task.scores), task.metric)
+        print_scores(console, score_rows(task.scores), task.metric)
         _print_warnings(console, task.scores)
         for column, values in task.columns.items():
             console.print(_column(column, values, task.metric))
     _print_floors(console, verdict)
 
 
-def _rows(scores: dict[str, dict[str, Scores]]) -> list[tuple[str, str, Scores]]:
+def score_rows(scores: Mapping[str, Mapping[str, Scores]]) -> list[tuple[str, str, Scores]]:
+    """Part, side and scores in the order in which people read them."""
     return [
         (part, side, parts[part])
         for part in ("validation", "confirm", "test")

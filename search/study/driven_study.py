@@ -516,16 +516,13 @@ class DrivenStudy:
             values = [evaluation.score]
             self._judge(trial, evaluation.scores)
             if self._shapes is not None:
-                kept = self._kept(trial)
+                composition = self.history[trial.number].composition
+                kept = kept_share(composition, self._shapes, self.history.spectra)
                 trial.set_user_attr(KEPT, kept)
                 values += [1 - kept] if self.config.search.pareto else []
         self.history.put(TrialRecord.of(self._stored.tell(trial, values, state)).tried())
         if self.config.search.stop.wall_s is not None:
             self._stored.note(ELAPSED, round(self.elapsed_s, 3))
-
-    def _kept(self, trial: Trial) -> float:
-        composition = self.history[trial.number].composition
-        return kept_share(composition, self._shapes or {}, self.history.spectra)
 
     def _judge(self, trial: Trial, scores: Mapping[str, float]) -> None:
         """Keep each task's score with a trial, and how far it misses each floor."""

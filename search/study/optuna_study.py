@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from search.config import StudyConfig
 from search.privates import storage_of, trial_id
 from search.study.journal import JOURNAL
-from search.study.storages import Guard, open_storage, together
+from search.study.storages import EnduringJournal, Guard, open_storage
 
 BUDGET = "budget"
 """Finished trials asked for, bounded by what the space holds."""
@@ -82,8 +82,9 @@ class OptunaStudy:
         self._study.set_user_attr(key, value)
 
     def together(self) -> AbstractContextManager[None]:
-        """Within, what is recorded is flushed to the disk once, at the end."""
-        return together(self._storage)
+        """Within, what is recorded may wait for the end; a database records at once even so."""
+        backend = getattr(self._storage, "_backend", None)
+        return backend.together() if isinstance(backend, EnduringJournal) else nullcontext()
 
     def trials(self) -> list[FrozenTrial]:
         """All trials in order of number, not to be changed."""

@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,12 +123,6 @@ class EnduringJournal(JournalFileBackend):
             for _, after in read_chain(stream, link):
                 link = after
         return link
-
-
-def together(storage: BaseStorage) -> AbstractContextManager[None]:
-    """Within, what is recorded may wait for the end; a database records at once all the same."""
-    backend = getattr(storage, "_backend", None)
-    return backend.together() if isinstance(backend, EnduringJournal) else nullcontext()
 
 
 def _is_down(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,21 +44,22 @@ class StudyRecord:
         config = read_config(folder / CONFIG)
         baseline = read_outcomes(folder, BASELINE, identity.study_id, "")
         trials: list[TrialRecord] = []
-        metrics: dict[str, str] = {}
-        asked, ended = config.search.trials, ""
-        wall_s: dict[str, float] = {}
+        facts: Mapping[str, Any] = {}
         if (stored := OptunaStudy.find(folder, identity.study_id, config)) is not None:
             recorded = [TrialRecord.of(trial) for trial in stored.trials()]
             wrong = disputed(recorded, folder, identity.study_id)
             trials = [wrong.get(trial.number, trial) for trial in recorded]
             facts = stored.facts
-            asked, metrics = facts.get(BUDGET, asked), facts.get(METRICS, metrics)
-            ended, wall_s = facts.get(ENDED, ended), facts.get(WALL, wall_s)
-        objective = Objective.of(config, metrics)
+        objective = Objective.of(config, facts.get(METRICS, {}))
         confirmation = Confirmation(folder, identity.study_id, config.search.confirm, objective)
-        chosen = confirmation.chosen(trials, baseline)
         summary = summarise(
-            trials, baseline, asked, objective, ended=ended, chosen=chosen, wall_s=wall_s
+            trials,
+            baseline,
+            facts.get(BUDGET, config.search.trials),
+            objective,
+            ended=facts.get(ENDED, ""),
+            chosen=confirmation.chosen(trials, baseline),
+            wall_s=facts.get(WALL),
         )
         result = read_result(folder)
         needed = {BASELINE: ""}
@@ -65,6 +67,5 @@ class StudyRecord:
             needed[trial_name(winner.number)] = winner.effect
         if result is not None:
             needed |= {job.name: job.effect for job in confirmation.wanted(trials, baseline)}
-        damaged = damaged_notice(folder, identity.study_id, needed)
-        notices = disputed_notice(trials) + damaged
+        notices = disputed_notice(trials) + damaged_notice(folder, identity.study_id, needed)
         return StudyRecord(folder, config, identity, trials, summary, result, notices)

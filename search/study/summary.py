@@ -88,16 +88,12 @@ def summarise(
     baseline: Evaluation | None,
     asked: int,
     objective: Objective,
-    window: int = 50,
     *,
     ended: str = "",
     chosen: Decision | None = None,
     wall_s: Mapping[str, float] | None = None,
 ) -> Summary:
-    """Count trials. The rate is that of the last `window` finished ones.
-
-    `chosen`: what a confirmation part made the winner, where there is one and it was asked.
-    """
+    """Count trials. `chosen`: what a confirmation part made the winner, if it was asked."""
     states = Counter(trial.state for trial in trials)
     failed = [t for t in trials if t.state == TrialState.FAIL]
     feasible = [t for t in trials if t.counts]
@@ -110,7 +106,7 @@ def summarise(
         running=states[TrialState.RUNNING],
         failures=_count("?" if t.reason is None else t.reason for t in failed),
         failure_kinds=_count("error" if t.failure is None else t.failure for t in failed),
-        rate_per_s=_rate(trials[-window:]),
+        rate_per_s=_rate(trials[-50:]),
         best=best,
         winner=choose_winner([best] if best else [], baseline) if chosen is None else chosen.winner,
         baseline=baseline,

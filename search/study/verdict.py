@@ -23,6 +23,7 @@ from search.study.outcomes import FOLDER as OUTCOMES
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.sealed_files import DamagedError, read_sealed_json, write_sealed_json
 from search.study.trials import TrialRecord
+from search.study.winner import Decision
 from tasks.base import Example, Outcome
 from tasks.comparison import Comparison, compare
 from tasks.datasets import Split
@@ -85,19 +86,14 @@ class Verdict:
 def conclude(
     folder: Path,
     identity: Identity,
-    winner: TrialRecord | None,
+    decision: Decision,
     split: Split,
     objective: Objective,
-    infeasible: int = 0,
-    finalists: int = 0,
-    finished: int | None = None,
     *,
     paper: bool = False,
 ) -> Verdict | None:
-    """Compare and durably write result.json; None while test is not scored.
-
-    `finished`: how many trials are by now. `paper`: see Verdict.
-    """
+    """Compare and durably write result.json; None while test is not scored."""
+    winner, finalists = decision.winner, decision.finalists
 
     def read(name: str, effect: str) -> Evaluation | None:
         return read_outcomes(folder, name, identity.study_id, effect)
@@ -123,9 +119,9 @@ def conclude(
         return None
     verdict = replace(
         _verdict(winner, known, parts, objective),
-        infeasible=infeasible,
+        infeasible=decision.infeasible,
         finalists=finalists,
-        looks=_looks(folder, winner, finished),
+        looks=_looks(folder, winner, decision.finished),
         paper=paper,
     )
     write_sealed_json(folder / FILE, verdict.to_json())

@@ -59,10 +59,16 @@ def pareto_front(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 @dataclass(frozen=True)
 class Decision:
-    """The winner, None where nothing helps. `finalists`: how many were confirmed, 0 before that."""
+    """The winner, None where nothing helps, and what it was chosen among.
+
+    `finalists`: how many were confirmed, 0 before that. `infeasible`: how many trials broke a floor
+    on validation. `finished`: how many trials there are by now, None if that is not on record.
+    """
 
     winner: TrialRecord | None
     finalists: int = 0
+    infeasible: int = 0
+    finished: int | None = None
 
 
 @dataclass(frozen=True)

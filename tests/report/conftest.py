@@ -110,7 +110,7 @@ def build(
     study = DrivenStudy.open(subject)
     work_off(study, text, limit)
     if limit is None:
-        conclude(folder, identity, study.winner(), split, objective)
+        conclude(folder, identity, study.chosen(), split, objective)
     return StudyRecord.read(folder)
 
 
@@ -155,5 +155,5 @@ def demo_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     parts = {"validation": plan.split.validation, "test": plan.split.test}
     run_study(study, open_bench(plan.source, plan.task, parts, config.factors,
                                 study_id=identity.study_id))  # fmt: skip
-    conclude(folder, identity, study.winner(), plan.split, plan.objective)
+    conclude(folder, identity, study.chosen(), plan.split, plan.objective)
     return StudyRecord.read(folder)

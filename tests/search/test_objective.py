@@ -23,6 +23,7 @@ from search.study.journal import mend_journal
 from search.study.objective import Goal, Objective
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.verdict import conclude
+from search.study.winner import Decision
 from tasks.base import Example, Outcome
 from tasks.datasets import Split
 from tasks.errors import InputError
@@ -277,7 +278,9 @@ def test_the_verdict_is_on_the_objective_each_task_and_each_floor(
     work(study)
     winner = study.winner()
     split = Split(examples("validation"), examples("test"))
-    found = conclude(tmp_path, study.identity, winner, split, study.objective, 7)
+    found = conclude(
+        tmp_path, study.identity, Decision(winner, infeasible=7), split, study.objective
+    )
     study_id = study.identity.study_id
     before = read_outcomes(tmp_path, "baseline-test", study_id, "")
     after = read_outcomes(tmp_path, f"trial-{winner.number:05d}-test", study_id, winner.effect)
@@ -315,7 +318,7 @@ def test_where_nothing_wins_the_floors_are_named(tmp_path: Path, open_goals) -> 
     work(study)
     assert study.winner() is None, "every cut loses something here"
     split = Split(examples("validation"), examples("test"))
-    found = conclude(tmp_path, study.identity, None, split, study.objective, 5)
+    found = conclude(tmp_path, study.identity, Decision(None, infeasible=5), split, study.objective)
     assert sentence(found, found.metric).startswith("No composition that keeps every floor beat")
     console = Console(width=100, record=True, file=StringIO())
     print_verdict(console, found, study.objective)
