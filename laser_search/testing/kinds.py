@@ -64,6 +64,7 @@ class KindContract:
         assert kind.about, "lists of kinds show one line about each"
 
     def test_its_levels_read_back(self, kind: Kind) -> None:
+        assert levels_of(kind), "a kind takes a rule, or is one level"
         for level in levels_of(kind):
             assert Level.parse(str(level)) == level
             cut = Composition((Intervention(REF, level),))

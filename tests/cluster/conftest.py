@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -31,11 +32,21 @@ from search.demo.study import HERE, demo_config
 from search.loop import run_study
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+LONG_S = 500
+"""Less than pytest's own limit; no test expects anything to take so long."""
+
 CPUS = 2
 """Of the shared Ray, whatever the machine has: a study is divided alike everywhere."""
 
-os.environ.update({k: v for k, v in (SETTINGS | LOCAL_SETTINGS).items() if k not in os.environ})
+EQUAL = {"RAY_worker_niceness": "0"}
+"""Ray's workers give way to every other process, and beside two busy ones they hardly run."""
+
+WANTED = SETTINGS | LOCAL_SETTINGS | EQUAL
+os.environ.update({k: v for k, v in WANTED.items() if k not in os.environ})
 """Here, for some modules of tests import Ray, which reads its settings then."""
+
+TOO_BUSY = "timed out during startup"
+"""Ray's own limit of 30 s for a process of its own, which nothing sets: only a busy machine."""
 
 
 def program(*arguments: object) -> list[str]:
@@ -128,21 +139,42 @@ def one_process() -> Run:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start the program as a process, with a Ray of its own unless told; it ends with the test."""
-    started: list[subprocess.Popen[bytes]] = []
+def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start the program as a process, with a Ray of its own unless told; it ends with the test.
 
-    def call(*words: object) -> subprocess.Popen[bytes]:
+    `until`: wait until this holds, for `LONG_S` at most; where the machine was too busy for Ray,
+    the same command is given again, as the program says.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    log = tmp_path.with_name(f"{tmp_path.name}-stderr")
+
+    def begin(*words: object) -> subprocess.Popen[bytes]:
         env = dict(os.environ)
         if "--address" not in words:
             env.pop("RAY_AUTH_MODE", None)  # the shared Ray's, not that of one of its own
-        started.append(subprocess.Popen(program(*words), stdout=subprocess.DEVNULL, env=env))
-        return started[-1]
+        with log.open("wb") as said:
+            process = subprocess.Popen(
+                program(*words), stdout=subprocess.DEVNULL, stderr=said, env=env
+            )
+        started.append(process)
+        return process
+
+    def call(*words: object, until: Callable[[], object] | None = None) -> subprocess.Popen[bytes]:
+        driver = begin(*words)
+        deadline = time.monotonic() + LONG_S
+        while until is not None and not until():
+            assert time.monotonic() < deadline, f"it was to come this far within {LONG_S} s"
+            if driver.poll() == 2 and TOO_BUSY in log.read_text():
+                driver = begin(*words)
+            assert driver.poll() is None, f"the driver was to go on: {log.read_text()}"
+            time.sleep(0.1)
+        return driver
 
     yield call
     for process in started:
         process.kill()
         process.wait(timeout=60)
+    sys.stderr.write(log.read_text() if started else "")
 
 
 @pytest.fixture(scope="session")

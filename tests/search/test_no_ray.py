@@ -3,7 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_search_and_tasks_leave_ray_out() -> None:
     modules = "search, search.cli, search.loop, search.plan, search.export.dense"
     modules += ", search.study.driven_study"

@@ -182,6 +182,7 @@ def test_what_breaks_a_floor_never_wins_and_says_by_how_much(tmp_path: Path, ope
     assert max(t.score for t in study.trials()) > study.winner().score
 
 
+@pytest.mark.slow
 def test_the_sampler_learns_what_is_infeasible(tmp_path: Path, open_goals) -> None:
     """The same landscape; only trials that know the floor turn from what breaks it."""
     broken = {}

@@ -23,6 +23,7 @@ from search.study.storages import StorageLost
 from tasks.errors import InputError
 from tasks.secrets import hide_secrets
 
+pytestmark = pytest.mark.slow
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if os.name == "posix" else []
 
 

@@ -37,6 +37,7 @@ for name in {methods}: delattr(RDBStorage, name)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cluster.cli", "search.cli", "search.study.study_record"])
 def test_a_rename_breaks_no_import(name: str) -> None:
     """So `status` and all other commands go on."""

@@ -106,6 +106,7 @@ def acknowledgements_get_lost(monkeypatch) -> Callable[[int], None]:
     return lose
 
 
+@pytest.mark.slow
 def test_what_was_recorded_though_nobody_said_so_is_not_recorded_twice(
     tmp_path: Path, make_config, open_study, drive, acknowledgements_get_lost
 ) -> None:

@@ -54,6 +54,7 @@ def test_exactly_the_budget_and_every_effect_once(tmp_path: Path, open_study, dr
     assert study.next_job() is None
 
 
+@pytest.mark.slow
 def test_the_search_goes_uphill(tmp_path: Path, make_config, open_study, drive) -> None:
     scores = {}
     for strategy in ("tpe", "random"):

@@ -13,6 +13,7 @@ from search.strategies.base import Setting, Strategy, Tried
 from search.strategies.registry import STRATEGIES, make_strategy
 from search.strategies.samplers import SAMPLERS
 
+pytestmark = pytest.mark.slow
 NAMES = [
     *STRATEGIES,
     *("tpe", "tpe/sites", "gp/sites", "qmc", "nsga-ii/sites", "nsga-iii", "cma-es/sites"),

@@ -44,6 +44,7 @@ def bench_of(plan):
     )
 
 
+@pytest.mark.slow
 def test_a_screen_comes_first_and_is_kept(planned, tmp_path):
     study = opened(planned, tmp_path / "s")
     first = [study.next_job() for _ in range(3)]
