@@ -102,7 +102,8 @@ class KindContract:
             value = products.value(cut, weight).to(weight.dtype)
             if not effect:
                 assert torch.equal(value, weight), f"{level} says that it does nothing, and does"
-            elif effect == "zero:0":
+            assert kind.keeps_nothing(level.rule) == (effect == "zero:0"), level
+            if effect == "zero:0":
                 assert not bool(value.any()), f"{level} says that nothing is left"
             assert torch.equal(found.setdefault(effect, value), value), f"{level}: {effect}"
 

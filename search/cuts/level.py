@@ -42,7 +42,7 @@ class Level:
     @property
     def keeps_nothing(self) -> bool:
         """Whether the zero matrix is left, of whatever matrix."""
-        return self.rule.value == 0  # no rule with a threshold takes 0
+        return self.made_by.keeps_nothing(self.rule)
 
     def __str__(self) -> str:
         """Text that `parse` reads back."""

@@ -79,7 +79,7 @@ class Kind(ABC):
     def check(self, rule: RankRule) -> None:
         """Raise InputError if a value means nothing to this kind."""
         if self.fixed is not None and rule != self.fixed:
-            raise InputError(f"kind {self.name!r} keeps nothing; leave its value out")
+            raise InputError(f"kind {self.name!r} takes no value; leave it out")
         if rule.name not in self.rules:
             names = " or a ".join(self.rules)
             raise InputError(f"kind {self.name!r} takes a {names}, not a {rule.name}")
@@ -89,6 +89,10 @@ class Kind(ABC):
         if self.needs_factors:
             return "factors"
         return "spectrum" if rule.needs_spectrum else "nothing"
+
+    def keeps_nothing(self, rule: RankRule) -> bool:
+        """Whether the zero matrix is left, of whatever matrix."""
+        return rule.value == 0  # no rule with a threshold takes 0
 
     def rank(self, rule: RankRule, shape: Shape, spectrum: Sequence[float] | None = None) -> int:
         """How many ranks a value keeps of a matrix of `shape` (out, in).

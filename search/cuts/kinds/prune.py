@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,11 +34,6 @@ class EntryKind(Kind):
     ) -> float:
         """The entries kept; where they lie is not counted."""
         return shape[0] * shape[1] * rule.value
-
-    @abstractmethod
-    def edited(self, original: Tensor, rule: RankRule, source: Source) -> Tensor:
-        """See `Kind.edited`."""
-        ...
 
 
 class Prune(EntryKind):
