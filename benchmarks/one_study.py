@@ -10,7 +10,7 @@ from optuna.trial import create_trial
 
 from search.config import parse_config, write_config
 from search.cuts.composition import Composition
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import open_evaluator
 from search.plan import make_plan
 from search.study.identity import Digests, Identity, digest_checkpoint, digest_weights
 from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_name
@@ -30,12 +30,12 @@ def evaluate_all(
     config = parse_config(settings, "benchmark")
     plan = make_plan(config)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
-    bench = open_bench(plan.source, plan.task, parts, config.factors)
-    keys = {str(ref): key for ref, key in bench.editor.keys(plan.space.matrices).items()}
+    evaluator = open_evaluator(plan.source, plan.task, parts, config.factors)
+    keys = {str(ref): key for ref, key in evaluator.editor.keys(plan.space.matrices).items()}
     identity = Identity.new(
         Digests(digest_weights(keys), digest_checkpoint(plan.source.folder), "", "")
     )
-    bench._study_id = identity.study_id
+    evaluator._study_id = identity.study_id
     folder.mkdir(parents=True)
     identity.write(folder)
     write_config(config, folder / CONFIG)
@@ -46,7 +46,7 @@ def evaluate_all(
     study.set_user_attr(METRICS, plan.objective.metrics)
 
     def score(name: str, composition: Composition, effect: str, part: str) -> Any:
-        found = bench.evaluate(Job(name, composition, effect, part))  # type: ignore[arg-type]
+        found = evaluator.evaluate(Job(name, composition, effect, part))  # type: ignore[arg-type]
         write_outcomes(folder, found)
         return found
 

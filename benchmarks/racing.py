@@ -25,8 +25,7 @@ from typing import Any
 
 from search.config import StudyConfig, parse_config
 from search.demo.study import demo_config
-from search.evaluation.bench import Bench, Progress
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import Evaluator, Progress, open_evaluator
 from search.plan import Plan, make_plan
 from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
@@ -36,18 +35,18 @@ ID = "racing"
 
 
 class Remembered:
-    """A bench that evaluates each chunk of each composition once. `examples`: those asked for."""
+    """Evaluates each chunk of each composition once. `examples`: those asked for."""
 
-    def __init__(self, bench: Bench, total: int) -> None:
-        self._bench = bench
+    def __init__(self, evaluator: Evaluator, total: int) -> None:
+        self._evaluator = evaluator
         self._total = total
         self._known: dict[tuple[str, str], list[Progress]] = {}
         self.examples = 0
 
     def run(self, job: Job) -> Iterator[Progress]:
-        """The chunks that the bench gives: from memory, and no more of them than are asked for."""
+        """The chunks of the evaluator: from memory, and no more of them than are asked for."""
         known = self._known.setdefault((job.part, job.effect), [])
-        fresh = self._bench.run(job)
+        fresh = self._evaluator.run(job)
         seen = done = 0
         while not known or known[-1].evaluation is None or done < len(known):
             if done == len(known):
@@ -66,12 +65,12 @@ class Remembered:
         fresh.close()
 
 
-def run(study: DrivenStudy, bench: Remembered, examples: float) -> None:
+def run(study: DrivenStudy, evaluator: Remembered, examples: float) -> None:
     """As `search.loop.run_study`, without test, until `examples` were asked for."""
     while (job := study.next_job()) is not None and job.part == "validation":
-        if bench.examples >= examples:
+        if evaluator.examples >= examples:
             return
-        for progress in bench.run(job):
+        for progress in evaluator.run(job):
             if progress.evaluation is not None:
                 study.finish(job, progress.evaluation)
             elif study.report(job, progress.step, progress.score, progress.chunk):
@@ -80,24 +79,24 @@ def run(study: DrivenStudy, bench: Remembered, examples: float) -> None:
 
 
 def one(
-    plan: Plan, config: StudyConfig, bench: Remembered, examples: float = math.inf
+    plan: Plan, config: StudyConfig, evaluator: Remembered, examples: float = math.inf
 ) -> tuple[int, float, str]:
     """Examples asked, the winner's validation score, and the winner, of one study."""
-    bench.examples = 0
+    evaluator.examples = 0
     with tempfile.TemporaryDirectory() as folder:
         identity = Identity(ID, "", {}, "", "", "", "")
         subject = Subject(Path(folder), identity, config, plan.space, plan.max_ranks)
         study = DrivenStudy.open(subject)
-        run(study, bench, examples)
+        run(study, evaluator, examples)
         winner = study.winner()
         baseline = study.baseline
     if winner is None:
-        return bench.examples, baseline.score if baseline else 0.0, "baseline"
-    return bench.examples, float(winner.score or 0), winner.effect
+        return evaluator.examples, baseline.score if baseline else 0.0, "baseline"
+    return evaluator.examples, float(winner.score or 0), winner.effect
 
 
 def pair(
-    plan: Plan, config: StudyConfig, bench: Remembered, seed: int, asked: argparse.Namespace
+    plan: Plan, config: StudyConfig, evaluator: Remembered, seed: int, asked: argparse.Namespace
 ) -> dict[str, Any]:
     """One seed in the three ways."""
 
@@ -110,7 +109,7 @@ def pair(
             "trials": trials,
         }
         own = config.search.model_copy(update=settings)
-        return one(plan, config.model_copy(update={"search": own}), bench, examples)
+        return one(plan, config.model_copy(update={"search": own}), evaluator, examples)
 
     whole = study("none", asked.trials)
     raced = study("race", asked.trials)
@@ -138,13 +137,13 @@ def main() -> None:
         config = configured(Path(scratch), asked)
         plan = make_plan(config)
         parts = {"validation": plan.split.validation, "test": plan.split.test}
-        own = open_bench(
+        own = open_evaluator(
             plan.source, plan.task, parts, config.factors, study_id=ID, chunks=asked.chunks
         )
-        bench = Remembered(own, len(plan.split.validation))
+        evaluator = Remembered(own, len(plan.split.validation))
         rows: list[dict[str, Any]] = []
         for seed in range(asked.seeds):
-            rows.append(pair(plan, config, bench, seed, asked))
+            rows.append(pair(plan, config, evaluator, seed, asked))
             print(f"seed {seed}: {rows[-1]}", file=sys.stderr, flush=True)
     print(json.dumps(summary(rows, len(plan.split.validation)), indent=1))
 

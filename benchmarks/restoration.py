@@ -2,7 +2,7 @@
 
     python benchmarks/restoration.py --trials 1000
 
-Runs random compositions of the demo's space through the bench that a worker uses, with every
+Runs random compositions of the demo's space through the evaluator that a worker uses, with every
 rank and kind, then compares each parameter and buffer with a freshly loaded model.
 """
 
@@ -21,7 +21,7 @@ from search.cuts.kinds.registry import KINDS
 from search.cuts.level import Level
 from search.cuts.rules import RankRule
 from search.demo.study import demo_config
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import open_evaluator
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
 
@@ -45,18 +45,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         plan = make_plan(demo_config(Path(scratch)))
         few = plan.split.validation[:32]
-        bench = open_bench(plan.source, plan.task, {"validation": few}, Path(scratch))
+        evaluator = open_evaluator(plan.source, plan.task, {"validation": few}, Path(scratch))
         changed = 0
         for number in range(asked.trials):
             composition = draw(plan, chance)
-            steps = bench.run(Job(f"{number}", composition, "", "validation"))
+            steps = evaluator.run(Job(f"{number}", composition, "", "validation"))
             if number % 10 == 0:
-                with bench.editor.applied(composition):
-                    changed += not _same(bench.editor.model, plan.source.load())
+                with evaluator.editor.applied(composition):
+                    changed += not _same(evaluator.editor.model, plan.source.load())
             next(steps)
             steps.close()
-        bench.close()
-        same = _same(bench.editor.model, plan.source.load())
+        evaluator.close()
+        same = _same(evaluator.editor.model, plan.source.load())
     print(f"{asked.trials} trials; an applied composition differed in {changed} of the samples")
     print(f"bit-identical to the checkpoint afterwards: {same}")
     return 0 if same and changed else 1

@@ -54,13 +54,12 @@ import search.demo
 from search.config import read_config
 from search.cuts.composition import Composition
 from search.demo.study import demo_config
-from search.evaluation.bench import Bench
-from search.evaluation.kept import Room
-from search.evaluation.passes import Passes
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import Evaluator, open_evaluator
 from search.model import ModelSource
 from search.plan import make_plan
 from search.results import Study
+from search.reuse.activations import Room
+from search.reuse.forward import ForwardPasses
 from search.study.jobs import Job
 from tasks.base import Choose, Classify, Complete, Example, Task
 from tasks.registry import get_task
@@ -80,10 +79,10 @@ class Case:
     examples: list[Example]
     auto: Any
 
-    def bench(self, scratch: Path, room: Room | None = None) -> Bench:
+    def evaluator(self, scratch: Path, room: Room | None = None) -> Evaluator:
         """Ours, as a worker builds it."""
         parts = {"validation": self.examples}
-        return open_bench(ModelSource(str(self.folder)), self.task, parts, scratch, room=room)
+        return open_evaluator(ModelSource(str(self.folder)), self.task, parts, scratch, room=room)
 
 
 def classifier(folder: Path, data: Path, count: int) -> Case:
@@ -195,38 +194,38 @@ def _matrices(model: Any) -> Any:
     return find_matrices(model)
 
 
-def without_shortcuts(bench: Bench) -> Bench:
+def without_shortcuts(evaluator: Evaluator) -> Evaluator:
     """Ours with batches alone: no reuse, whole last block, all logits."""
-    scorer = getattr(bench._predictor, "scorer", bench._predictor)
-    scorer.passes = bench.passes = Passes()
+    scorer = getattr(evaluator._predictor, "scorer", evaluator._predictor)
+    scorer.passes = evaluator.passes = ForwardPasses()
     scorer._calibrated = scorer.ends_early = True
     scorer.ends_early = scorer.picks_before_head = False
-    return bench
+    return evaluator
 
 
 def compare_with_naive(case: Case, scratch: Path, rounds: int) -> dict[str, Any]:
     """Trials at `rounds` layers spread evenly, each in every way, in turn."""
     generator = torch.Generator().manual_seed(0)
     layers = [LAYERS * (2 * n + 1) // (2 * rounds) for n in range(rounds)]
-    benches = {
-        "batches": without_shortcuts(case.bench(scratch)),
-        "batches + scored positions": case.bench(scratch, Room(0)),
-        "all (with prefix reuse)": case.bench(scratch),
+    evaluators = {
+        "batches": without_shortcuts(case.evaluator(scratch)),
+        "batches + scored positions": case.evaluator(scratch, Room(0)),
+        "all (with prefix reuse)": case.evaluator(scratch),
     }
-    for bench in benches.values():
-        bench.evaluate(Job("baseline", Composition(), "", "validation"))
-    seconds: dict[str, list[float]] = {name: [] for name in ("load", "svd", "pass", *benches)}
+    for evaluator in evaluators.values():
+        evaluator.evaluate(Job("baseline", Composition(), "", "validation"))
+    seconds: dict[str, list[float]] = {name: [] for name in ("load", "svd", "pass", *evaluators)}
     worst = 0.0
     for layer in layers:
         kind = ("fc_in", "fc_out")[int(torch.randint(2, (1,), generator=generator))]
         asked = job(layer, kind, RHO[int(torch.randint(len(RHO), (1,), generator=generator))])
         found = {}
-        for name, bench in benches.items():
-            bench.editor.apply(asked.composition)  # factors computed before the clock starts
-            bench.close()
-            spent, found[name] = timed(partial(bench.evaluate, asked))
+        for name, evaluator in evaluators.items():
+            evaluator.editor.apply(asked.composition)  # factors computed before the clock starts
+            evaluator.close()
+            spent, found[name] = timed(partial(evaluator.evaluate, asked))
             seconds[name].append(spent)
-        edited = edited_weight(bench, asked)
+        edited = edited_weight(evaluator, asked)
         plain = naive(case, asked, lambda weight, rank, edited=edited: edited)
         for name in ("load", "svd", "pass"):
             seconds[name].append(plain[name])
@@ -241,28 +240,28 @@ def compare_with_naive(case: Case, scratch: Path, rounds: int) -> dict[str, Any]
         "questions": len(case.examples),
         "layers": layers,
         "seconds": {name: round(value, 3) for name, value in {**mean, "naive": whole}.items()},
-        "ratio": {name: round(whole / mean[name], 2) for name in ("pass", *benches)},
+        "ratio": {name: round(whole / mean[name], 2) for name in ("pass", *evaluators)},
         "worst difference of a log-probability": worst,
     }
 
 
-def edited_weight(bench: Bench, asked: Job) -> torch.Tensor:
+def edited_weight(evaluator: Evaluator, asked: Job) -> torch.Tensor:
     """The matrix that a job's one intervention left in the model."""
     (cut,) = asked.composition.interventions
-    model = bench.editor.model
+    model = evaluator.editor.model
     matrix = next(m for m in _matrices(model) if m.ref == cut.matrix)
     return matrix.read(model.get_parameter(matrix.parameter))
 
 
 def by_layer(case: Case, scratch: Path, repeats: int) -> dict[str, Any]:
     """A trial at every layer over a full pass of the same batches, and its arithmetic."""
-    ours, whole = case.bench(scratch), case.bench(scratch, Room(0))
+    ours, whole = case.evaluator(scratch), case.evaluator(scratch, Room(0))
     full_s: list[float] = []
     trial_s: list[list[float]] = [[] for _ in range(LAYERS)]
-    for bench in (ours, whole):
-        bench.evaluate(Job("baseline", Composition(), "", "validation"))
+    for evaluator in (ours, whole):
+        evaluator.evaluate(Job("baseline", Composition(), "", "validation"))
         for layer in range(LAYERS):  # factors computed and read before the clock starts
-            bench.editor.apply(job(layer, "fc_in", 0.05).composition)
+            evaluator.editor.apply(job(layer, "fc_in", 0.05).composition)
     for _ in range(repeats):
         for layer in range(LAYERS):
             asked = job(layer, "fc_in", 0.05)
@@ -325,17 +324,17 @@ def memory(scratch: Path, trials: int) -> dict[str, Any]:
     write_config(demo_config(scratch, trials), scratch / "study.yaml")
     plan = make_plan(read_config(scratch / "study.yaml"))
     parts = {"validation": plan.split.validation[:16]}
-    bench = open_bench(plan.source, plan.task, parts, scratch / "f", room=Room(2**22))
-    before = {n: p.detach().clone() for n, p in bench.editor.model.named_parameters()}
+    evaluator = open_evaluator(plan.source, plan.task, parts, scratch / "f", room=Room(2**22))
+    before = {n: p.detach().clone() for n, p in evaluator.editor.model.named_parameters()}
     sizes = {}
     process = psutil.Process()
     for number in range(1, trials + 1):
         drawn = plan.space.cut(plan.space.draw(random.Random(f"m/{number}")))
-        bench.evaluate(Job(str(number), drawn, str(drawn), "validation"))
+        evaluator.evaluate(Job(str(number), drawn, str(drawn), "validation"))
         if number in (trials // 10, trials // 2, trials):
             sizes[number] = round(process.memory_info().rss / 2**20, 1)
-    bench.close()
-    same = all(torch.equal(p, before[n]) for n, p in bench.editor.model.named_parameters())
+    evaluator.close()
+    same = all(torch.equal(p, before[n]) for n, p in evaluator.editor.model.named_parameters())
     return {"resident MiB after trials": sizes, "restored to the bit": same}
 
 
@@ -347,20 +346,22 @@ def peak(scratch: Path, data: Path, budget: float, count: int) -> dict[str, Any]
     source = ModelSource(str(case.folder))
     parts = {"validation": case.examples}
     room = Room(int(budget * 2**30))
-    bench = open_bench(source, case.task, parts, scratch / "f", room=room)
-    bench.editor._originals_bytes = bench.editor._products._memory._budget_bytes = room.device_bytes
-    bench.evaluate(Job("baseline", Composition(), "", "validation"))
+    evaluator = open_evaluator(source, case.task, parts, scratch / "f", room=room)
+    evaluator.editor._originals_bytes = evaluator.editor._products._memory._budget_bytes = (
+        room.device_bytes
+    )
+    evaluator.evaluate(Job("baseline", Composition(), "", "validation"))
     most = [0, 0, 0]
-    matrices = [m for m in _matrices(bench.editor.model) if m.searchable]
+    matrices = [m for m in _matrices(evaluator.editor.model) if m.searchable]
     for matrix in matrices:  # factors are computed before what a trial takes is measured
         asked = Composition.parse([f"{matrix.ref}=rho:0.1"])
-        bench.editor.apply(asked)
+        evaluator.editor.apply(asked)
     for number, rho in enumerate((0.9, 0.1, 0.05)):
         for matrix in matrices:
             asked = Composition.parse([f"{matrix.ref}=rho:{rho}"])
-            bench.evaluate(Job(str(asked), asked, str(asked), "validation"))
+            evaluator.evaluate(Job(str(asked), asked, str(asked), "validation"))
             most[number] = max(most[number], process.memory_info().rss)
-    model = sum(p.numel() * p.element_size() for p in bench.editor.model.parameters())
+    model = sum(p.numel() * p.element_size() for p in evaluator.editor.model.parameters())
     return {
         "matrices, three rho each": len(matrices),
         "MiB": {
@@ -379,8 +380,8 @@ def thin(scratch: Path, data: Path, count: int, repeats: int = 3) -> dict[str, A
     """Time of a trial with `products: factored` over one with dense products, by rho."""
     case = classifier(scratch / "bert", data, count)
     source, parts = ModelSource(str(case.folder)), {"validation": case.examples}
-    benches = [
-        open_bench(source, case.task, parts, scratch / "f", room=Room(0), factored=factored)
+    evaluators = [
+        open_evaluator(source, case.task, parts, scratch / "f", room=Room(0), factored=factored)
         for factored in (False, True)
     ]
     worst, ratios = 0.0, {}
@@ -393,9 +394,9 @@ def thin(scratch: Path, data: Path, count: int, repeats: int = 3) -> dict[str, A
         seconds: list[list[float]] = [[], []]
         for _ in range(repeats):
             found = []
-            for place, bench in enumerate(benches):
-                bench.editor.apply(composition)  # the passes are compared, not the products
-                spent, evaluation = timed(partial(bench.evaluate, asked))
+            for place, evaluator in enumerate(evaluators):
+                evaluator.editor.apply(composition)  # the passes are compared, not the products
+                spent, evaluation = timed(partial(evaluator.evaluate, asked))
                 seconds[place].append(spent)
                 found.append([outcome.log_probability for outcome in evaluation.outcomes])
             worst = max(worst, *(abs(a - b) for a, b in zip(*found, strict=True)))

@@ -20,10 +20,10 @@ from cluster.stop import StopRequest, was_asked
 from cluster.view import View
 from search.config import StudyConfig, read_config, with_trials, write_config
 from search.cuts.composition import Composition
-from search.evaluation.kept import Scratch
 from search.interruption import Interrupted
 from search.place import check_study_place
 from search.plan import Plan, make_plan
+from search.reuse.activations import SharedScratch
 from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
 from search.study.driven_study import DrivenStudy, Subject
@@ -266,7 +266,7 @@ def _concluded(plan: Plan, study: DrivenStudy, view: View, preemption: Preemptio
         view.note(f"note: {notice}")
     # A worker that Ray stopped could not tidy up: what nobody uses any more goes now.
     with suppress(OSError):
-        Scratch(identity.study_id, plan.config.reuse.folder).close()
+        SharedScratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
     if not (study.stopped or study.draining) and study.is_intact():
         found = _summary(study)

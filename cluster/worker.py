@@ -19,13 +19,12 @@ from ray import tune
 from cluster.orphan import end_with
 from search.config import StudyConfig
 from search.cuts.refs import MatrixRef
-from search.evaluation.bench import Bench, Progress
-from search.evaluation.kept import GIB, Room, Scratch
-from search.evaluation.passes import is_out_of_memory
+from search.evaluation.evaluator import Evaluator, Progress, open_evaluator
 from search.evaluation.predictor import NonFiniteLogits
-from search.evaluation.setup import open_bench
 from search.model import ModelSource
 from search.plan import open_asked
+from search.reuse.activations import GIB, Room, SharedScratch
+from search.reuse.forward import is_out_of_memory
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity
 from search.study.jobs import Job
@@ -42,7 +41,7 @@ METRIC = "score"
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a worker needs to build its bench; sent once per worker through Ray's object store."""
+    """What a worker builds its evaluator from; sent to each once through Ray's object store."""
 
     config: StudyConfig
     folder: str
@@ -58,7 +57,7 @@ class Blueprint:
     driver: Holder | None = None
     sealed: Mapping[str, tuple[Trace | None, str]] | None = None
 
-    def build(self) -> tuple[Bench, Witness]:
+    def build(self) -> tuple[Evaluator, Witness]:
         """Load the model and the factors on this worker's device.
 
         Raises FilesChanged unless what was loaded is what the study was begun with.
@@ -72,17 +71,17 @@ class Blueprint:
         before = dict(witness.traces)
         room = self.room()
         try:
-            bench = self._bench(source, room)
+            evaluator = self._evaluator(source, room)
             witness.check()
             if witness.traces != before:
                 raise FilesChanged(f"files in {source.folder} changed while they were being loaded")
         except BaseException:
             room.close()
             raise
-        return bench, witness
+        return evaluator, witness
 
-    def _bench(self, source: ModelSource, room: Room) -> Bench:
-        return open_bench(
+    def _evaluator(self, source: ModelSource, room: Room) -> Evaluator:
+        return open_evaluator(
             source,
             open_asked(self.config, source.head),
             {"validation": self.validation, "confirm": self.confirm, "test": self.test},
@@ -104,7 +103,7 @@ class Blueprint:
         if not reuse.file_gib:
             return Room(memory, host)
         try:
-            scratch = Scratch(self.study_id, reuse.folder)
+            scratch = SharedScratch(self.study_id, reuse.folder)
             free = shutil.disk_usage(scratch.path).free // 2
         except OSError:  # a worker without a scratch folder is slower, not broken
             return Room(memory, host)
@@ -117,7 +116,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     """Evaluates one job after another; the actor, its model and its factors stay."""
 
     def setup(self, config: dict[str, Any], blueprint: Blueprint) -> None:
-        """Build the bench once. A failure is kept and reported by `step`, as a sentence."""
+        """Build the evaluator once. A failure is kept and reported by `step`, as a sentence."""
         self._blueprint = blueprint
         self._folder = Path(blueprint.folder)
         self._shares_folder = _shares(self._folder, blueprint.study_id)
@@ -127,7 +126,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if blueprint.driver is not None:
             end_with(blueprint.driver)
         try:
-            self._bench, self._witness = blueprint.build()
+            self._evaluator, self._witness = blueprint.build()
         except Exception as error:  # raising here would kill the actor and lose the reason
             self._broken = _sentence(error)
         self._log("setup", seconds=round(time.perf_counter() - started, 3), error=self._broken)
@@ -143,7 +142,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         """Restore the model."""
         self._close()
         if self._broken is None:
-            self._bench.close()
+            self._evaluator.close()
 
     def step(self) -> dict[str, Any]:
         """Evaluate one chunk. Never raises: an exception would cost a model load."""
@@ -173,7 +172,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             if self._shares_folder and self._known():
                 return {METRIC: 0.0, "finished": True, "done": True}
             self._log("start", job=self._job.name, effect=self._job.effect)
-            self._run = self._bench.run(self._job)
+            self._run = self._evaluator.run(self._job)
         progress = next(self._run)
         result: dict[str, Any] = {METRIC: progress.score, "step": progress.step, "done": False}
         if progress.chunk and self._blueprint.config.search.pruner == "race":

@@ -111,8 +111,8 @@ def evaluate(
     Example: laser-search evaluate ./bert-sst2 --task sst2 --data dev.tsv --intervention 1.fc_in=0.1
     """
     from search.config import SplitConfig, TaskConfig
-    from search.evaluation.direct import evaluate_compositions
     from search.model import ModelSource
+    from search.standalone import evaluate_compositions
 
     found = evaluate_compositions(
         source=ModelSource(model, revision, head, dtype, chat_template=chat_template),

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from search.evaluation.bench import Bench
+from search.evaluation.evaluator import Evaluator
 from search.study.driven_study import DrivenStudy
 from search.study.jobs import Job
 
 
-def run_study(study: DrivenStudy, bench: Bench) -> None:
+def run_study(study: DrivenStudy, evaluator: Evaluator) -> None:
     """Work off every job of a study, one after the other, and put the model's bytes back."""
-    with closing(bench):
+    with closing(evaluator):
         while (job := study.next_job()) is not None:
-            run_job(study, bench, job)
+            run_job(study, evaluator, job)
 
 
-def run_job(study: DrivenStudy, bench: Bench, job: Job) -> None:
+def run_job(study: DrivenStudy, evaluator: Evaluator, job: Job) -> None:
     """Evaluate one job and tell the study what became of it. Raises StorageLost.
 
     What the evaluation raises is the job's failure; what the study's own record raises is not.
     """
-    with closing(bench.run(job)) as run:
+    with closing(evaluator.run(job)) as run:
         while True:
             try:
                 progress = next(run, None)

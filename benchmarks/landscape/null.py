@@ -29,13 +29,12 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from replay import IDENTITY, configured, prepare
-from table import Landscape, TableBench
+from table import Landscape, TableEvaluator
 
 from search.cuts.composition import Composition
 from search.demo.words import ANSWERS
 from search.durable import write_file
-from search.evaluation.bench import Bench
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import Evaluator, open_evaluator
 from search.loop import run_study
 from search.report.text import sentence
 from search.space import Space
@@ -95,7 +94,7 @@ class Answers:
         self.classes = all(x.choices for x in landscape.examples("validation"))
         self._known: dict[tuple[str, str], Replies] = {}
         self._unsaved: list[tuple[str, str]] = []
-        self._benches: dict[str, tuple[EveryAnswer, Bench]] = {}
+        self._evaluators: dict[str, tuple[EveryAnswer, Evaluator]] = {}
         for path in sorted(landscape.folder.glob("answers-*.parquet")):
             for row in pq.ParquetFile(path).read().to_pylist():
                 shape = (len(landscape.examples(row["part"])), -1)
@@ -147,14 +146,16 @@ class Answers:
 
     def _of_words(self, composition: Composition, part: str) -> Replies:
         examples = self.landscape.examples(part)
-        if part not in self._benches:
+        if part not in self._evaluators:
             task = EveryAnswer()
             plan = self.landscape.plan
-            bench = open_bench(plan.source, task, {"validation": examples}, plan.config.factors)
-            self._benches[part] = (task, bench)
-        task, bench = self._benches[part]
+            evaluator = open_evaluator(
+                plan.source, task, {"validation": examples}, plan.config.factors
+            )
+            self._evaluators[part] = (task, evaluator)
+        task, evaluator = self._evaluators[part]
         effect = self.landscape.effect(composition)
-        found = bench.evaluate(Job(effect or "baseline", composition, effect, "validation"))
+        found = evaluator.evaluate(Job(effect or "baseline", composition, effect, "validation"))
         if self.landscape.knows(effect, part):
             assert found.score == self.landscape.truth(composition, part).score, effect
         replies = [task.replies[x.id] for x in examples]
@@ -184,8 +185,8 @@ def shuffled(examples: Sequence[Example], seed: int) -> dict[str, int]:
     return {x.id: facts[given[x.group]][words_of(x)] for x in examples}
 
 
-class ShuffledBench(TableBench):
-    """A bench of a table whose right answers are others."""
+class ShuffledEvaluator(TableEvaluator):
+    """An evaluator of a table whose right answers are others."""
 
     def __init__(self, answers: Answers, split: Split, places: Mapping[str, int]) -> None:
         super().__init__(answers.landscape)
@@ -255,8 +256,8 @@ def judge(answers: Answers, seed: int, strategy: str, trials: int, interventions
         setting = replace(setting, space=space)
         subject = Subject(folder, IDENTITY, config, space, plan.max_ranks, plan.objective, setting)
         study = DrivenStudy.open(subject)
-        bench: Any = ShuffledBench(answers, split, places)
-        run_study(study, bench)
+        evaluator: Any = ShuffledEvaluator(answers, split, places)
+        run_study(study, evaluator)
         verdict = conclude(folder, IDENTITY, study.chosen(), split, plan.objective)
     if verdict is None:
         raise SystemExit(f"study {seed} has no verdict: {study.stopped}")

@@ -4,8 +4,8 @@
         --strategies grid random tpe/slots tpe/sites greedy snr screened auto
     python benchmarks/landscape/summary.py --tables ./landscape/demo ./landscape/sst2
 
-Every replay is a real study (`search.study.driven_study`) in one process; only the bench reads from
-the table. What the table does not hold is evaluated and added. Each replay is kept as one file
+Every replay is a real study (`search.study.driven_study`) in one process; only the evaluator reads
+from the table. What the table does not hold is evaluated and added. Each replay is kept as one file
 below TABLE/replays, so that a run that is stopped goes on where it was. A strategy is named as in
 study.yaml, with its encoding after a slash. What a strategy knows beforehand (a screen of 100
 questions, drawn by seed; spectra) is computed from the model, and a screen's cost is counted.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from table import Landscape, TableBench, note
+from table import Landscape, TableEvaluator, note
 
 from search.config import StudyConfig, parse_config
 from search.strategies.base import Setting
@@ -53,14 +53,14 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
     """One study: after every evaluation the passes spent and its score."""
     plan = replace(landscape.plan, config=config)
     setting, before = prepare(landscape, config)
-    bench = TableBench(landscape, config.search.chunks)
+    evaluator = TableEvaluator(landscape, config.search.chunks)
     curve: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         own = (plan.space, plan.max_ranks, plan.objective, setting)
         study = DrivenStudy.open(Subject(Path(folder), IDENTITY, config, *own))
         started = time.perf_counter()
         while (job := study.next_job()) is not None and job.part == "validation":
-            for progress in bench.run(job):
+            for progress in evaluator.run(job):
                 if progress.evaluation is not None:
                     study.finish(job, replace(progress.evaluation, study=IDENTITY.study_id))
                 elif study.report(job, progress.step, progress.score, progress.chunk):
@@ -70,7 +70,7 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
                 whole = progress.evaluation
                 curve.append(
                     {
-                        "passes": round(bench.passes - 1, 4),  # the baseline is everyone's
+                        "passes": round(evaluator.passes - 1, 4),  # the baseline is everyone's
                         "effect": job.effect,
                         "score": None if whole is None else whole.score,
                     }

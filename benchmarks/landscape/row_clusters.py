@@ -23,7 +23,7 @@ from table import Landscape
 from torch import Tensor
 
 from search.cuts.composition import Composition, Intervention
-from search.evaluation.bench import Bench
+from search.evaluation.evaluator import Evaluator
 from search.study.jobs import Job
 
 
@@ -43,10 +43,10 @@ def clustered(count: int, labels: dict[str, Any], cut: Intervention, original: T
     return result.to(original.dtype)
 
 
-def scores(bench: Bench, composition: Composition, effect: str) -> list[float]:
+def scores(evaluator: Evaluator, composition: Composition, effect: str) -> list[float]:
     """What every question scores."""
     job = Job(effect or "baseline", composition, effect, "validation")
-    return [outcome.score for outcome in bench.evaluate(job).outcomes]
+    return [outcome.score for outcome in evaluator.evaluate(job).outcomes]
 
 
 def main() -> None:
@@ -57,29 +57,31 @@ def main() -> None:
     asked = parser.parse_args()
     landscape = Landscape(asked.table)
     grid = landscape.grid()
-    benches = {part: landscape._bench(part) for part in ("validation", "test")}
+    evaluators = {part: landscape._evaluator(part) for part in ("validation", "test")}
     plain = {effect: landscape.truth(cut).score for effect, cut in grid.items()}
     best = max(plain, key=lambda effect: plain[effect])
     base = landscape.truth(Composition()).score
-    test = scores(benches["test"], grid[best], best)
+    test = scores(evaluators["test"], grid[best], best)
     mean = sum(test) / len(test)
     print(
         f"baseline {base:.4f}; plain: best {plain[best]:.4f} [{best}], test {mean:.4f}", flush=True
     )
     for count in asked.clusters:
-        for bench in benches.values():
+        for evaluator in evaluators.values():
             labels: dict[str, Any] = {}
             make = partial(clustered, count, labels)
-            bench.editor._products.value = lambda cut, original, key, make=make: make(cut, original)
-            bench.editor.apply(Composition())
+            evaluator.editor._products.value = lambda cut, original, key, make=make: make(
+                cut, original
+            )
+            evaluator.editor.apply(Composition())
         found = {}
         for effect, cut in grid.items():
-            answers = scores(benches["validation"], cut, effect)
+            answers = scores(evaluators["validation"], cut, effect)
             found[effect] = sum(answers) / len(answers)
         winner = max(found, key=lambda effect: found[effect])
         better = sum(found[effect] > plain[effect] for effect in grid)
         worse = sum(found[effect] < plain[effect] for effect in grid)
-        held = scores(benches["test"], grid[winner], winner)
+        held = scores(evaluators["test"], grid[winner], winner)
         gain = sum(a - b for a, b in zip(held, test, strict=True)) / len(test)
         mean = sum(held) / len(held)
         print(

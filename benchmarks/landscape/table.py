@@ -28,9 +28,8 @@ from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
 from search.cuts.rules import RankRule
 from search.durable import write_file, write_text
-from search.evaluation.bench import Bench, Progress
+from search.evaluation.evaluator import Evaluator, Progress, open_evaluator
 from search.evaluation.screen import predict_changes
-from search.evaluation.setup import open_bench
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
@@ -78,7 +77,7 @@ class Landscape:
         self._truth: dict[tuple[str, str], Truth] = {}
         self._unsaved: list[tuple[str, str]] = []
         self._words: dict[str, int] = {}
-        self._benches: dict[str, Bench] = {}
+        self._evaluators: dict[str, Evaluator] = {}
         self._load()
 
     @staticmethod
@@ -161,11 +160,11 @@ class Landscape:
 
     def spectra(self) -> dict[MatrixRef, Spectrum]:
         """The singular values of every matrix that may be cut."""
-        bench = self._bench("validation")
+        evaluator = self._evaluator("validation")
         return {
             matrix.ref: Spectrum(
                 *(str(matrix.ref), self.plan.source.path, matrix.module, matrix.shape),
-                bench.editor.factors(_half(matrix.ref)).spectrum.double().numpy(),
+                evaluator.editor.factors(_half(matrix.ref)).spectrum.double().numpy(),
             )
             for matrix in self.plan.searched
         }
@@ -179,16 +178,16 @@ class Landscape:
         """
         known = list(among or self.examples("validation"))
         examples = random.Random(seed).sample(known, min(count, len(known)))
-        bench, space = self._bench("validation"), self.plan.space
+        evaluator, space = self._evaluator("validation"), self.plan.space
         cuts = [Intervention(m, level) for m in space.matrices for level in space.levels]
         found = predict_changes(
-            *(bench.editor, bench._predictor, self.plan.task, examples, cuts),
-            *(self.plan.objective, bench.passes),
+            *(evaluator.editor, evaluator._predictor, self.plan.task, examples, cuts),
+            *(self.plan.objective, evaluator.passes),
         )
         return {(cut.matrix, cut.rule.value): change for cut, change in found.items()}
 
     def evaluation(self, job: Job, examples: Sequence[Example] | None = None) -> Evaluation:
-        """The evaluation that a bench would make of a job, on `examples` of its part."""
+        """The evaluation that an evaluator would make of a job, on `examples` of its part."""
         part = job.part if job.part == "test" else "validation"
         truth = self.truth(job.composition, part)
         outcomes = self._outcomes(truth, part)
@@ -222,7 +221,7 @@ class Landscape:
 
     def _evaluate(self, composition: Composition, effect: str, part: str) -> Truth:
         job = Job(effect or "baseline", composition, effect, "validation")
-        found = self._bench(part).evaluate(job)
+        found = self._evaluator(part).evaluate(job)
         return Truth(
             str(composition),
             np.array([o.score for o in found.outcomes]),
@@ -231,10 +230,10 @@ class Landscape:
             found.seconds["forward"],
         )
 
-    def _bench(self, part: str) -> Bench:
-        """The model; either part is `validation` to a bench of its own, which records it."""
-        if part not in self._benches:
-            self._benches[part] = open_bench(
+    def _evaluator(self, part: str) -> Evaluator:
+        """The model; either part is `validation` to an evaluator of its own, which records it."""
+        if part not in self._evaluators:
+            self._evaluators[part] = open_evaluator(
                 self.plan.source,
                 self.plan.task,
                 {"validation": self.examples(part)},
@@ -242,7 +241,7 @@ class Landscape:
                 tokens_per_batch=self.config.tokens_per_batch,
                 searched=set(self.plan.space.matrices),
             )
-        return self._benches[part]
+        return self._evaluators[part]
 
     def _place(self, word: str) -> int:
         return self._words.setdefault(word, len(self._words))
@@ -281,8 +280,8 @@ def _rows(column: pa.ChunkedArray) -> list[NDArray[np.generic]]:
     return found
 
 
-class TableBench:
-    """A bench that reads from a table, and counts what a real one would have computed.
+class TableEvaluator:
+    """An evaluator that reads from a table, and counts what a real one would have computed.
 
     `examples`: the questions of each part, where a part is not the table's own. `passes` counts
     forward passes of validation, of which a trial that begins at block l of L takes (L - l) / L,
@@ -301,7 +300,7 @@ class TableBench:
         self._examples = examples or {}
 
     def run(self, job: Job) -> Iterator[Progress]:
-        """The chunks that a bench would give."""
+        """The chunks that an evaluator would give."""
         whole = self.evaluate(job)
         cost = self.landscape.passes(job.effect) if job.part != "test" else 0.0
         chunks = self._chunks if job.part == "validation" else 1

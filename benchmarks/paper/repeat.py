@@ -25,13 +25,12 @@ from scipy.stats import binomtest
 
 from search.config import PAPER_RHO, SearchConfig, SpaceConfig, SplitConfig, TaskConfig
 from search.cuts.composition import Composition
-from search.evaluation.bench import Bench
-from search.evaluation.direct import Direct, evaluate_compositions
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import Evaluator, open_evaluator
 from search.model import ModelSource, own_device
 from search.paper import CELLS, COMPOSITION, MODELS, Cell, cell
 from search.plan import open_task
 from search.space import Space
+from search.standalone import Direct, evaluate_compositions
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.registry import make_strategy
 from search.study.jobs import Job
@@ -139,23 +138,23 @@ def compose(found: Cell, way: str, options: argparse.Namespace) -> list[str]:
     space = replace(space, ladder=ladder, max_interventions=len(space.matrices))
     full = {matrix.ref: matrix.max_rank for matrix in matrices}
     strategy = make_strategy(SearchConfig(strategy="greedy"), Setting(space, full))
-    bench = open_bench(
+    evaluator = open_evaluator(
         where, task, {"validation": validation}, options.factors, device=own_device()
     )
     history = History(full, len(space.matrices) * len(space.levels))
-    history.put(try_(bench, BASELINE_NUMBER, Composition(), ""))
+    history.put(try_(evaluator, BASELINE_NUMBER, Composition(), ""))
     while (proposed := strategy.suggest(history)) is not None:
         effect = history.effect(proposed)
-        history.put(tried := try_(bench, len(history), proposed, effect))
+        history.put(tried := try_(evaluator, len(history), proposed, effect))
         print(f"{tried.number}: {100 * tried.values[0]:.1f} {proposed}", file=sys.stderr)
-    bench.close()
+    evaluator.close()
     best = max([history.baseline, *history], key=lambda one: one.merit)  # type: ignore[list-item,union-attr]
     return [str(cut) for cut in best.composition.interventions]  # type: ignore[union-attr]
 
 
-def try_(bench: Bench, number: int, composition: Composition, effect: str) -> Tried:
+def try_(evaluator: Evaluator, number: int, composition: Composition, effect: str) -> Tried:
     """Evaluate a composition on validation."""
-    found = bench.evaluate(Job(str(number), composition, effect, "validation"))
+    found = evaluator.evaluate(Job(str(number), composition, effect, "validation"))
     return Tried(number, composition, effect, TrialState.COMPLETE, (found.score,), found.log_loss)
 
 

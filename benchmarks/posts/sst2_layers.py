@@ -19,8 +19,7 @@ from search.config import TaskConfig
 from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
 from search.cuts.rules import RankRule
-from search.evaluation.bench import Bench
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import Evaluator, open_evaluator
 from search.model import ModelSource, own_device
 from search.plan import open_task
 from search.study.jobs import Job
@@ -32,9 +31,9 @@ from tasks.errors import InputError
 from tasks.splits import split_examples
 
 
-def evaluate(bench: Bench, composition: Composition, part: str) -> Evaluation:
+def evaluate(evaluator: Evaluator, composition: Composition, part: str) -> Evaluation:
     """Score one composition on one half."""
-    return bench.evaluate(Job(f"{part} {composition}", composition, str(composition), part))  # type: ignore[arg-type]
+    return evaluator.evaluate(Job(f"{part} {composition}", composition, str(composition), part))  # type: ignore[arg-type]
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -44,19 +43,21 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     split = split_examples(task.load(options.data), 0.5, options.seed, "groups")
     halves = {"validation": split.validation, "test": split.test}
     refs = expand(f"*.{options.type}", find_matrices(source.skeleton()))
-    bench = open_bench(source, task, halves, options.factors, device=own_device())
+    evaluator = open_evaluator(source, task, halves, options.factors, device=own_device())
     whole = Composition()
-    rows = [{"layer": None, "removed": 0.0, "accuracy": evaluate(bench, whole, "validation").score}]
+    rows = [
+        {"layer": None, "removed": 0.0, "accuracy": evaluate(evaluator, whole, "validation").score}
+    ]
     best = (rows[0]["accuracy"], whole)
     for ref in refs:
         for removed in options.removed:
             rule = RankRule("rho", round(1 - removed, 9))
             cut = Composition((Intervention(ref, Level(rule)),))
-            score = evaluate(bench, cut, "validation").score
+            score = evaluate(evaluator, cut, "validation").score
             rows.append({"layer": ref.layer, "removed": removed, "accuracy": score})
             best = max(best, (score, cut), key=lambda pair: pair[0])
-    sides = [evaluate(bench, one, "test").outcomes for one in (whole, best[1])]
-    bench.close()
+    sides = [evaluate(evaluator, one, "test").outcomes for one in (whole, best[1])]
+    evaluator.close()
     other = compare(*sides)
     return {
         "rows": rows,

@@ -1,1 +1,1 @@
-"""Asking a model: predictors over Hugging Face models, and one trial of a composition."""
+"""Asking a model: predictors over Hugging Face models, and the evaluation of one composition."""

@@ -9,15 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import (
-    Batch,
-    Budget,
-    Scored,
-    TokenRow,
-    collate,
-    merge_prefixes,
-)
-from search.evaluation.branches import BranchedRow, collate_branched, share_prompt
 from search.evaluation.chat import ChatTemplate
 from search.evaluation.encoding import Encoder, Ids, max_tokens
 from search.evaluation.generation import (
@@ -28,10 +19,9 @@ from search.evaluation.generation import (
     PromptBatch,
     pack_prompts,
 )
-from search.evaluation.passes import Passes
-from search.evaluation.prepared import (
+from search.evaluation.requests import (
     SCORED_CELLS,
-    Prepared,
+    PreparedRequests,
     assemble,
     flatten,
     is_ranked,
@@ -39,6 +29,16 @@ from search.evaluation.prepared import (
     prepare_batches,
 )
 from search.evaluation.token_scorer import TokenScorer
+from search.reuse.batching import (
+    Batch,
+    Budget,
+    Scored,
+    TokenRow,
+    collate,
+    merge_prefixes,
+)
+from search.reuse.forward import ForwardPasses
+from search.reuse.shared_prompts import BranchedRow, collate_branched, share_prompt
 from tasks.base import Choose, Complete, Generate, Head, Reply, Request, TokenNll, Weigh
 from tasks.errors import InputError
 
@@ -52,9 +52,9 @@ class CausalPredictor:
     A row is the prompt and all but the last token of the answer; the answer's tokens are scored
     where they are predicted. Equal rows and rows that begin another run once, so choices of one
     token cost one pass per question. A prompt that is too long loses its left end, which
-    `Prepared.truncated` counts. A whole text (TokenNll) begins after what the tokenizer puts before
-    a text, else after its BOS or EOS, and is never cut. With `chat`, every prompt is a user's
-    message in the tokenizer's chat template, and the answer is the assistant's.
+    `PreparedRequests.truncated` counts. A whole text (TokenNll) begins after what the tokenizer
+    puts before a text, else after its BOS or EOS, and is never cut. With `chat`, every prompt is a
+    user's message in the tokenizer's chat template, and the answer is the assistant's.
     """
 
     head: Head = "causal"
@@ -64,7 +64,7 @@ class CausalPredictor:
         model: Any,
         tokenizer: Any,
         tokens_per_batch: int = 8192,
-        passes: Passes | None = None,
+        passes: ForwardPasses | None = None,
         *,
         chat: bool = False,
     ) -> None:
@@ -76,7 +76,7 @@ class CausalPredictor:
         self.limit_tokens = max_tokens(model, tokenizer)
         self.tokens_per_batch = tokens_per_batch
 
-    def prepare(self, requests: Sequence[Request]) -> Prepared:
+    def prepare(self, requests: Sequence[Request]) -> PreparedRequests:
         """Tokenise `requests` into batches. Raises InputError for a Classify."""
         if self.chat:
             requests = [self.chat.wrap(request) for request in requests]
@@ -126,15 +126,15 @@ class CausalPredictor:
         together = collate_branched([shared[longest]], pad_id, device)
         return shared if self.scorer.bears_branches(together, separate) else {}
 
-    def record(self, prepared: Prepared) -> None:
+    def record(self, prepared: PreparedRequests) -> None:
         """Keep what later passes can begin from; the model is unedited."""
         self.scorer.passes.record(prepared.batches, self.scorer.run)
 
-    def log_probabilities(self, prepared: Prepared, batch: Batch) -> Tensor:
+    def log_probabilities(self, prepared: PreparedRequests, batch: Batch) -> Tensor:
         """Of what is scored in a batch, [scored] float32, for a gradient."""
         return self.scorer.log_probabilities(batch)
 
-    def answer(self, prepared: Prepared) -> list[Reply]:
+    def answer(self, prepared: PreparedRequests) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""
         scores = self.scorer.score(prepared.batches, prepared.slots, ranked=is_ranked(prepared))
         continuations: dict[int, Continuation] = {}
@@ -162,13 +162,13 @@ class CausalPredictor:
             excess = max(0, len(context) + room - self.limit_tokens)
         if not excess:
             return context, False
-        kept = len(context) - len(prompt)
+        opening = len(context) - len(prompt)
         if excess >= len(prompt):
             raise InputError(
                 f"{what} of {length} tokens leaves no room for its prompt in the "
                 f"model's {self.limit_tokens}; shorten it"
             )
-        return context[:kept] + context[kept + excess :], True
+        return context[:opening] + context[opening + excess :], True
 
     def _windows(self, request: TokenNll, text: Ids, slot: int) -> list[TokenRow]:
         """The text in windows; each token is predicted in one of them."""

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import Batch, Budget, Scored, TokenRow, collate, merge_equal, pack
 from search.evaluation.encoding import max_tokens
-from search.evaluation.passes import Passes
 from search.evaluation.token_scorer import NonFiniteLogits, is_close
+from search.reuse.batching import Batch, Budget, Scored, TokenRow, collate, merge_equal, pack
+from search.reuse.forward import ForwardPasses
 from tasks.base import Classified, Classify, Head, Reply, Request
 from tasks.errors import InputError
 
@@ -50,7 +50,7 @@ class ClassifierPredictor:
         model: Any,
         tokenizer: Any,
         tokens_per_batch: int = 8192,
-        passes: Passes | None = None,
+        passes: ForwardPasses | None = None,
     ) -> None:
         labels = model.config.id2label
         if len(labels) < 2 or model.config.problem_type in (
@@ -60,7 +60,7 @@ class ClassifierPredictor:
             kind = model.config.problem_type or "one label"
             raise InputError(f"the classification head has {kind}; it needs two or more classes")
         self.model = model.eval()
-        self.passes = passes or Passes()
+        self.passes = passes or ForwardPasses()
         self.ends_early: bool | None = None
         self.tokenizer = tokenizer
         self.labels = tuple(labels[index] for index in sorted(labels))

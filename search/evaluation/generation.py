@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import Budget
 from search.evaluation.encoding import Ids
 from search.evaluation.token_scorer import NonFiniteLogits
+from search.reuse.batching import Budget
 from tasks.errors import InputError
 from tasks.matching import is_decided
 
@@ -240,8 +240,8 @@ class GreedyDecoder:
             # Copying the cache costs about a step: it pays once half of the rows have ended.
             branched = len(grown) > len(rows)
             if branched or 2 * len(live) <= len(rows):
-                kept = torch.tensor([row for _, row in live], device=logits.device)
-                if steps.keep(kept):
+                remaining = torch.tensor([row for _, row in live], device=logits.device)
+                if steps.keep(remaining):
                     grown = live
                 elif branched:
                     grown = _first_of_each(grown)
@@ -296,8 +296,8 @@ class GreedyDecoder:
         return Continuation(said[0], len(drafts[0].ids), tied, shares if tied > 1 else ())
 
     def _until_stop(self, prompt: Prompt, ids: list[int]) -> str:
-        kept = ids[:-1] if ids[-1] in self.end_ids else ids
-        text = self._text([*prompt.ids, *kept] if prompt.whole else kept)
+        said = ids[:-1] if ids[-1] in self.end_ids else ids
+        text = self._text([*prompt.ids, *said] if prompt.whole else said)
         for stop in prompt.stop:
             text = text.partition(stop)[0]
         return text

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from search.evaluation.batching import Batch, Scored, TokenRow, merge_equal
 from search.evaluation.encoding import Encoder, Ids, max_tokens
-from search.evaluation.passes import Passes
-from search.evaluation.prepared import Prepared, assemble, flatten, owners, prepare_batches
+from search.evaluation.requests import PreparedRequests, assemble, flatten, owners, prepare_batches
 from search.evaluation.token_scorer import TokenScorer
+from search.reuse.batching import Batch, Scored, TokenRow, merge_equal
+from search.reuse.forward import ForwardPasses
 from tasks.base import MASK, Choose, Complete, FillAtOnce, Head, Reply, Request, Weigh
 from tasks.errors import InputError
 
@@ -33,7 +33,7 @@ class MaskedPredictor:
         model: Any,
         tokenizer: Any,
         tokens_per_batch: int = 8192,
-        passes: Passes | None = None,
+        passes: ForwardPasses | None = None,
     ) -> None:
         if tokenizer.mask_token_id is None:
             raise InputError("a masked head needs a tokenizer with a mask token; this one has none")
@@ -43,7 +43,7 @@ class MaskedPredictor:
         self.limit_tokens = max_tokens(model, tokenizer)
         self.tokens_per_batch = tokens_per_batch
 
-    def prepare(self, requests: Sequence[Request]) -> Prepared:
+    def prepare(self, requests: Sequence[Request]) -> PreparedRequests:
         """Tokenise `requests` (Choose, Complete, FillAtOnce) into batches.
 
         Raises InputError for others.
@@ -81,15 +81,15 @@ class MaskedPredictor:
             self.tokenizer.unk_token_id,
         )
 
-    def record(self, prepared: Prepared) -> None:
+    def record(self, prepared: PreparedRequests) -> None:
         """Keep what later passes can begin from; the model is unedited."""
         self.scorer.passes.record(prepared.batches, self.scorer.run)
 
-    def log_probabilities(self, prepared: Prepared, batch: Batch) -> Tensor:
+    def log_probabilities(self, prepared: PreparedRequests, batch: Batch) -> Tensor:
         """Of what is scored in a batch, [scored] float32, for a gradient."""
         return self.scorer.log_probabilities(batch)
 
-    def answer(self, prepared: Prepared) -> list[Reply]:
+    def answer(self, prepared: PreparedRequests) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""
         scores = self.scorer.score(prepared.batches, prepared.slots)
         return assemble(prepared, scores, self.tokenizer)

@@ -6,13 +6,13 @@ from typing import Any, Protocol, get_args
 
 from torch import Tensor
 
-from search.evaluation.batching import Batch
 from search.evaluation.causal import CausalPredictor
 from search.evaluation.classifier import ClassifierPredictor
 from search.evaluation.masked import MaskedPredictor
-from search.evaluation.passes import Passes
 from search.evaluation.seq2seq import Seq2SeqPredictor
 from search.evaluation.token_scorer import NonFiniteLogits
+from search.reuse.batching import Batch
+from search.reuse.forward import ForwardPasses
 from tasks.base import Head, Predictor
 from tasks.errors import InputError
 
@@ -45,7 +45,7 @@ def make_predictor(
     tokens_per_batch: int = 8192,
     *,
     chat: bool = False,
-    passes: Passes | None = None,
+    passes: ForwardPasses | None = None,
 ) -> RecordingPredictor:
     """Return the predictor that asks `model` (a Hugging Face model with this head) questions.
 

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from search.cuts.composition import Intervention
 from search.cuts.refs import MatrixRef
-from search.evaluation.batching import Batch
-from search.evaluation.passes import Passes
 from search.evaluation.predictor import RecordingPredictor
-from search.evaluation.prepared import Prepared
+from search.evaluation.requests import PreparedRequests
+from search.reuse.batching import Batch
+from search.reuse.forward import ForwardPasses
 from search.study.objective import Objective
 from search.weights.edit import Editor
 from search.weights.matrices import Matrix
@@ -66,7 +66,7 @@ def predict_changes(
     examples: Sequence[Example],
     candidates: Sequence[Intervention],
     objective: Objective,
-    passes: Passes,
+    passes: ForwardPasses,
 ) -> dict[Intervention, float]:
     """Predicted change of the mean log-loss, in nats, of every candidate alone; below 0 helps.
 
@@ -127,7 +127,7 @@ def _reply_slopes(task: Task, example: Example, reply: Reply) -> list[float]:
 
 def _by_slot(prepared: Any, slopes: Sequence[Sequence[float]]) -> Tensor:
     """`slopes` where the predictor has the log-probabilities: [slots], or [texts, labels]."""
-    if not isinstance(prepared, Prepared):
+    if not isinstance(prepared, PreparedRequests):
         return torch.tensor(slopes)
     weights = torch.zeros(prepared.slots)
     for spans, values in zip(prepared.spans, slopes, strict=True):

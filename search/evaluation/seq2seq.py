@@ -9,17 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import (
-    Batch,
-    Budget,
-    Scored,
-    TokenRow,
-    collate,
-    digest_of,
-    merge_equal,
-    pack,
-    widen,
-)
 from search.evaluation.encoding import Encoder, Ids, max_tokens
 from search.evaluation.generation import (
     Continuation,
@@ -30,10 +19,9 @@ from search.evaluation.generation import (
     keep_rows,
     pack_prompts,
 )
-from search.evaluation.passes import Passes
-from search.evaluation.prepared import (
+from search.evaluation.requests import (
     SCORED_CELLS,
-    Prepared,
+    PreparedRequests,
     assemble,
     finish,
     flatten,
@@ -41,6 +29,18 @@ from search.evaluation.prepared import (
     owners,
 )
 from search.evaluation.token_scorer import TokenScorer
+from search.reuse.batching import (
+    Batch,
+    Budget,
+    Scored,
+    TokenRow,
+    collate,
+    digest_of,
+    merge_equal,
+    pack,
+    widen,
+)
+from search.reuse.forward import ForwardPasses
 from tasks.base import Choose, Complete, Generate, Head, Reply, Request, Weigh
 from tasks.errors import InputError
 
@@ -155,7 +155,7 @@ class Seq2SeqPredictor:
         model: Any,
         tokenizer: Any,
         tokens_per_batch: int = 8192,
-        passes: Passes | None = None,
+        passes: ForwardPasses | None = None,
     ) -> None:
         self.scorer = PairScorer(model, passes)
         self.decoder = GreedyDecoder(model, tokenizer)
@@ -165,7 +165,7 @@ class Seq2SeqPredictor:
         self.tokens_per_batch = tokens_per_batch
         self.start = (_decoder_start(model), *self.encoder.prefix)
 
-    def prepare(self, requests: Sequence[Request]) -> Prepared:
+    def prepare(self, requests: Sequence[Request]) -> PreparedRequests:
         """Tokenise `requests` into batches. Raises InputError for Classify and TokenNll."""
         questions = flatten(requests, self.head, (Complete, Choose, Weigh, Generate))
         asked = [(n, r) for n, r in enumerate(requests) if isinstance(r, Generate)]
@@ -186,15 +186,15 @@ class Seq2SeqPredictor:
         unknown = self.tokenizer.unk_token_id
         return finish(batches, requests, answers, truncated, unknown, packed)
 
-    def record(self, prepared: Prepared) -> None:
+    def record(self, prepared: PreparedRequests) -> None:
         """Keep what later passes can begin from; the model is unedited."""
         self.scorer.passes.record(prepared.batches, self.scorer.run)
 
-    def log_probabilities(self, prepared: Prepared, batch: Batch) -> Tensor:
+    def log_probabilities(self, prepared: PreparedRequests, batch: Batch) -> Tensor:
         """Of what is scored in a batch, [scored] float32, for a gradient."""
         return self.scorer.log_probabilities(batch)
 
-    def answer(self, prepared: Prepared) -> list[Reply]:
+    def answer(self, prepared: PreparedRequests) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""
         scores = self.scorer.score(prepared.batches, prepared.slots, ranked=is_ranked(prepared))
         continuations: dict[int, Continuation] = {}

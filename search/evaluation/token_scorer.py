@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import Batch
-from search.evaluation.branches import BranchedBatch
-from search.evaluation.passes import Passes
+from search.reuse.batching import Batch
+from search.reuse.forward import ForwardPasses
+from search.reuse.shared_prompts import BranchedBatch
 
 CELLS = 2**26
 """Logits turned to float32 at once: 256 MB."""
@@ -57,9 +57,9 @@ class TokenScorer:
     is changed.
     """
 
-    def __init__(self, model: Any, passes: Passes | None = None) -> None:
+    def __init__(self, model: Any, passes: ForwardPasses | None = None) -> None:
         self.model = model.eval()
-        self.passes = passes or Passes()
+        self.passes = passes or ForwardPasses()
         self.device: torch.device = model.get_input_embeddings().weight.device
         self.vocabulary = int(model.config.get_text_config().vocab_size)
         pad = getattr(model.config.get_text_config(), "pad_token_id", None)

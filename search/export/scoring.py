@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.cuts.composition import Composition
-from search.evaluation.bench import Bench
+from search.evaluation.evaluator import Evaluator
 from search.evaluation.predictor import make_predictor
 from search.plan import Plan, make_plan
 from search.study.jobs import Job, Part
@@ -55,7 +55,7 @@ class Scorer:
         )
         split = self.plan.split
         with tempfile.TemporaryDirectory() as scratch:
-            bench = Bench(
+            evaluator = Evaluator(
                 Editor(model, [], FactorCache(scratch)),
                 predictor,
                 self.plan.task,
@@ -66,4 +66,4 @@ class Scorer:
             )
             before = self.baselines.get(part)
             job = Job("export", Composition(), self._effect, part, baseline=before)
-            return bench.evaluate(job)
+            return evaluator.evaluate(job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from search.cuts.composition import Composition
 from search.strategies.base import History, Setting, Strategy
-from search.strategies.walk import Walk, is_better
+from search.strategies.keep_or_revert import KeepOrRevert, is_better
 
 
 class Greedy(Strategy):
@@ -23,7 +23,7 @@ class Greedy(Strategy):
         sites = sorted(space.sites, key=lambda site: -site.depth)
         rising = [level for family in space.ladder.families for level in reversed(family)]
         steps = [site.cut(level) for site in sites for level in rising]
-        self._walk = Walk(steps, space.max_interventions, is_better)
+        self._walk = KeepOrRevert(steps, space.max_interventions, is_better)
 
     def suggest(self, history: History) -> Composition | None:
         """The next cut on top of those kept."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from search.cuts.composition import Composition
 from search.strategies.base import History, Setting, Strategy
 from search.strategies.compose import survivors
+from search.strategies.keep_or_revert import KeepOrRevert, is_better
 from search.strategies.queue import Queue
 from search.strategies.singles import by_screen
-from search.strategies.walk import Walk, is_better
 
 SHARE = 0.5
 """Of the trials, those spent on single cuts before any are put together."""
@@ -32,7 +32,7 @@ class Screened(Strategy):
         self._space = setting.space
         ordered = by_screen(setting.space, setting.screen)
         self._singles = Queue([setting.space.cut([choice]) for choice in ordered])
-        self._walk: Walk | None = None
+        self._walk: KeepOrRevert | None = None
 
     def suggest(self, history: History) -> Composition | None:
         """The next single, or the next survivor on top of those kept."""
@@ -46,5 +46,5 @@ class Screened(Strategy):
                 self._space, [history[n] for n in range(min(first, len(history)))], history.baseline
             )
             steps = [site.cut(level) for site, level in found]
-            self._walk = Walk(steps, self._space.max_interventions, is_better)
+            self._walk = KeepOrRevert(steps, self._space.max_interventions, is_better)
         return self._walk.next(history) or self._singles.next(history)

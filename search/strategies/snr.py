@@ -13,7 +13,7 @@ from search.cuts.composition import Composition, Intervention
 from search.cuts.level import PLAIN, Level
 from search.cuts.rules import RankRule
 from search.strategies.base import History, Setting, Strategy
-from search.strategies.walk import Walk, is_no_worse
+from search.strategies.keep_or_revert import KeepOrRevert, is_no_worse
 
 LOWEST = 15
 """Matrices that laserRMT tries."""
@@ -38,7 +38,7 @@ class SignalToNoise(Strategy):
             rank = max(1, spectra[ref].kept(rule))
             if rank < setting.max_ranks[ref]:
                 steps.append((Intervention(ref, Level(RankRule("rank", rank), kind)),))
-        self._walk = Walk(steps, len(steps), is_no_worse)
+        self._walk = KeepOrRevert(steps, len(steps), is_no_worse)
 
     def suggest(self, history: History) -> Composition | None:
         """The next matrix on top of the cuts that were kept."""

@@ -1,7 +1,7 @@
 """Three ways to run a study: on the session's one Ray, with no Ray at all, as a process.
 
 `run` is the program in this process on the one Ray that all tests share. `one_process` takes Ray
-away: the driver stays as it is, the worker's own bench evaluates here. `start` is for what needs a
+away: the driver stays as it is, the worker's own evaluator works here. `start` is for what needs a
 process: its death, its exit code, a signal.
 """
 
@@ -110,7 +110,7 @@ def run(ray_address: str) -> Run:
 
 @pytest.fixture(scope="session")
 def one_process() -> Run:
-    """Run the program here with no Ray: what drives a study evaluates it with a worker's bench."""
+    """Run the program here with no Ray: a study is evaluated by a worker's own evaluator."""
 
     def ensured(source, matrices, root, on_progress, *, threads, storing, **_):
         batch = factor_matrices(source, matrices, str(root), threads, storing, wait=True)
@@ -119,11 +119,11 @@ def one_process() -> Run:
 
     def searched(plan, study, shares, is_cut):
         threads = torch.get_num_threads()
-        bench, _ = driver._blueprint(plan, study, shares).build()
+        evaluator, _ = driver._blueprint(plan, study, shares).build()
         fresh = dict(plan.source.load().named_parameters())  # before a test changes the file
-        run_study(study, bench)
+        run_study(study, evaluator)
         torch.set_num_threads(threads)
-        for name, parameter in bench.editor.model.named_parameters():
+        for name, parameter in evaluator.editor.model.named_parameters():
             assert torch.equal(parameter, fresh[name]), f"{name} is not the checkpoint's any more"
 
     def call(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from search.demo.study import HERE
-from search.evaluation.bench import Bench
+from search.evaluation.evaluator import Evaluator
 from search.study.study_record import StudyRecord
 
 STRIKE = 4
@@ -43,8 +43,8 @@ def test_no_trial_is_of_another_file(
             path.write_bytes(whole[:-9] + bytes(255 - byte for byte in whole[-9:]))
         return original(self, job)
 
-    original = Bench.run
-    monkeypatch.setattr(Bench, "run", run)
+    original = Evaluator.run
+    monkeypatch.setattr(Evaluator, "run", run)
     struck = tmp_path / "struck"
     done = one_process("launch", given, "--out", struck, "--quiet", code=1)
     assert file in done.stderr, "the sentence names the file"

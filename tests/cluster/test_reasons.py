@@ -52,7 +52,7 @@ def fails(what: str):
 
 @pytest.mark.parametrize("what", FAILURES)
 def test_a_worker_never_raises_and_says_the_kind(worker, what: str) -> None:
-    worker._bench = fails(what)
+    worker._evaluator = fails(what)
     result = worker.step()
     _, key, kind = FAILURES[what]
     assert result["done"] and result[METRIC] != result[METRIC]

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.evaluation.batching import (
+from search.reuse.batching import (
     Budget,
     Scored,
     TokenRow,

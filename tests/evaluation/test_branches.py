@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from transformers import AutoConfig
 
 from search.evaluation import causal
-from search.evaluation.batching import Scored, TokenRow
-from search.evaluation.branches import BranchedBatch, collate_branched, share_prompt
 from search.evaluation.causal import CausalPredictor
-from search.evaluation.setup import make_passes
+from search.reuse.batching import Scored, TokenRow
+from search.reuse.forward import ForwardPasses
+from search.reuse.shared_prompts import BranchedBatch, collate_branched, share_prompt
 from search.weights.matrices import find_matrices
 from tasks.base import Choose
 
@@ -55,7 +55,7 @@ def replies(kind, settings, tokenizers, monkeypatch, *, shared, twin=None):
     model = twin(model) if twin else model
     if not shared:
         monkeypatch.setattr(causal, "share_prompt", lambda rows: None)
-    passes = make_passes(model, find_matrices(model)) if kind != "mamba" else None
+    passes = ForwardPasses.of(model, find_matrices(model)) if kind != "mamba" else None
     predictor = CausalPredictor(model, tokenizers["byte-level"], passes=passes)
     prepared = predictor.prepare(QUESTIONS)
     predictor.record(prepared)

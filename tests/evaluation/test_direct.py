@@ -9,7 +9,7 @@ import torch
 
 import search.demo
 from cluster.cli import main
-from search.evaluation.direct import Direct
+from search.standalone import Direct
 from tasks.base import Example, Outcome
 from tasks.scoring import summarise
 

@@ -7,9 +7,9 @@ import torch
 
 import search.demo
 from search.cuts.composition import Composition
+from search.evaluation.evaluator import open_evaluator
 from search.evaluation.finite import first_non_finite
 from search.evaluation.predictor import NonFiniteLogits
-from search.evaluation.setup import open_bench
 from search.model import ModelSource
 from search.study.jobs import Job
 from tasks.registry import get_task
@@ -22,31 +22,31 @@ def job(text: str) -> Job:
 
 
 @pytest.fixture
-def bench(tmp_path: Path):
+def evaluator(tmp_path: Path):
     task = get_task("jsonl")
     examples = task.load(str(HERE / "questions.jsonl"))[:12]
     parts = {"validation": examples, "test": examples}
-    return open_bench(ModelSource(str(HERE / "model")), task, parts, tmp_path / "factors")
+    return open_evaluator(ModelSource(str(HERE / "model")), task, parts, tmp_path / "factors")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_the_layer_is_named(bench, value: float) -> None:
-    model = bench.editor.model
-    whole = bench.evaluate(job("2.fc_in=rho:0.1"))
+def test_the_layer_is_named(evaluator, value: float) -> None:
+    model = evaluator.editor.model
+    whole = evaluator.evaluate(job("2.fc_in=rho:0.1"))
     name = next(n for n, m in model.named_modules() if n.endswith("h.1.mlp.fc_out"))
     bias = model.get_submodule(name).bias
     before = bias[0].item()
     hooks = [len(m._forward_hooks) for m in model.modules()]
     with torch.no_grad():
         bias[0] = value
-    bench.passes.prefix.forget(list(bench.passes.prefix._records))
+    evaluator.passes.prefix.forget(list(evaluator.passes.prefix._records))
     with pytest.raises(NonFiniteLogits, match=rf"\d+ of .*; the first .* left {name}$"):
-        bench.evaluate(job("0.fc_in=rho:0.1"))
+        evaluator.evaluate(job("0.fc_in=rho:0.1"))
     with torch.no_grad():
         bias[0] = before
     assert [len(m._forward_hooks) for m in model.modules()] == hooks
-    bench.passes.prefix.forget(list(bench.passes.prefix._records))
-    assert bench.evaluate(job("2.fc_in=rho:0.1")).outcomes == whole.outcomes
+    evaluator.passes.prefix.forget(list(evaluator.passes.prefix._records))
+    assert evaluator.evaluate(job("2.fc_in=rho:0.1")).outcomes == whole.outcomes
 
 
 def test_a_finite_model_has_no_such_layer() -> None:

@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig
 
-from search.evaluation.batching import Scored, TokenRow, collate
-from search.evaluation.blocks import Blocks, choose_boundaries
-from search.evaluation.kept import Room, Scratch
-from search.evaluation.passes import Passes
-from search.evaluation.prefix import PrefixReuse
-from search.evaluation.setup import make_passes
 from search.evaluation.token_scorer import TokenScorer
+from search.reuse.activations import Room, SharedScratch
+from search.reuse.batching import Scored, TokenRow, collate
+from search.reuse.blocks import Blocks, choose_boundaries
+from search.reuse.forward import ForwardPasses
+from search.reuse.prefix import PrefixReuse
 from search.weights.matrices import find_matrices
 
 SIZES = dict(
@@ -172,8 +171,8 @@ def test_scoring_with_every_short_cut_is_scoring_without_reuse(name, rounding):
         for slot, n in enumerate((9, 6, 4))
     ]
     batch = collate(rows, 0, torch.device("cpu"))
-    fast = TokenScorer(model, make_passes(model, matrices))
-    whole = TokenScorer(model, make_passes(model, matrices, room=Room(0)))
+    fast = TokenScorer(model, ForwardPasses.of(model, matrices))
+    whole = TokenScorer(model, ForwardPasses.of(model, matrices, room=Room(0)))
     for scorer in (fast, whole):
         scorer.calibrate(batch)
         assert scorer.picks_before_head
@@ -205,7 +204,7 @@ def test_layers_that_share_their_weights_run_whole():
 @pytest.mark.parametrize("room", [Room(0, 0, 10**9), Room(3 * 9 * 32 * 4, 0, 10**9)])
 def test_boundaries_in_a_file_give_the_same_bits(room, tmp_path):
     model = make("T5")
-    scratch = Scratch("study", str(tmp_path))
+    scratch = SharedScratch("study", str(tmp_path))
     room = Room(room.device_bytes, 0, room.file_bytes, scratch)
     run = passes_of(model, inputs_of(model, False))
     blocks = blocks_of(model)
@@ -220,7 +219,7 @@ def test_boundaries_in_a_file_give_the_same_bits(room, tmp_path):
     with prefix.replaying("x") as start:
         assert start == 4
         assert torch.equal(run(), full)
-    another = Scratch("study", str(tmp_path))
+    another = SharedScratch("study", str(tmp_path))
     scratch.close()
     assert list(another.path.glob("*.safetensors")), "another process uses it still"
     another.close()
@@ -228,10 +227,10 @@ def test_boundaries_in_a_file_give_the_same_bits(room, tmp_path):
 
 
 def test_a_folder_that_nobody_holds_is_removed(tmp_path):
-    left = Scratch("old", str(tmp_path))
+    left = SharedScratch("old", str(tmp_path))
     left._lock.close()  # as when its process is killed
     assert left.path.exists()
-    mine = Scratch("new", str(tmp_path))
+    mine = SharedScratch("new", str(tmp_path))
     assert not left.path.exists()
     mine.close()
 
@@ -285,7 +284,7 @@ def test_out_of_memory_halves_the_batches_once_and_loses_nothing(error, rounding
     rows = [TokenRow(tuple(range(3, 3 + n)), (Scored(n - 1, 5, n - 4),)) for n in range(4, 12)]
     batch = collate(rows, 0, torch.device("cpu"))
     model = make("GPT-2")
-    scorer = TokenScorer(model, Passes(PrefixReuse(blocks_of(model), range(4))))
+    scorer = TokenScorer(model, ForwardPasses(PrefixReuse(blocks_of(model), range(4))))
     whole = scorer.score([batch], 8)
     exact = TokenScorer(rounding.exact(model)).score([batch], 8)
     tight = Tight(model, 24, error)
@@ -314,7 +313,7 @@ def test_one_row_that_does_not_fit_is_the_end():
 def test_files_that_vanish_or_cannot_be_written_cost_speed_alone(tmp_path):
     model = make("GPT-2")
     run = passes_of(model, inputs_of(model, False))
-    scratch = Scratch("study", str(tmp_path))
+    scratch = SharedScratch("study", str(tmp_path))
     prefix = PrefixReuse(blocks_of(model), range(4), Room(0, 0, 10**9, scratch))
     prefix.record([("x", 27, run)])
     for path in scratch.path.iterdir():
@@ -367,7 +366,7 @@ def test_what_one_process_recorded_another_takes(family, tmp_path):
     def counted(key):
         return lambda: ran.append(key) or passes[key]()
 
-    scratches = [Scratch("study", str(tmp_path)) for _ in range(2)]
+    scratches = [SharedScratch("study", str(tmp_path)) for _ in range(2)]
     first, second = (
         PrefixReuse(blocks, range(len(blocks)), Room(0, 0, 10**9, scratch)) for scratch in scratches
     )

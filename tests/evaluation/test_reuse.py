@@ -1,4 +1,4 @@
-"""The bench with reuse and without: the same outcomes, to the bit, on every kind of model."""
+"""The evaluator with reuse and without: the same outcomes, to the bit, on every kind of model."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -10,10 +10,11 @@ from transformers import AutoConfig
 
 import search.demo
 from search.cuts.composition import Composition
-from search.evaluation.kept import Room, Scratch
+from search.evaluation.evaluator import open_evaluator
 from search.evaluation.predictor import make_predictor
-from search.evaluation.setup import make_passes, open_bench
 from search.model import ModelSource
+from search.reuse.activations import Room, SharedScratch
+from search.reuse.forward import ForwardPasses
 from search.study.jobs import Job
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
@@ -37,7 +38,7 @@ def demo(tmp_path):
     def make(room=None, chunks=1):
         source = ModelSource(str(HERE / "model"))
         parts = {"validation": examples[:30], "test": examples[30:]}
-        return open_bench(source, task, parts, tmp_path / "factors", room=room, chunks=chunks)
+        return open_evaluator(source, task, parts, tmp_path / "factors", room=room, chunks=chunks)
 
     return make
 
@@ -53,26 +54,26 @@ def test_a_study_s_trials_are_the_same_with_reuse_and_without(demo):
 
 
 def test_a_later_job_rebuilds_what_differs_and_close_restores(demo):
-    bench = demo()
-    before = {n: p.detach().clone() for n, p in bench.editor.model.named_parameters()}
-    bench.evaluate(job("1.fc_in=rho:0.1 2.fc_out=rho:0.05"))
+    evaluator = demo()
+    before = {n: p.detach().clone() for n, p in evaluator.editor.model.named_parameters()}
+    evaluator.evaluate(job("1.fc_in=rho:0.1 2.fc_out=rho:0.05"))
     written = []
-    original = bench.editor._edit
-    bench.editor._edit = lambda one: (written.append(str(one.matrix)), original(one))
-    bench.evaluate(job("1.fc_in=rho:0.1 2.fc_out=rho:0.1"))
+    original = evaluator.editor._edit
+    evaluator.editor._edit = lambda one: (written.append(str(one.matrix)), original(one))
+    evaluator.evaluate(job("1.fc_in=rho:0.1 2.fc_out=rho:0.1"))
     assert written == ["2.fc_out"]
-    bench.close()
-    for name, parameter in bench.editor.model.named_parameters():
+    evaluator.close()
+    for name, parameter in evaluator.editor.model.named_parameters():
         assert torch.equal(parameter, before[name])
 
 
 def test_test_is_asked_of_the_whole_model(demo):
-    bench = demo()
-    bench.evaluate(job("2.fc_out=rho:0.1"))
-    records = len(bench.passes.prefix._records)
-    bench.evaluate(Job("t", Composition(), "", "test"))
-    assert bench.passes.prefix.start == 0
-    assert len(bench.passes.prefix._records) == records
+    evaluator = demo()
+    evaluator.evaluate(job("2.fc_out=rho:0.1"))
+    records = len(evaluator.passes.prefix._records)
+    evaluator.evaluate(Job("t", Composition(), "", "test"))
+    assert evaluator.passes.prefix.start == 0
+    assert len(evaluator.passes.prefix._records) == records
 
 
 SIZES = dict(
@@ -112,15 +113,15 @@ REQUESTS = {
 
 
 def test_the_folder_of_activations_goes_with_the_bench_and_not_with_a_failed_job(demo, tmp_path):
-    scratch = Scratch("study", str(tmp_path))
-    bench = demo(Room(0, 0, 10**9, scratch))
-    bench.evaluate(job("2.fc_out=rho:0.1"))
+    scratch = SharedScratch("study", str(tmp_path))
+    evaluator = demo(Room(0, 0, 10**9, scratch))
+    evaluator.evaluate(job("2.fc_out=rho:0.1"))
     assert list(scratch.path.iterdir()), "activations were to be kept in files"
     with pytest.raises(InputError):
-        bench.evaluate(job("7.fc_out=rho:0.1"))
-    assert bench.evaluate(job("2.fc_out=rho:0.1")).outcomes
+        evaluator.evaluate(job("7.fc_out=rho:0.1"))
+    assert evaluator.evaluate(job("2.fc_out=rho:0.1")).outcomes
     assert list(scratch.path.iterdir()), "the next job reads them"
-    bench.close()
+    evaluator.close()
     assert not scratch.path.exists(), "its lock was to be given up, and nobody else has one"
 
 
@@ -137,7 +138,7 @@ def test_every_head_answers_the_same_with_reuse(kind, tokenizers, tmp_path):
             HEADS[auto],
             model,
             tokenizers[tokenizer],
-            passes=make_passes(model, matrices, room=room),
+            passes=ForwardPasses.of(model, matrices, room=room),
         )
         for room in (None, Room(0))
     ]
@@ -164,7 +165,7 @@ def test_a_classifier_computes_one_row_of_the_last_block(tokenizers, rounding):
     for kind, end in (("BERT classifier", False), ("GPT-2 classifier", True)):
         auto, family, settings, tokenizer = KINDS[kind]
         model = getattr(transformers, auto).from_config(AutoConfig.for_model(family, **settings))
-        passes = make_passes(model, find_matrices(model))
+        passes = ForwardPasses.of(model, find_matrices(model))
         predictor = make_predictor("classifier", model, tokenizers[tokenizer], passes=passes)
         prepared = predictor.prepare(REQUESTS["classifier"])
         assert predictor.ends_early

@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from search.cuts.composition import Composition
 from search.evaluation.predictor import make_predictor
 from search.evaluation.screen import predict_changes
-from search.evaluation.setup import make_passes
+from search.reuse.forward import ForwardPasses
 from search.study.objective import Goal, Objective
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
@@ -102,7 +102,7 @@ def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers,
             if parameter.dim() > 1:
                 parameter.mul_({"t5": 1.5, "bert": 12}.get(family, 6))
     matrices = [m for m in find_matrices(model) if m.searchable]
-    passes = make_passes(model, matrices)
+    passes = ForwardPasses.of(model, matrices)
     predictor = make_predictor(head, model, tokenizers[tokens], passes=passes)
     editor = Editor(model, matrices, FactorCache(tmp_path))
     texts = [f"{m.ref}=rho:{rho}" for m in matrices for rho in (0.05, 0.4, 0.9)]
@@ -150,7 +150,7 @@ def test_a_task_without_a_scored_answer_is_refused(tokenizers, tmp_path):
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **GPT))
     matrices = find_matrices(model)
-    passes = make_passes(model, matrices)
+    passes = ForwardPasses.of(model, matrices)
     predictor = make_predictor("causal", model, tokenizers["byte-level"], passes=passes)
     editor = Editor(model, matrices, FactorCache(tmp_path))
     cuts = Composition.parse(["0.fc_in=rho:0.1"]).interventions

@@ -10,7 +10,7 @@ import pytest
 from search.config import parse_config
 from search.cuts.composition import Composition
 from search.demo.study import HERE
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import open_evaluator
 from search.plan import make_plan
 from search.study.jobs import Job
 
@@ -37,7 +37,7 @@ def open_plan(tmp_path: Path, chunks: int = 1, **asked: object):
     config = parse_config({"model": {"path": str(HERE / "model")}, **asked}, "test")
     plan = make_plan(config)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
-    return open_bench(
+    return open_evaluator(
         *(plan.source, plan.task, parts, tmp_path / "factors"),
         objective=plan.objective,
         chunks=chunks,
@@ -89,10 +89,10 @@ def test_every_chunk_has_a_sample_of_every_task(tmp_path: Path, asked) -> None:
 
 
 def test_a_value_may_be_relative_to_the_baselines_scores(tmp_path: Path, asked) -> None:
-    bench = open_plan(tmp_path, tasks=asked, objective="relative")
-    before = bench.evaluate(Job("b", Composition(), "", "validation"))
+    evaluator = open_plan(tmp_path, tasks=asked, objective="relative")
+    before = evaluator.evaluate(Job("b", Composition(), "", "validation"))
     assert before.score == 0
-    after = bench.evaluate(Job("x", CUT, "", "validation", 1, before.scores))
+    after = evaluator.evaluate(Job("x", CUT, "", "validation", 1, before.scores))
     gain = after.scores["jsonl"] / before.scores["jsonl"] - 1
     nats = after.scores["perplexity"] - before.scores["perplexity"]
     assert after.score == pytest.approx((3 * gain + nats) / 4)

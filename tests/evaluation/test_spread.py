@@ -13,10 +13,10 @@ from accelerate import dispatch_model
 
 import search.demo
 from search.cuts.composition import Composition
-from search.evaluation.bench import Bench
+from search.evaluation.evaluator import Evaluator
 from search.evaluation.predictor import make_predictor
-from search.evaluation.setup import make_passes
 from search.model import ModelSource
+from search.reuse.forward import ForwardPasses
 from search.study.jobs import Job
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
@@ -35,20 +35,20 @@ def cache(tmp_path_factory) -> FactorCache:
     return FactorCache(tmp_path_factory.mktemp("factors"))
 
 
-def bench_of(model, cache: FactorCache) -> Bench:
+def evaluator_of(model, cache: FactorCache) -> Evaluator:
     matrices = find_matrices(model)
-    passes = make_passes(model, matrices)
+    passes = ForwardPasses.of(model, matrices)
     predictor = make_predictor(SOURCE.head, model, SOURCE.tokenizer(), passes=passes)
     task = get_task("jsonl")
     examples = task.load(str(HERE / "questions.jsonl"), None)[:96]
-    return Bench(
+    return Evaluator(
         Editor(model, matrices, cache), predictor, task, {"validation": examples}, passes=passes
     )
 
 
-def evaluate(bench: Bench, cuts: str):
+def evaluate(evaluator: Evaluator, cuts: str):
     composition = Composition.parse(cuts.split())
-    found = bench.evaluate(Job(f"trial-{cuts}", composition, cuts, "validation"))
+    found = evaluator.evaluate(Job(f"trial-{cuts}", composition, cuts, "validation"))
     return found.score, [(o.example_id, o.prediction, o.log_probability) for o in found.outcomes]
 
 
@@ -70,7 +70,7 @@ def split(tmp_path: Path):
 def test_the_answers_edits_and_reuse_are_those_of_a_whole_model(cache, tmp_path: Path) -> None:
     model = split(tmp_path)
     assert any(parameter.is_meta for parameter in model.parameters()), "nothing is elsewhere"
-    whole, parts = bench_of(SOURCE.load(), cache), bench_of(model, cache)
+    whole, parts = evaluator_of(SOURCE.load(), cache), evaluator_of(model, cache)
     for cuts in ("", *CUTS, ""):
         assert evaluate(parts, cuts) == evaluate(whole, cuts)
     assert not parts.passes.prefix.refused
@@ -82,14 +82,14 @@ def test_the_answers_edits_and_reuse_are_those_of_a_whole_model(cache, tmp_path:
 
 
 def test_a_matrix_that_is_not_in_memory_is_refused(cache, tmp_path: Path) -> None:
-    bench = bench_of(split(tmp_path), cache)
+    evaluator = evaluator_of(split(tmp_path), cache)
     with pytest.raises(InputError, match=r"0\.fc_in is not in memory"):
-        evaluate(bench, "0.fc_in=0.1")
+        evaluate(evaluator, "0.fc_in=0.1")
 
 
 def test_loading_over_what_there_is(cache) -> None:
     """Without GPUs accelerate puts all into host memory; the answers stay."""
     spread = SOURCE.load("spread")
-    assert evaluate(bench_of(spread, cache), CUTS[0]) == evaluate(
-        bench_of(SOURCE.load(), cache), CUTS[0]
+    assert evaluate(evaluator_of(spread, cache), CUTS[0]) == evaluate(
+        evaluator_of(SOURCE.load(), cache), CUTS[0]
     )

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from search.config import parse_config, write_config
 from search.cuts.composition import Composition
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import open_evaluator
 from search.plan import make_plan
 from search.study.identity import Digests, Identity, digest_checkpoint, digest_weights
 from search.study.jobs import BASELINE, Job, trial_name
@@ -109,23 +109,27 @@ def finish_study(root: Path, model, compositions: list[str], **options) -> Finis
     folder.mkdir()
     plan = make_plan(config)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
-    bench = open_bench(plan.source, plan.task, parts, config.factors, objective=plan.objective)
-    keys = {str(ref): key for ref, key in bench.editor.keys(plan.space.matrices).items()}
+    evaluator = open_evaluator(
+        plan.source, plan.task, parts, config.factors, objective=plan.objective
+    )
+    keys = {str(ref): key for ref, key in evaluator.editor.keys(plan.space.matrices).items()}
     world = Digests(digest_weights(keys), digest_checkpoint(plan.source.folder), "e", "s")
     identity = Identity.new(world)
     identity.write(folder)
     write_config(config, folder / CONFIG)
-    bench._study_id = identity.study_id
-    write_outcomes(folder, bench.evaluate(Job(BASELINE, Composition(), "", "validation")))
+    evaluator._study_id = identity.study_id
+    write_outcomes(folder, evaluator.evaluate(Job(BASELINE, Composition(), "", "validation")))
     study = optuna.create_study(
         study_name=identity.study_id, storage=open_storage(folder, None), direction="maximize"
     )
     study.set_user_attr(METRICS, plan.objective.metrics)
-    shapes = {ref: matrix.shape for ref, matrix in bench.editor._matrices.items()}
+    shapes = {ref: matrix.shape for ref, matrix in evaluator.editor._matrices.items()}
     for number, text in enumerate(compositions):
         composition = Composition.parse(text.split())
         effect = composition.effect({ref: min(shape) for ref, shape in shapes.items()})
-        found = bench.evaluate(Job(trial_name(number), composition, effect, "validation", number))
+        found = evaluator.evaluate(
+            Job(trial_name(number), composition, effect, "validation", number)
+        )
         write_outcomes(folder, found)
         facts = {"composition": str(composition), "effect": effect, "log_loss": found.log_loss}
         if found.scores:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 from optuna.trial import TrialState
 
-from search.evaluation.bench import Progress
+from search.evaluation.evaluator import Progress
 from search.loop import run_job
 from search.study.jobs import Job
 
 
 class Evaluated:
-    """A bench whose evaluations are made up."""
+    """An evaluator whose evaluations are made up."""
 
     def __init__(self, evaluate) -> None:
         self._evaluate = evaluate
@@ -25,8 +25,8 @@ class Evaluated:
 
 def test_an_error_of_the_record_is_no_failed_trial(open_study, evaluation, tmp_path) -> None:
     study = open_study(tmp_path / "study")
-    bench = Evaluated(lambda job: evaluation(study, job))
-    run_job(study, bench, study.next_job())
+    evaluator = Evaluated(lambda job: evaluation(study, job))
+    run_job(study, evaluator, study.next_job())
     job = study.next_job()
 
     def broken() -> None:
@@ -34,7 +34,7 @@ def test_an_error_of_the_record_is_no_failed_trial(open_study, evaluation, tmp_p
 
     study.on_change = broken
     with pytest.raises(KeyError, match="of the display"):
-        run_job(study, bench, job)
+        run_job(study, evaluator, job)
     (trial,) = study.trials()
     assert trial.state == TrialState.COMPLETE
 

@@ -7,7 +7,7 @@ import pytest
 from search.config import read_config, write_config
 from search.cuts.composition import Composition
 from search.demo.study import demo_config
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import open_evaluator
 from search.loop import run_study
 from search.plan import make_plan
 from search.strategies.singles import screened
@@ -32,9 +32,9 @@ def opened(plan, folder):
     return DrivenStudy.open(Subject(folder, identity, *own))
 
 
-def bench_of(plan):
+def evaluator_of(plan):
     parts = {"validation": plan.split.validation[:120], "test": plan.split.test[:20]}
-    return open_bench(
+    return open_evaluator(
         plan.source,
         plan.task,
         parts,
@@ -49,9 +49,9 @@ def test_a_screen_comes_first_and_is_kept(planned, tmp_path):
     study = opened(planned, tmp_path / "s")
     first = [study.next_job() for _ in range(3)]
     assert [job and job.part for job in first] == ["validation", "screen", None]
-    bench = bench_of(planned)
+    evaluator = evaluator_of(planned)
     study = opened(planned, tmp_path / "s")
-    run_study(study, bench)
+    run_study(study, evaluator)
     kept = read_outcomes(tmp_path / "s", "screen", "screened", "")
     assert {o.example_id for o in kept.outcomes} == {
         str(Composition((cut,))) for cut in screened(planned.space)

@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from search.evaluation.blocks import Blocks, choose_boundaries
-from search.evaluation.kept import Activations, Room
+from search.reuse.activations import Activations, Room
+from search.reuse.blocks import Blocks, choose_boundaries
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class PrefixReuse:
             if not self.known(key) and not self._adopt(key):
                 seen = self._watch(run, self.boundaries or ())
                 try:
-                    self._records[key] = self._keep(key, seen)
+                    self._records[key] = self._store(key, seen)
                 except OSError as error:
                     self._give_up(key, error)
 
@@ -169,9 +169,9 @@ class PrefixReuse:
 
     def _prove(self, key: str, run: Callable[[], Tensor], seen: dict[int, Any]) -> None:
         """Compare a pass from every chosen boundary with a full one, on the unedited model."""
-        kept = {place: seen[place] for place in self.boundaries or () if place in seen}
+        chosen = {place: seen[place] for place in self.boundaries or () if place in seen}
         try:
-            self._records[key] = self._keep(key, kept)
+            self._records[key] = self._store(key, chosen)
         except OSError as error:
             self._give_up(key, error)
             return
@@ -222,7 +222,7 @@ class PrefixReuse:
             self.refused = "its blocks do not run once each in their order"
         return seen
 
-    def _keep(self, key: str, seen: dict[int, Any]) -> _Record:
+    def _store(self, key: str, seen: dict[int, Any]) -> _Record:
         numbers: dict[int, _Leaf] = {}
         record = _Record()
         for place, output in sorted(seen.items()):

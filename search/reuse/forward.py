@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import Batch
-from search.evaluation.blocks import Blocks
-from search.evaluation.last_block import LastBlock
-from search.evaluation.prefix import PrefixReuse
+from search.cuts.refs import MatrixRef
+from search.reuse.activations import Room
+from search.reuse.batching import Batch
+from search.reuse.blocks import Blocks
+from search.reuse.last_block import LastBlock
+from search.reuse.prefix import PrefixReuse
+from search.weights.matrices import Matrix
 
 log = logging.getLogger(__name__)
 
 
-class Passes:
+class ForwardPasses:
     """Runs batches of a model, whole or from a boundary of `prefix`.
 
     A batch that does not fit into memory is halved until it does, and from then on every batch of
@@ -32,6 +36,25 @@ class Passes:
         self.limit_tokens: int | None = None
         self._keys: dict[int, tuple[Batch, str]] = {}
         self._halves: dict[int, tuple[Batch, Batch]] = {}
+
+    @staticmethod
+    def of(
+        model: Any,
+        matrices: Sequence[Matrix],
+        searched: Collection[MatrixRef] | None = None,
+        room: Room | None = None,
+    ) -> ForwardPasses:
+        """Passes of `model` that begin at the first edit and end with what is scored.
+
+        `searched`: matrices that will be edited (default: all), before whose blocks activations are
+        kept, as far as `room` goes.
+        """
+        blocks = Blocks.of(model, matrices)
+        places = [
+            place for ref, place in blocks.place_of.items() if searched is None or ref in searched
+        ]
+        last = LastBlock(model, matrices, blocks.names[-1]) if blocks.names else None
+        return ForwardPasses(PrefixReuse(blocks, places, room), last)
 
     def recorded(self, batches: Sequence[Batch]) -> bool:
         """Whether `record` has nothing to do."""

@@ -34,7 +34,7 @@ class Room:
     device_bytes: int = 2 * GIB
     host_bytes: int = 0
     file_bytes: int = 0
-    scratch: Scratch | None = None
+    scratch: SharedScratch | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -62,21 +62,21 @@ class Activations:
 
     room: Room
     held: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("device", "host"), 0))
-    _kept: dict[tuple[str, int], Tensor | _Mapped] = field(default_factory=dict)
+    _tensors: dict[tuple[str, int], Tensor | _Mapped] = field(default_factory=dict)
 
     def keep(self, batch: str, index: int, tensor: Tensor) -> None:
         """Keep a tensor of a batch under a number. It goes to the first place with room."""
         size = tensor.numel() * tensor.element_size()
         if self.held["device"] + size <= self.room.device_bytes:
-            self._kept[batch, index] = tensor.clone()
+            self._tensors[batch, index] = tensor.clone()
             self.held["device"] += size
         elif tensor.is_cuda and self.held["host"] + size <= self.room.host_bytes:
-            self._kept[batch, index] = tensor.to("cpu").pin_memory()
+            self._tensors[batch, index] = tensor.to("cpu").pin_memory()
             self.held["host"] += size
         elif self.room.folder is not None:
-            self._kept[batch, index] = self._to_file(batch, index, tensor)
+            self._tensors[batch, index] = self._to_file(batch, index, tensor)
         else:  # the boundaries were chosen for less than this batch needs
-            self._kept[batch, index] = tensor.clone()
+            self._tensors[batch, index] = tensor.clone()
             self.held["device"] += size
 
     def adopt(self, batch: str, indices: Iterable[int]) -> bool:
@@ -87,17 +87,17 @@ class Activations:
         paths = {index: _file(folder, batch, index) for index in indices}
         if not all(path.exists() for path in paths.values()):
             return False
-        self._kept |= {(batch, index): _Mapped(path) for index, path in paths.items()}
+        self._tensors |= {(batch, index): _Mapped(path) for index, path in paths.items()}
         return True
 
     def known(self, batch: str, index: int) -> bool:
         """Whether the tensor is kept."""
-        return (batch, index) in self._kept
+        return (batch, index) in self._tensors
 
     def load(self, batch: str, index: int, device: torch.device) -> Tensor:
         """A fresh copy on `device`."""
-        kept = self._kept[batch, index]
-        tensor = kept.read() if isinstance(kept, _Mapped) else kept
+        held = self._tensors[batch, index]
+        tensor = held.read() if isinstance(held, _Mapped) else held
         if tensor.device == device:
             return tensor.clone()
         return tensor.to(device, non_blocking=True)
@@ -105,8 +105,8 @@ class Activations:
     def drop(self, batches: Iterable[str]) -> None:
         """Forget what is kept of these batches; their files go too, for everybody."""
         gone = set(batches)
-        for key in [key for key in self._kept if key[0] in gone]:
-            tensor = self._kept.pop(key)
+        for key in [key for key in self._tensors if key[0] in gone]:
+            tensor = self._tensors.pop(key)
             if isinstance(tensor, _Mapped):
                 with suppress(OSError):
                     tensor.path.unlink(missing_ok=True)
@@ -143,7 +143,7 @@ class _Mapped:
         return tensor
 
 
-class Scratch:
+class SharedScratch:
     """A folder on this node that goes when the last process that uses it ends.
 
     Every user holds a shared lock on it; folders whose lock is free belong to nobody and are

@@ -22,7 +22,7 @@ def is_no_worse(new: Tried, old: Tried) -> bool:
     return new.counts and new.merit >= old.merit
 
 
-class Walk:
+class KeepOrRevert:
     """Keep or revert, one candidate after the other (coordinate-wise greedy search).
 
     While a candidate is in flight it is taken for rejected, as most are, so that several workers

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from search.evaluation.batching import Batch
+from search.reuse.batching import Batch
 from search.weights.matrices import Matrix
 
 POSITIONWISE = ("q_proj", "out_proj", "fc_in", "fc_up", "fc_out")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from search.evaluation.batching import Batch, Budget, TokenRow, collate, pack
-from search.evaluation.branches import BranchedRow, collate_branched
 from search.evaluation.encoding import Ids
 from search.evaluation.generation import Continuation, PromptBatch
 from search.evaluation.token_scorer import TokenScorer, TokenScores
+from search.reuse.batching import Batch, Budget, TokenRow, collate, pack
+from search.reuse.shared_prompts import BranchedRow, collate_branched
 from tasks.base import (
     Choose,
     Chosen,
@@ -38,7 +38,7 @@ SCORED_CELLS = 2**27
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedRequests:
     """Requests as batches; made once, answered by any number of trials.
 
     `spans`: per request the slots of its answer or text, or of each choice or pair. `slots`:
@@ -106,7 +106,7 @@ def prepare_batches(
     unknown_id: int | None,
     prompts: Sequence[PromptBatch] = (),
     shared: Sequence[BranchedRow] = (),
-) -> Prepared:
+) -> PreparedRequests:
     """Pack `rows` and note which slots answer which request.
 
     `answers`: the tokens of each flattened answer, whose slots follow one another. `shared`: rows
@@ -130,7 +130,7 @@ def finish(
     truncated: int,
     unknown_id: int | None,
     prompts: Sequence[PromptBatch] = (),
-) -> Prepared:
+) -> PreparedRequests:
     """Note which slots answer which request, and say what was cut or is unknown.
 
     Raises InputError where the tokenizer can tell the choices of no question apart.
@@ -151,7 +151,7 @@ def finish(
         log.warning("%d of %d prompts were cut to the model's length", truncated, len(requests))
     if unknown:
         log.warning("%d of %d answers have words unknown to the tokenizer", unknown, len(answers))
-    return Prepared(
+    return PreparedRequests(
         *(tuple(batches), tuple(requests), tuple(spans), start, truncated, unknown),
         *(tuple(prompts), alike),
     )
@@ -218,13 +218,13 @@ def owners(requests: Sequence[Request]) -> list[int]:
     return [n for n, request in enumerate(requests) for _ in range(answers_of(request))]
 
 
-def is_ranked(prepared: Prepared) -> bool:
+def is_ranked(prepared: PreparedRequests) -> bool:
     """Whether some reply says what the model would have said instead."""
     return any(isinstance(request, Complete | FillAtOnce | Weigh) for request in prepared.requests)
 
 
 def assemble(
-    prepared: Prepared,
+    prepared: PreparedRequests,
     scores: TokenScores,
     tokenizer: Any,
     continuations: Mapping[int, Continuation] = MappingProxyType({}),
@@ -277,7 +277,7 @@ def _first_choice(scores: TokenScores, span: range) -> tuple[float, int]:
     return 1.0 / math.prod(scores.top_ties[slot] for slot in span), most
 
 
-def _said(prepared: Prepared, scores: TokenScores, tokenizer: Any) -> list[str]:
+def _said(prepared: PreparedRequests, scores: TokenScores, tokenizer: Any) -> list[str]:
     """The model's first choices at the places of each open answer, decoded; equal ones once."""
     said = [
         tuple(scores.tops[slot] for slot in spans[0])

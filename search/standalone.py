@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from search.config import SplitConfig, TaskConfig
 from search.cuts.composition import Composition
-from search.evaluation.setup import open_bench
+from search.evaluation.evaluator import open_evaluator
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource, own_device
 from search.plan import data_notices, open_task
@@ -106,14 +106,14 @@ def evaluate_compositions(
     for example in examples:
         asked.request(example, source.head)
     check_vocabulary(source, source.skeleton(), examples)
-    bench = open_bench(
+    evaluator = open_evaluator(
         source, asked, {part: examples}, factors, device=own_device(), further=further
     )
-    with bench.editor.applied(composition):
+    with evaluator.editor.applied(composition):
         pass  # bad interventions are refused, and factors computed, before anything is evaluated
     wanted = [Composition()] + ([composition] if composition.interventions else [])
     found = {
-        str(wish): bench.evaluate(Job(str(wish), wish, "", part))  # type: ignore[arg-type]
+        str(wish): evaluator.evaluate(Job(str(wish), wish, "", part))  # type: ignore[arg-type]
         for wish in wanted
     }
     scores = {name: summarise(one.outcomes, examples) for name, one in found.items()}

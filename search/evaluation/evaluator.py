@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import torch
+
 from search.cuts.composition import Composition
+from search.cuts.refs import MatrixRef
 from search.evaluation.finite import first_non_finite
-from search.evaluation.passes import Passes
-from search.evaluation.predictor import NonFiniteLogits, RecordingPredictor
+from search.evaluation.predictor import NonFiniteLogits, RecordingPredictor, make_predictor
 from search.evaluation.screen import predict_changes
+from search.model import ModelSource
+from search.reuse.activations import Room
+from search.reuse.forward import ForwardPasses
 from search.study.jobs import Job
 from search.study.objective import Goal, Objective
 from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
 from search.weights.edit import Editor
+from search.weights.matrices import Matrix, find_matrices
+from search.weights.remote import open_factors
 from tasks.base import Example, Outcome, Reply, Task
 from tasks.scoring import by_task, mean_log_loss, mean_score
 
@@ -39,7 +47,7 @@ class Progress:
     chunk: Mapping[str, float] = field(default_factory=dict)
 
 
-class Bench:
+class Evaluator:
     """Evaluates jobs on one model, which it edits and restores bit for bit.
 
     The activations of validation are recorded once, on the unedited model; a job begins at the
@@ -62,13 +70,13 @@ class Bench:
         study_id: str = "",
         chunks: int = 1,
         objective: Objective | None = None,
-        passes: Passes | None = None,
+        passes: ForwardPasses | None = None,
     ) -> None:
         """Nothing is tokenised yet. Without an `objective` it is the mean score of one task.
 
         `passes`: those of the `predictor`, where its activations are to be reused.
         """
-        self.passes = passes or Passes()
+        self.passes = passes or ForwardPasses()
         self.editor = editor
         self._study_id = study_id
         self._predictor = predictor
@@ -125,7 +133,7 @@ class Bench:
     def close(self) -> None:
         """Put every byte of the model back, and give up the folder of activations.
 
-        The bench may be used again, but what other processes keep there is no longer its own.
+        The evaluator may be used again, but what other processes keep there is no longer its own.
         """
         self.editor.restore()
         self.passes.prefix.activations.room.close()
@@ -210,6 +218,52 @@ class Bench:
                 for piece in pieces
             ]
         return self._prepared[part]
+
+
+def open_evaluator(
+    source: ModelSource,
+    task: Task,
+    parts: Mapping[str, Sequence[Example]],
+    factors: str | os.PathLike[str],
+    *,
+    study_id: str = "",
+    chunks: int = 1,
+    objective: Objective | None = None,
+    tokens_per_batch: int = 4096,
+    device: str | torch.device = "cpu",
+    searched: Collection[MatrixRef] | None = None,
+    room: Room | None = None,
+    factored: bool = False,
+    further: Sequence[Matrix] = (),
+) -> Evaluator:
+    """Load the model on `device` and lay the questions before it. Raises InputError.
+
+    `searched`: matrices that jobs may edit (default: all), before whose blocks activations are
+    kept, as far as `room` goes. `factored`: small ranks multiply as two thin factors. `further`:
+    matrices that may be edited beside those that are found, such as all of a fused weight.
+    """
+    model = source.load(device)
+    matrices = [*find_matrices(model), *further]
+    editor = Editor(model, matrices, open_factors(factors), factored=factored)
+    passes = ForwardPasses.of(model, matrices, searched, room)
+    predictor = make_predictor(
+        source.head,
+        model,
+        source.tokenizer(),
+        tokens_per_batch=tokens_per_batch,
+        chat=source.chat_template,
+        passes=passes,
+    )
+    return Evaluator(
+        editor,
+        predictor,
+        task,
+        parts,
+        study_id=study_id,
+        chunks=chunks,
+        objective=objective,
+        passes=passes,
+    )
 
 
 def _pieces(examples: Sequence[Example], count: int) -> list[list[Example]]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.evaluation.batching import (
+from search.reuse.batching import (
     Batch,
     TokenRow,
     collate,
