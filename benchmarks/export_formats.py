@@ -33,7 +33,7 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from search.cuts.composition import Composition
 from search.cuts.rules import fraction_of
-from search.export.choice import choose_trial
+from search.export.exported_trial import choose_trial
 from search.export.factored import replace_layers
 from search.export.formats import FORMATS
 from search.export.run import Wish, export

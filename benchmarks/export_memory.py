@@ -26,12 +26,12 @@ from transformers import AutoConfig
 from search.config import parse_config, write_config
 from search.cuts.composition import Composition
 from search.model import ModelSource
+from search.origin import WeightOrigin
 from search.study.identity import Digests, Identity, digest_checkpoint
 from search.study.storages import open_storage
 from search.study.study_record import CONFIG
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
-from search.weights.origin import WeightOrigin
 
 HIDDEN, INNER = 2048, 5632
 MEASURED = """

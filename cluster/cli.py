@@ -15,7 +15,7 @@ import typer
 from search import cli as search_cli
 from search.interruption import Interrupted, Interruption, ending_of_command, interrupted_by, leave
 from search.printable_output import printable_output
-from search.weights.commands import HeadChoice
+from tasks.base import HeadChoice
 from tasks.errors import InputError
 
 if TYPE_CHECKING:  # they bring torch and transformers, which --help can do without

@@ -14,11 +14,11 @@ from search.cuts.level import PLAIN
 from search.cuts.rules import fraction_of
 from search.locations import absolute_location
 from search.model import ModelSource
+from search.origin import WeightOrigin
 from search.space import Space
 from search.study.lock import Holder
 from search.weights.factors import Busy
 from search.weights.matrices import Matrix
-from search.weights.origin import WeightOrigin
 from search.weights.remote import open_factors
 from tasks.errors import InputError
 

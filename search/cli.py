@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
+from search import weight_commands
 from search.export import commands as exports
 from search.options import JsonFlag, StudyFolder
 from search.report import commands as report_commands
-from search.weights import commands
+from tasks.base import HeadChoice
 from tasks.errors import InputError
 from tasks.metrics import shown
 from tasks.printable import printable
@@ -35,8 +36,8 @@ def mount(app: typer.Typer) -> None:
     app.command()(compare)
     app.command()(schema)
     exports.mount(app)
-    app.command()(commands.matrices)
-    app.add_typer(commands.factors, name="factors")
+    app.command()(weight_commands.matrices)
+    app.add_typer(weight_commands.factors, name="factors")
     report_commands.mount(app)
 
 
@@ -69,7 +70,7 @@ def evaluate(
         typer.Option(help="The best rank r, or LASER's own randomised low rank (docs/paper.md)."),
     ] = "exact",
     head: Annotated[
-        Literal["auto", "causal", "masked", "classifier", "seq2seq"],
+        HeadChoice,
         typer.Option(help="Which head to load."),
     ] = "auto",
     validation: Annotated[float, typer.Option(help="Fraction of the validation part.")] = 0.2,

@@ -22,9 +22,10 @@ from pydantic_core import ErrorDetails
 from search.cuts.level import Level
 from search.durable import write_text
 from search.locations import absolute_location
-from search.model import DType, HeadChoice, ModelSource
+from search.model import DType, ModelSource
 from search.overrides import apply_overrides
 from search.plain_yaml import read_yaml
+from tasks.base import HeadChoice
 from tasks.errors import InputError, nearest
 from tasks.secrets import has_secret, hide_secrets
 from tasks.splits import Protocol

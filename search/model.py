@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from search.weights.resolution import weight_files
-from tasks.base import Head
+from tasks.base import Head, HeadChoice
 from tasks.errors import InputError, nearest
 from tasks.foreign import quietly, reading
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # a configuration is read without it
     from torch import nn
 
 DType = Literal["auto", "float32", "float16", "bfloat16"]
-HeadChoice = Literal["auto", "causal", "masked", "classifier", "seq2seq"]
 
 _SUFFIXES: tuple[tuple[str, Head], ...] = (
     ("ForSequenceClassification", "classifier"),

@@ -12,8 +12,8 @@ from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource
 from search.space import Space
 from search.strategies.registry import check_strategy
-from search.strategies.warm_start import resolve
 from search.study.objective import Objective
+from search.study.warm_start import resolve
 from search.weights.matrices import Matrix, find_matrices
 from search.witness import Witness, data_files
 from tasks.base import Example, Head, Task

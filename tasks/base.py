@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Head = Literal["causal", "masked", "classifier", "seq2seq"]
+HeadChoice = Literal["auto", Head]
 """What a model answers with: the next token, a masked token, a class, or a text for a text."""
 
 MASK = "[MASK]"

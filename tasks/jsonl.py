@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from tasks.answers import score_chosen, score_classes, score_completed
 from tasks.base import (
@@ -49,7 +49,7 @@ class Jsonl:
     name = "jsonl"
     about = "your own questions or texts, with data"
     metric = "accuracy"
-    heads: frozenset[Head] = frozenset({"causal", "masked", "classifier", "seq2seq"})
+    heads: frozenset[Head] = frozenset(get_args(Head))
 
     def load(self, source: str | None = None, revision: str | None = None) -> list[Example]:
         """Read all rows. Raises InputError that names the line and the field."""

@@ -15,9 +15,9 @@ from search.cuts.refs import MatrixRef
 from search.durable import write_json
 from search.export.stream import combined, read_header, shard_names, tensor_digests
 from search.model import ModelSource
+from search.origin import WeightOrigin
 from search.weights.checkpoint import CheckpointReader, NotInCheckpoint
 from search.weights.matrices import Matrix, find_matrices
-from search.weights.origin import WeightOrigin
 from search.weights.views import View
 from tasks.errors import InputError, nearest
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from search.export.choice import support
+from search.export.exported_trial import support
 from search.export.verify import Verification
 from search.published import data_name, hub_name, model_name
-from search.report.text import floor_sentence
 from search.study.jobs import trial_name
-from search.study.objective import FloorCheck
+from search.study.objective import FloorCheck, floor_sentence
 from search.study.outcomes import read_outcomes
 from search.study.study_record import StudyRecord
 from search.study.trials import TrialRecord

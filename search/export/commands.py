@@ -55,7 +55,7 @@ def export(
 
     Example: laser-search export ./my-study --out ./my-model --format factored
     """
-    from search.export.choice import check_supported, choose_trial
+    from search.export.exported_trial import check_supported, choose_trial
     from search.export.run import Wish, export
     from search.study.study_record import StudyRecord
 
@@ -150,7 +150,7 @@ def heal(
 
     Example: laser-search heal ./my-study --train train.jsonl --steps 500 --out ./healed
     """
-    from search.export.choice import choose_trial
+    from search.export.exported_trial import choose_trial
     from search.export.heal import Recipe
     from search.export.heal import heal as train_after_cut
     from search.study.study_record import StudyRecord

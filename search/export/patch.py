@@ -20,7 +20,7 @@ from search.export.base import Base, Placed
 from search.export.dense import dense_changes
 from search.export.format import Format, Work, Written
 from search.export.stream import digest_of, read_tensor
-from search.model import HeadChoice, ModelSource
+from search.model import ModelSource
 from search.published import model_name
 from search.weights.edit import Editor
 from search.weights.factor_file import Factors, multiplied
@@ -29,6 +29,7 @@ from search.weights.matrices import find_matrices
 from search.weights.memory import FactorStore
 from search.weights.products import Products
 from search.weights.whole import open_weights
+from tasks.base import HeadChoice
 from tasks.errors import InputError
 from tasks.foreign import words_of
 

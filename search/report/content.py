@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,10 @@ from search.report.text import score_rows, score_warnings, sentence, verdict_not
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.study_record import StudyRecord
-from search.study.verdict import TaskVerdict, Verdict
+from search.study.verdict import Verdict, read_verdict
 from search.study.verdict_claim import power_notice
-from tasks.comparison import Comparison
 from tasks.errors import InputError
 from tasks.metrics import shown, shown_change, shown_interval
-from tasks.scoring import Scores
 from tasks.secrets import hide_secrets
 
 LISTED = 100
@@ -106,44 +104,10 @@ def gather(record: StudyRecord) -> Content:
     )
 
 
-def read_verdict(result: dict[str, Any] | None) -> Verdict | None:
-    """A result.json as a verdict; what this version does not know is left out."""
-    if result is None:
-        return None
-    try:
-        found = _known(Verdict, result)
-        scores, compared = _sides_of(found["scores"]), _compared(found["comparisons"])
-        tasks = {label: _task(own) for label, own in found.get("tasks", {}).items()}
-        return Verdict(**{**found, "scores": scores, "comparisons": compared, "tasks": tasks})
-    except (TypeError, KeyError, AttributeError):
-        return None  # another version's; the report shows the rest
-
-
-def _task(result: dict[str, Any]) -> TaskVerdict:
-    found = _known(TaskVerdict, result)
-    scores, compared = _sides_of(found["scores"]), _compared(found["comparisons"])
-    return TaskVerdict(**{"columns": {}, **found, "scores": scores, "comparisons": compared})
-
-
-def _sides_of(scores: dict[str, Any]) -> dict[str, dict[str, Scores]]:
-    return {
-        side: {part: Scores(**_known(Scores, own)) for part, own in parts.items()}
-        for side, parts in scores.items()
-    }
-
-
-def _compared(comparisons: dict[str, Any]) -> dict[str, Comparison]:
-    return {part: Comparison(**_known(Comparison, own)) for part, own in comparisons.items()}
-
-
 def winning_cuts(record: StudyRecord) -> Sequence[Intervention]:
     """The winner's interventions, else the best trial's, else none."""
     chosen = record.summary.winner or record.summary.best
     return () if chosen is None else chosen.cuts
-
-
-def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    return {f.name: values[f.name] for f in fields(kind) if f.name in values}
 
 
 def _headline(record: StudyRecord, verdict: Verdict | None, metric: str) -> str:

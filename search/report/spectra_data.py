@@ -13,10 +13,10 @@ from search.config import TaskConfig
 from search.cuts.refs import MatrixRef
 from search.evaluation.predictor import make_predictor
 from search.model import ModelSource, own_device
+from search.origin import WeightOrigin
 from search.plan import open_task
 from search.weights.factors import FactorCache
 from search.weights.matrices import Matrix, find_matrices
-from search.weights.origin import WeightOrigin
 from search.weights.remote import open_factors
 from search.weights.selection import expand
 from search.weights.spectra import Array, Spectrum, cosines

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from search.study.objective import GAIN, FloorCheck, Objective
+from search.study.objective import GAIN, FloorCheck, Objective, floor_sentence
 from search.study.summary import Summary
 from search.study.verdict import Verdict
 from search.study.verdict_claim import Claim, claim_of, looks_text
@@ -96,16 +96,6 @@ def _print_floors(console: Console, verdict: Verdict) -> None:
             markup=False,
             soft_wrap=True,
         )
-
-
-def floor_sentence(check: FloorCheck) -> str:
-    """One floor on test."""
-    limit = "at most" if is_perplexity(check.metric) else "at least"
-    how = "keeps" if check.kept else "Warning: BREAKS"
-    return (
-        f"{how} the floor of {check.task} on test: {check.metric} {check.score:.4f}, "
-        f"{limit} {check.bound:.4f} allowed ({check.key})"
-    )
 
 
 def result_lines(result: Mapping[str, Any], objective: Objective) -> list[str]:

@@ -173,3 +173,13 @@ class Objective:
             if goal.task in scores
         ]
         return f"{value:.4f} ({', '.join(each)})" if each else f"{value:.4f}"
+
+
+def floor_sentence(check: FloorCheck) -> str:
+    """One floor on test."""
+    limit = "at most" if is_perplexity(check.metric) else "at least"
+    how = "keeps" if check.kept else "Warning: BREAKS"
+    return (
+        f"{how} the floor of {check.task} on test: {check.metric} {check.score:.4f}, "
+        f"{limit} {check.bound:.4f} allowed ({check.key})"
+    )

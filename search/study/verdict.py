@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +340,37 @@ def _categories(examples: Sequence[Example]) -> list[str]:
         if 1 < len(values) <= MAX_VALUES:
             few.append(name)
     return few
+
+
+def read_verdict(result: dict[str, Any] | None) -> Verdict | None:
+    """A result.json as a verdict; what this version does not know is left out."""
+    if result is None:
+        return None
+    try:
+        found = _known(Verdict, result)
+        scores, compared = _sides_of(found["scores"]), _compared(found["comparisons"])
+        tasks = {label: _task(own) for label, own in found.get("tasks", {}).items()}
+        return Verdict(**{**found, "scores": scores, "comparisons": compared, "tasks": tasks})
+    except (TypeError, KeyError, AttributeError):
+        return None  # another version's; the report shows the rest
+
+
+def _task(result: dict[str, Any]) -> TaskVerdict:
+    found = _known(TaskVerdict, result)
+    scores, compared = _sides_of(found["scores"]), _compared(found["comparisons"])
+    return TaskVerdict(**{"columns": {}, **found, "scores": scores, "comparisons": compared})
+
+
+def _sides_of(scores: dict[str, Any]) -> dict[str, dict[str, Scores]]:
+    return {
+        side: {part: Scores(**_known(Scores, own)) for part, own in parts.items()}
+        for side, parts in scores.items()
+    }
+
+
+def _compared(comparisons: dict[str, Any]) -> dict[str, Comparison]:
+    return {part: Comparison(**_known(Comparison, own)) for part, own in comparisons.items()}
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    return {f.name: values[f.name] for f in fields(kind) if f.name in values}

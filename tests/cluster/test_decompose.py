@@ -9,12 +9,12 @@ import search.demo
 from cluster.precompute import Storing, factor_matrices
 from search.ladder import Ladder
 from search.model import ModelSource
+from search.origin import WeightOrigin
 from search.space import Space
 from search.weights import svd
 from search.weights.claims import claim
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
-from search.weights.origin import WeightOrigin
 from tasks.errors import InputError
 
 torch.set_num_threads(1)

@@ -44,8 +44,8 @@ def test_an_old_study_goes_on_as_it_would_have(old: Path, one_process) -> None:
 
 def test_old_factors_are_found_by_their_keys(old: Path) -> None:
     from search.model import ModelSource
+    from search.origin import WeightOrigin
     from search.weights.matrices import find_matrices
-    from search.weights.origin import WeightOrigin
 
     source = ModelSource(str(HERE / "model"))
     cache = FactorCache(old / "factors")

@@ -11,11 +11,11 @@ import torch
 from cluster.driver import _setting
 from search.config import parse_config
 from search.demo.study import HERE
+from search.origin import WeightOrigin
 from search.plan import make_plan
 from search.strategies.base import History
 from search.strategies.registry import make_strategy
 from search.weights.factors import FactorCache
-from search.weights.origin import WeightOrigin
 
 
 @pytest.mark.parametrize("threshold", ["laser-rmt", "marchenko-pastur"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from search.export.choice import choose_trial
+from search.export.exported_trial import choose_trial
 from search.export.formats import FORMATS
 from search.export.run import Wish, apply_edit, export
 from search.export.verify import verify

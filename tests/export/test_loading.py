@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
-from search.export.choice import choose_trial
+from search.export.exported_trial import choose_trial
 from search.export.factored import FactoredLinear, load_factored
 from search.export.run import Wish, export
 from search.weights.svd import decompose

@@ -161,7 +161,7 @@ def test_a_token_that_no_question_has_does_no_harm(run, model, questions):
 
 
 def test_a_fault_of_our_own_shows_itself(monkeypatch, run, model):
-    from search.weights import listing
+    from search.report import listing
 
     def broken(*_):
         raise KeyError("ours")

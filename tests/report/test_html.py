@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.cli import app
-from search.report.content import gather, read_verdict
+from search.report.content import gather
 from search.report.html import render
 from search.report.text import sentence
+from search.study.verdict import read_verdict
 
 FETCHING = {"src", "href", "xlink:href", "srcset", "data", "action", "poster", "background"}
 VOID = {"meta", "link", "img", "br", "hr", "input", "image", "use", "path", "rect"}

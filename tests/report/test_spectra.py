@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 import search.demo
 from cluster.cli import app
 from search.model import ModelSource
+from search.origin import WeightOrigin
 from search.report.spectra import snr_table, write_spectra
 from search.report.spectra_data import real_cosines, spectra_of_model
 from search.weights.matrices import find_matrices
-from search.weights.origin import WeightOrigin
 from search.weights.spectra import Spectrum, cosines, random_cosines
 
 MODEL = str(Path(search.demo.__file__).parent / "model")

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-from search.report.content import read_verdict
 from search.report.text import score_warnings, sentence, verdict_notices
-from search.study.verdict import Verdict, _looks
+from search.study.verdict import Verdict, _looks, read_verdict
 from search.study.verdict_claim import advice, claim_of
 from tasks.base import Example, Outcome
 from tasks.comparison import compare

@@ -11,9 +11,9 @@ import torch
 
 import search.demo
 from search.model import ModelSource
+from search.origin import WeightOrigin
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
-from search.weights.origin import WeightOrigin
 
 torch.set_num_threads(1)
 MODEL = str(Path(search.demo.__file__).parent / "model")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from search.report.content import read_verdict
 from search.study.study_record import StudyRecord
 from search.study.trials import TrialRecord
+from search.study.verdict import read_verdict
 from search.study.verdict_claim import claim_of
 from tasks.errors import InputError
 

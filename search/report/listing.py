@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from search.model import ModelSource
+from search.origin import WeightOrigin
 from search.weights.matrices import Matrix, find_matrices
-from search.weights.origin import WeightOrigin
 from search.weights.remote import open_factors
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Optional
 
 import typer
 
-HeadChoice = Literal["auto", "causal", "masked", "classifier", "seq2seq"]
+from tasks.base import HeadChoice
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CacheLocation = Annotated[
     str, typer.Argument(metavar="DIR", help="The factor cache, a folder or a URL.")
@@ -33,7 +34,7 @@ def matrices(
     Example: laser-search matrices ./llama --factors ./factors
     """
     from search.model import ModelSource
-    from search.weights.listing import list_matrices, table
+    from search.report.listing import list_matrices, table
 
     rows = list_matrices(ModelSource(model, head_choice=head), cache)
     if as_json:
