@@ -26,20 +26,20 @@ from typing import Any
 import torch
 import transformers
 from one_study import evaluate_all
-from optuna.trial import FrozenTrial
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-from search.cuts.composition import Composition
 from search.cuts.rules import fraction_of
 from search.export.exported_trial import choose_trial
 from search.export.factored import replace_layers
 from search.export.formats import FORMATS
 from search.export.run import Wish, export
 from search.export.scoring import Scorer
-from search.export.verify import load_export
+from search.export.verify import form_of
+from search.model import own_device
 from search.study.study_record import StudyRecord
+from search.study.trials import TrialRecord
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
@@ -159,16 +159,14 @@ def formats(names: list[str]) -> int:
     return failed
 
 
-def distance(record: StudyRecord, trial: FrozenTrial, folder: Path, form: str) -> Any:
+def distance(record: StudyRecord, trial: TrialRecord, folder: Path, form: str) -> Any:
     """How far an export is from the trial's own weights in float64, and plain float32 from them."""
-    scorer = Scorer(record, trial.user_attrs["effect"])
+    scorer = Scorer(record, trial.effect)
     model = scorer.plan.source.load()
     cache = FactorCache(record.config.factors)
-    Editor(model, find_matrices(model), cache).apply(
-        Composition.parse(trial.user_attrs["composition"].split())
-    )
+    Editor(model, find_matrices(model), cache).apply(trial.composition)
     with tempfile.TemporaryDirectory() as scratch:
-        loaded = load_export(folder, scorer.plan.source, form, Path(scratch))
+        loaded = form_of(form).load(folder, scorer.plan.source, own_device(), Path(scratch))
         found = scorer.score(loaded)
     exact = scorer.score(copy.deepcopy(model).double())
     plain = scorer.score(model, tokens_per_batch=1)

@@ -21,7 +21,7 @@ from tasks.errors import InputError
 if TYPE_CHECKING:  # they bring torch and transformers, which --help can do without
     from cluster.driver import End
     from cluster.launch.request import Request
-    from cluster.view import View
+    from cluster.view import LiveView
     from search.config import StudyConfig
 
 app = typer.Typer(
@@ -119,7 +119,10 @@ def launch(
         request = Request(
             study,
             str(folder),
-            *(nodes, gpus_per_node, cpus_per_node, round(config.cluster.grace_s) + SPARE_S),
+            nodes,
+            gpus_per_node,
+            cpus_per_node,
+            round(config.cluster.grace_s) + SPARE_S,
             read_options(on, option or []),
             tuple(setup or ()),
         )
@@ -187,7 +190,9 @@ def resume(
 
     _run(
         lambda view: proceed(folder, view, address, accept_change=accept_change, trials=trials),
-        *(folder, quiet, as_json),
+        folder,
+        quiet,
+        as_json,
     )
 
 
@@ -257,15 +262,15 @@ def _begin(start: Callable[[], End], folder: Path) -> End:
     return end
 
 
-def _run(start: Callable[[View], End], folder: Path, quiet: bool, as_json: bool) -> None:
-    from cluster.view import View
+def _run(start: Callable[[LiveView], End], folder: Path, quiet: bool, as_json: bool) -> None:
+    from cluster.view import LiveView
     from search.report.live import facts, plain
     from search.report.text import print_verdict
     from search.study.verdict_claim import advice
     from search.terminal import Terminal
 
     console = Terminal(markup=False, emoji=False)  # what models say may look like markup
-    end = _begin(lambda: start(View(console, quiet or as_json, folder)), folder)
+    end = _begin(lambda: start(LiveView(console, quiet or as_json, folder)), folder)
     if as_json:
         found = {"study": str(folder), **facts(end.summary)}
         verdict = None if end.verdict is None else end.verdict.to_json()

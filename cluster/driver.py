@@ -17,7 +17,7 @@ from cluster.preemption import Preemption, code_of
 from cluster.resources import Resources, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest, was_asked
-from cluster.view import View
+from cluster.view import LiveView
 from search.config import StudyConfig, read_config, with_trials, write_config
 from search.cuts.composition import Composition
 from search.interruption import Interrupted
@@ -88,7 +88,7 @@ def interruption(folder: Path, number: int) -> tuple[int, str]:
 def launch(
     config: StudyConfig,
     folder: Path,
-    view: View,
+    view: LiveView,
     address: str | None = None,
     given: Path | None = None,
 ) -> End:
@@ -117,7 +117,7 @@ def launch(
 
 def resume(
     folder: Path,
-    view: View,
+    view: LiveView,
     address: str | None = None,
     *,
     accept_change: bool = False,
@@ -185,7 +185,7 @@ def _at(plan: Plan, address: str | None) -> Plan:
 
 
 def _drive(
-    plan: Plan, folder: Path, view: View, lease: Lease, wall: WallTime, accept: bool = False
+    plan: Plan, folder: Path, view: LiveView, lease: Lease, wall: WallTime, accept: bool = False
 ) -> End:
     view.note(sizes_text(plan.sizes))
     for notice in [*plan.notices, *plan.prospects]:
@@ -259,7 +259,7 @@ def _hold_and_open(
     return _open(plan, folder, identity, keys, leases, wall)
 
 
-def _concluded(plan: Plan, study: DrivenStudy, view: View, preemption: Preemption) -> End:
+def _concluded(plan: Plan, study: DrivenStudy, view: LiveView, preemption: Preemption) -> End:
     """The verdict, if all is scored, and how the run ended."""
     folder, identity = study.folder, study.identity
     for notice in _summary(study).shortfall(plan.config.search.trials):
@@ -317,13 +317,19 @@ def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
         cache = open_factors(plan.config.factors)
         spectra = {
             m.ref: Spectrum(
-                *(str(m.ref), plan.source.path, m.module, m.shape),
+                str(m.ref),
+                plan.source.path,
+                m.module,
+                m.shape,
                 np.asarray(cache.spectrum(keys[str(m.ref)]), dtype=np.float64),
             )
             for m in plan.searched
         }
     return Setting(
-        *(plan.space, plan.max_ranks, search.seed, search.objectives),
+        plan.space,
+        plan.max_ranks,
+        search.seed,
+        search.objectives,
         spectra=spectra,
         threshold=search.threshold,
     )
@@ -344,7 +350,7 @@ def _identify(
     plan: Plan,
     folder: Path,
     shares: Resources,
-    view: View,
+    view: LiveView,
     check: Callable[[], None],
     accept: bool,
 ) -> tuple[Identity, Mapping[str, str]]:
@@ -431,7 +437,10 @@ def _device(gpus: float) -> str:
 
 def _summary(study: DrivenStudy) -> Summary:
     return summarise(
-        *(study.trials(), study.baseline, study.budget, study.objective),
+        study.trials(),
+        study.baseline,
+        study.budget,
+        study.objective,
         ended=study.ended,
         chosen=study.chosen(),
     )

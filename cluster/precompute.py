@@ -88,7 +88,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Batch:
+class MatrixBatch:
     """A task's answer: the matrices that are ready, and those that another builder has claimed."""
 
     ready: list[Built]
@@ -104,7 +104,7 @@ def factor_matrices(
     wait: bool,
     on_gpu: bool = False,
     driver: Holder | None = None,
-) -> Batch:
+) -> MatrixBatch:
     """Read matrices and compute the factors that the cache lacks, on the GPU if there is one.
 
     Without `wait`, matrices that another process has claimed come back as busy. Raises InputError
@@ -117,7 +117,7 @@ def factor_matrices(
     torch.set_num_threads(threads)
     device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
     origin = WeightOrigin(source)
-    batch = Batch([], [])
+    batch = MatrixBatch([], [])
     with open_factors(root, storing.dtype) as cache:
         for matrix in matrices:
             weight = origin.read(matrix)
@@ -207,13 +207,13 @@ def _groups(source: ModelSource, ordered: Sequence[Matrix]) -> list[list[Matrix]
     return ([loaded] if loaded else []) + singles
 
 
-def _answers(done: list[Any], pending: list[Any]) -> list[Batch]:
+def _answers(done: list[Any], pending: list[Any]) -> list[MatrixBatch]:
     """The tasks' answers; bad input, which Ray wraps, stops what has not begun."""
     import ray
     from ray.exceptions import RayTaskError
 
     try:
-        batches: list[Batch] = ray.get(done)
+        batches: list[MatrixBatch] = ray.get(done)
     except RayTaskError as error:
         for other in pending:
             ray.cancel(other)

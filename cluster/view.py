@@ -16,7 +16,7 @@ REFRESH_S = 0.5
 PLAIN_S = 15.0
 
 
-class View:
+class LiveView:
     """Shows progress on `console`; `quiet` shows nothing. Use it as a context manager."""
 
     def __init__(self, console: Console, quiet: bool = False, folder: Path | None = None) -> None:
@@ -28,7 +28,7 @@ class View:
         self._shown_at = 0.0
         self._last_line = ""
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> LiveView:
         """Start the live display where there is a terminal."""
         if self._console.is_terminal and not self._quiet:
             self._live = Live(console=self._console, refresh_per_second=4, transient=True)

@@ -82,7 +82,10 @@ def score_chosen(example: Example, reply: Chosen) -> Outcome:
     if example.label is None:
         raise ValueError(f"example {example.id} has choices but no label")
     outcome = score_classes(
-        *(example, log_softmax(reply.log_likelihoods), example.label, example.choices),
+        example,
+        log_softmax(reply.log_likelihoods),
+        example.label,
+        example.choices,
         at_top(reply.log_likelihoods, flat=reply.flat),
     )
     return replace(outcome, tokens=reply.lengths_tokens[example.label])

@@ -140,7 +140,11 @@ class LmEval:
                 score, measures = _primary(example, found, None)
                 log_probability = reply.log_likelihood
                 return Outcome(
-                    *(example.id, example.group, score, log_probability, text.strip()),
+                    example.id,
+                    example.group,
+                    score,
+                    log_probability,
+                    text.strip(),
                     tokens=reply.answer_tokens,
                     measures=measures,
                     tied=reply.tied,
@@ -342,7 +346,11 @@ def _weighed(example: Example, reply: Weighed, found: dict[str, float]) -> Outco
     if not example.choices:
         score, measures = _primary(example, found, float(reply.greedy[0]))
         return Outcome(
-            *(example.id, example.group, score, reply.log_likelihoods[0], None),
+            example.id,
+            example.group,
+            score,
+            reply.log_likelihoods[0],
+            None,
             tokens=reply.lengths_tokens[0],
             measures=measures,
             tied=max(reply.tied[:1], default=1),
@@ -353,12 +361,16 @@ def _weighed(example: Example, reply: Weighed, found: dict[str, float]) -> Outco
         score, measures = _primary(example, found, None)
         named = said(example.choices, top)
         return Outcome(
-            *(example.id, example.group, score, 0.0, named), measures=measures, tied=len(top)
+            example.id, example.group, score, 0.0, named, measures=measures, tied=len(top)
         )
     outcome = score_classes(example, values, example.label, example.choices, top)
     score, measures = _primary(example, found, outcome.score)
     return Outcome(
-        *(example.id, example.group, score, outcome.log_probability, outcome.prediction),
+        example.id,
+        example.group,
+        score,
+        outcome.log_probability,
+        outcome.prediction,
         tokens=reply.lengths_tokens[example.label],
         confidence=outcome.confidence,
         brier=outcome.brier,

@@ -71,7 +71,9 @@ def split_tasks(
             log.warning(
                 "%d of %d validation examples of task %s have their group in the test part of "
                 "another task and are left out",
-                *(left_out, len(split.validation), task),
+                left_out,
+                len(split.validation),
+                task,
             )
         kept += apart
     return Split(kept, test)

@@ -139,7 +139,7 @@ class Steps(Protocol):
         ...
 
     def keep(self, rows: Tensor) -> bool:
-        """Drop all rows but these; False, and nothing done, where the cache cannot."""
+        """Drop all rows but `rows` [kept], indices; False, and nothing done, where it cannot."""
         ...
 
 
@@ -160,17 +160,17 @@ class CausalSteps:
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
     def first(self) -> Tensor:
-        """Read the prompts."""
+        """Read the prompts; logits [rows, vocabulary] in the model's dtype, on its device."""
         return self._run(self._ids, (self._mask.cumsum(-1) - 1).clamp(min=0))
 
     def next(self, tokens: Tensor) -> Tensor:
-        """Read one more token per row."""
+        """Read one more token [rows] per row; logits [rows, vocabulary] as `first` gives."""
         positions = self._mask.sum(-1, keepdim=True)
         self._mask = torch.cat([self._mask, torch.ones_like(positions)], dim=-1)
         return self._run(tokens[:, None], positions)
 
     def keep(self, rows: Tensor) -> bool:
-        """Drop all rows but these."""
+        """Drop all rows but `rows` [kept], indices."""
         if not keep_rows(self._cache, rows):
             return False
         self._mask = self._mask[rows]
@@ -203,7 +203,7 @@ def cache_name(model: Any) -> str:
 
 
 def keep_rows(cache: Any, rows: Tensor) -> bool:
-    """Drop all rows of a key-value cache but these; False where it cannot."""
+    """Drop all rows of a key-value cache but `rows` [kept], indices; False where it cannot."""
     if not hasattr(cache, "batch_select_indices"):
         return False
     cache.batch_select_indices(rows)

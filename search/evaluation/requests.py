@@ -152,8 +152,14 @@ def finish(
     if unknown:
         log.warning("%d of %d answers have words unknown to the tokenizer", unknown, len(answers))
     return PreparedRequests(
-        *(tuple(batches), tuple(requests), tuple(spans), start, truncated, unknown),
-        *(tuple(prompts), alike),
+        tuple(batches),
+        tuple(requests),
+        tuple(spans),
+        start,
+        truncated,
+        unknown,
+        tuple(prompts),
+        alike,
     )
 
 
@@ -194,7 +200,9 @@ def _count_alike(
         log.warning(
             "%d of %d questions have choices that the tokenizer writes with the same tokens, such "
             "as %r and %r; they always tie",
-            *(len(alike), asked, *alike[0]),
+            len(alike),
+            asked,
+            *alike[0],
         )
     return len(alike)
 
@@ -242,7 +250,11 @@ def assemble(
                 first = spans[0][0]
                 replies.append(
                     Completed(
-                        *(sums[0], greedy, scores.ranks[first], next(words), lengths[0]),
+                        sums[0],
+                        greedy,
+                        scores.ranks[first],
+                        next(words),
+                        lengths[0],
                         rank_tied=scores.ties[first],
                         tied=tied,
                     )
@@ -254,7 +266,10 @@ def assemble(
                 said = continuations[place]
                 replies.append(
                     Generated(
-                        *(said.text, said.length_tokens, sum(sums), sum(lengths)),
+                        said.text,
+                        said.length_tokens,
+                        sum(sums),
+                        sum(lengths),
                         tied=said.tied,
                         texts=said.texts,
                     )

@@ -111,15 +111,15 @@ class PairSteps:
         self._cache_name = cache_name(model)
 
     def first(self) -> Tensor:
-        """Read the beginning of every target."""
+        """Read the beginning of every target; logits [rows, vocabulary] in the model's dtype."""
         return self._run(self._start)
 
     def next(self, tokens: Tensor) -> Tensor:
-        """Read one more token per row."""
+        """Read one more token [rows] per row; logits [rows, vocabulary] as `first` gives."""
         return self._run(tokens[:, None])
 
     def keep(self, rows: Tensor) -> bool:
-        """Drop all rows but these."""
+        """Drop all rows but `rows` [kept], indices."""
         if not keep_rows(self._cache, rows):
             return False
         self._hidden, self._mask = self._hidden[rows], self._mask[rows]

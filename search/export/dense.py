@@ -13,8 +13,8 @@ from search.cuts.composition import Composition
 from search.export.base import Base, Placed
 from search.export.format import Format, Work, Written, source_of
 from search.export.stream import (
-    Change,
     Rewritten,
+    WeightChange,
     combined,
     read_header,
     rewrite,
@@ -54,14 +54,14 @@ def write_dense(base: Base, placed: list[Placed], store: FactorStore, out: Path)
 
 def dense_changes(
     base: Base, placed: list[Placed], products: Products, cast: torch.dtype | None
-) -> dict[str, Change]:
+) -> dict[str, WeightChange]:
     """What becomes of the stored tensors that hold the matrices of `placed`."""
     by_tensor: dict[str, list[Placed]] = {}
     for one in placed:
         by_tensor.setdefault(one.tensor, []).append(one)
     shapes = _shapes(base, set(by_tensor))
     return {
-        name: Change({name: shapes[name]}, _maker(name, edits, products, cast))
+        name: WeightChange({name: shapes[name]}, _maker(name, edits, products, cast))
         for name, edits in by_tensor.items()
     }
 

@@ -23,7 +23,7 @@ from search.durable import write_json
 from search.export.base import Base, Placed
 from search.export.dense import base_digest, dense_changes, original_of
 from search.export.format import Format, Work, Written
-from search.export.stream import Change, Rewritten, rewrite, size_bytes
+from search.export.stream import Rewritten, WeightChange, rewrite, size_bytes
 from search.model import ModelSource
 from search.weights.factor_file import Factors
 from search.weights.memory import FactorStore
@@ -55,7 +55,7 @@ class FactoredLinear(nn.Module):
 
 
 @dataclass(frozen=True)
-class Plan:
+class FactorPlan:
     """Which interventions become two layers (with rank), and why the others stay dense."""
 
     ranks: dict[str, int]
@@ -109,7 +109,7 @@ def _dimensions(layer: Any) -> tuple[int, int]:
     return (second, first) if type(layer).__name__ == "Conv1D" else (first, second)
 
 
-def plan_factored(base: Base, placed: list[Placed], products: Products) -> Plan:
+def plan_factored(base: Base, placed: list[Placed], products: Products) -> FactorPlan:
     """Decide for each intervention.
 
     Raises InputError if no matrix would get smaller, or the files cannot be rewritten.
@@ -142,7 +142,7 @@ def plan_factored(base: Base, placed: list[Placed], products: Products) -> Plan:
             f"{base.source.path} stores edited matrices in another form than the model uses; "
             "export it as dense"
         )
-    return Plan(ranks, factored, dense, reasons)
+    return FactorPlan(ranks, factored, dense, reasons)
 
 
 def _obstacle(base: Base, one: Placed) -> str:
@@ -160,8 +160,8 @@ def _obstacle(base: Base, one: Placed) -> str:
 
 
 def factored_changes(
-    base: Base, plan: Plan, products: Products, cast: torch.dtype | None
-) -> dict[str, Change]:
+    base: Base, plan: FactorPlan, products: Products, cast: torch.dtype | None
+) -> dict[str, WeightChange]:
     """Changes of stored tensors: weights become two factors, biases move with the second."""
     changes = dense_changes(base, plan.dense, products, cast)
     for one in plan.factored:
@@ -169,11 +169,11 @@ def factored_changes(
         rank = plan.ranks[one.matrix.module]
         out, into = one.matrix.shape
         shapes = {f"{stem}.weight": (rank, into), f"{stem}.up.weight": (out, rank)}
-        changes[one.tensor] = Change(shapes, _splitter(stem, one, products))
+        changes[one.tensor] = WeightChange(shapes, _splitter(stem, one, products))
         bias = f"{stem}.bias"
         if bias in base.reader.files:
             moved = f"{stem}.up.bias"
-            changes[bias] = Change({moved: (out,)}, _mover(moved))
+            changes[bias] = WeightChange({moved: (out,)}, _mover(moved))
     return changes
 
 
@@ -206,7 +206,7 @@ def _mover(name: str) -> Callable[[Tensor], Mapping[str, Tensor]]:
     return lambda stored: {name: stored}
 
 
-def factored_bytes(base: Base, plan: Plan, store: FactorStore) -> int:
+def factored_bytes(base: Base, plan: FactorPlan, store: FactorStore) -> int:
     """Disk that `write_factored` needs, in bytes."""
     cast = base.cast(plan.factored + plan.dense)
     changes = factored_changes(base, plan, Products(store), cast)
@@ -214,7 +214,7 @@ def factored_bytes(base: Base, plan: Plan, store: FactorStore) -> int:
     return size_bytes(base.reader.folder, base.reader.files, changes, cast) + small
 
 
-def write_factored(base: Base, plan: Plan, store: FactorStore, out: Path) -> Rewritten:
+def write_factored(base: Base, plan: FactorPlan, store: FactorStore, out: Path) -> Rewritten:
     """Write the factored model to the empty folder `out`, file by file."""
     cast = base.cast(plan.factored + plan.dense)
     changes = factored_changes(base, plan, Products(store, base.source.path, 0), cast)
@@ -272,5 +272,5 @@ class Factored(Format):
         return model.to(device).requires_grad_(False)
 
 
-def _plan(work: Work) -> Plan:
+def _plan(work: Work) -> FactorPlan:
     return plan_factored(work.base, work.placed, Products(work.store, memory_bytes=0))

@@ -19,7 +19,7 @@ from search.export.dense import dense_bytes, write_dense
 from search.export.factored import (
     KEY,
     FactoredLinear,
-    Plan,
+    FactorPlan,
     load_factored,
     plan_factored,
     write_factored,
@@ -31,8 +31,7 @@ from search.export.scoring import Scorer
 from search.export.training import Collator, training_rows
 from search.export.verify import ADAPTER, CUT, Verification, verify_afresh
 from search.model import own_device
-from search.plan import Plan as StudyPlan
-from search.plan import open_task
+from search.plan import Plan, open_task
 from search.published import data_name, model_name
 from search.study.outcomes import Evaluation, outcome_bytes
 from search.study.study_record import StudyRecord
@@ -208,7 +207,7 @@ def _facts(record: StudyRecord, found: Healing) -> dict[str, Any]:
     }
 
 
-def training_examples(plan: StudyPlan, train: str, task: str = "") -> tuple[list[Example], int]:
+def training_examples(plan: Plan, train: str, task: str = "") -> tuple[list[Example], int]:
     """The examples in `train` that the study does not ask, and how many were left out.
 
     `task`: the label of the one that they are of, where the study asks several. Raises InputError
@@ -247,7 +246,7 @@ class _Patient:
         """The model with the composition applied: factored layers, or dense."""
         store = open_factors(record.config.factors)
         if recipe.method == "factors":
-            plan: Plan = plan_factored(base, base.place(composition), Products(store))
+            plan: FactorPlan = plan_factored(base, base.place(composition), Products(store))
             write_factored(base, plan, store, scratch)
             model = load_factored(scratch, dtype=base.source.torch_dtype).to(own_device())
         else:
@@ -255,7 +254,7 @@ class _Patient:
             Editor(model, base.matrices.values(), store).apply(composition)
         return _Patient(model, composition, recipe)
 
-    def train(self, plan: StudyPlan, examples: Sequence[Example]) -> tuple[float, int]:
+    def train(self, plan: Plan, examples: Sequence[Example]) -> tuple[float, int]:
         """Train in place; returns the mean loss and the number of trained parameters."""
         from transformers import Trainer, TrainingArguments
 
@@ -287,7 +286,7 @@ class _Patient:
         target.eval().requires_grad_(False)
         return float(done.training_loss), trained
 
-    def _open(self, plan: StudyPlan) -> Any:
+    def _open(self, plan: Plan) -> Any:
         """The model with gradients where they are wanted."""
         if self._recipe.method == "factors":
             self.model.requires_grad_(False)

@@ -30,7 +30,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True)
-class Change:
+class WeightChange:
     """What takes the place of one stored tensor.
 
     `shapes`: names of the new tensors and their shapes, known before anything is computed. `make`
@@ -113,7 +113,10 @@ def tensor_digests(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_tensor(path: Path, name: str) -> Tensor:
-    """A floating-point tensor of a file, private to the caller. Raises InputError."""
+    """A floating-point tensor of a file, private to the caller, in its stored shape and dtype.
+
+    On the host. Raises InputError.
+    """
     stored = next((t for t in read_header(path)[1] if t.name == name), None)
     if stored is None or stored.floating is None:
         raise InputError(f"{path} has no floating-point tensor {name}; fetch it again")
@@ -122,7 +125,7 @@ def read_tensor(path: Path, name: str) -> Tensor:
 
 
 def digest_of(tensor: Tensor) -> str:
-    """The digest that `tensor_digests` gives a stored tensor of this value."""
+    """The digest that `tensor_digests` gives a stored tensor of this value, shape and dtype."""
     digest = _begin(_NAMES[tensor.dtype], tensor.shape)
     digest.update(raw_bytes(tensor, tuple(tensor.shape)))
     return str(digest.hexdigest())
@@ -138,7 +141,7 @@ def rewrite(
     folder: Path,
     files: Mapping[str, str],
     out: Path,
-    changes: Mapping[str, Change],
+    changes: Mapping[str, WeightChange],
     dtype: torch.dtype | None = None,
 ) -> Rewritten:
     """Write the checkpoint in `folder` to `out` with `changes` by tensor name, file by file.
@@ -175,7 +178,7 @@ def rewrite(
 def size_bytes(
     folder: Path,
     files: Mapping[str, str],
-    changes: Mapping[str, Change],
+    changes: Mapping[str, WeightChange],
     dtype: torch.dtype | None = None,
 ) -> int:
     """Bytes that `rewrite` will write, without the headers."""
@@ -190,7 +193,7 @@ def size_bytes(
 _Entry = tuple[str, str, tuple[int, ...]]
 
 
-def _plan(tensor: Stored, change: Change | None, dtype: torch.dtype | None) -> list[_Entry]:
+def _plan(tensor: Stored, change: WeightChange | None, dtype: torch.dtype | None) -> list[_Entry]:
     """(name, dtype, shape) of what is written for a stored tensor."""
     kind = tensor.dtype
     if dtype is not None and tensor.floating is not None:
@@ -229,7 +232,7 @@ def _write(
     source: BinaryIO,
     target: BinaryIO,
     tensor: Stored,
-    change: Change | None,
+    change: WeightChange | None,
     plan: list[_Entry],
     done: Rewritten,
 ) -> None:
@@ -257,7 +260,10 @@ def _write(
 
 
 def raw_bytes(tensor: Tensor, shape: tuple[int, ...]) -> memoryview:
-    """The bytes of a tensor as safetensors stores them. Raises ValueError on another shape."""
+    """The bytes of a tensor as safetensors stores it, any dtype and device; unchanged.
+
+    Raises ValueError if its shape is not `shape`.
+    """
     if tuple(tensor.shape) != shape:
         raise ValueError(f"shape {tuple(tensor.shape)} is not {shape}")
     flat = tensor.detach().cpu().contiguous().reshape(-1)

@@ -13,7 +13,7 @@ from search.weights.remote import open_factors
 
 
 @dataclass(frozen=True)
-class Row:
+class MatrixRow:
     """One matrix. `why_not` is empty for what is searchable; `cached` None if it was not asked."""
 
     address: str
@@ -29,7 +29,9 @@ class Row:
     cached: bool | None
 
 
-def list_matrices(source: ModelSource, factors: str | os.PathLike[str] | None = None) -> list[Row]:
+def list_matrices(
+    source: ModelSource, factors: str | os.PathLike[str] | None = None
+) -> list[MatrixRow]:
     """A row per matrix of `source`, by its skeleton.
 
     With `factors`, each matrix is read to learn its key, and the row says whether that cache has
@@ -47,8 +49,8 @@ def list_matrices(source: ModelSource, factors: str | os.PathLike[str] | None = 
     return rows
 
 
-def _row(matrix: Matrix, cached: bool | None) -> Row:
-    return Row(
+def _row(matrix: Matrix, cached: bool | None) -> MatrixRow:
+    return MatrixRow(
         address=str(matrix.ref),
         type=matrix.ref.type,
         shape=matrix.shape,
@@ -63,7 +65,7 @@ def _row(matrix: Matrix, cached: bool | None) -> Row:
     )
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
+def table(rows: Sequence[MatrixRow]) -> Iterator[str]:
     """Lines with aligned columns, and a last one that sums up."""
     asked = any(row.cached is not None for row in rows)
     head = ["address", "type", "shape", "dtype", "parameters", "searchable"]
@@ -80,7 +82,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     yield f"{len(rows)} matrices, {total:,} parameters, {searchable} searchable{cached}"
 
 
-def _cells(row: Row, asked: bool) -> list[str]:
+def _cells(row: MatrixRow, asked: bool) -> list[str]:
     # A reason not to search is part of the rule, which stands in the last column.
     cells = [row.address, row.type, "x".join(map(str, row.shape)), row.dtype]
     cells += [f"{row.parameters:,}", "yes" if row.searchable else "no"]

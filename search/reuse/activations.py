@@ -65,7 +65,7 @@ class Activations:
     _tensors: dict[tuple[str, int], Tensor | _Mapped] = field(default_factory=dict)
 
     def keep(self, batch: str, index: int, tensor: Tensor) -> None:
-        """Keep a tensor of a batch under a number. It goes to the first place with room."""
+        """Keep a copy of a batch's tensor, any shape and dtype, in the first place with room."""
         size = tensor.numel() * tensor.element_size()
         if self.held["device"] + size <= self.room.device_bytes:
             self._tensors[batch, index] = tensor.clone()
@@ -95,7 +95,7 @@ class Activations:
         return (batch, index) in self._tensors
 
     def load(self, batch: str, index: int, device: torch.device) -> Tensor:
-        """A fresh copy on `device`."""
+        """A fresh copy on `device`, of the shape and dtype that were kept."""
         held = self._tensors[batch, index]
         tensor = held.read() if isinstance(held, _Mapped) else held
         if tensor.device == device:

@@ -65,7 +65,10 @@ class ForwardPasses:
         self.prefix.expected_tokens = sum(batch.tokens for batch in batches)
 
     def record(self, batches: Sequence[Batch], forward: Callable[[Batch], Tensor]) -> None:
-        """Keep the unedited model's activations for these batches; `forward` runs one whole."""
+        """Keep the unedited model's activations for these batches.
+
+        `forward` runs one whole; what it returns is not read.
+        """
         with torch.inference_mode():
             while True:
                 fitting = [b for batch in batches for b in self._fit(batch)]

@@ -53,7 +53,11 @@ class Holder:
         """Return this process, with a token of its own."""
         pid = os.getpid()
         return Holder(
-            *(socket.gethostname(), pid, _machine(), _started(pid) or "", time.time()),
+            socket.gethostname(),
+            pid,
+            _machine(),
+            _started(pid) or "",
+            time.time(),
             token=uuid.uuid4().hex,
         )
 

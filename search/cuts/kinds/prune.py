@@ -43,7 +43,7 @@ class Prune(EntryKind):
     about = "zeroes the smallest absolute entries and keeps the fraction rho of them"
 
     def edited(self, original: Tensor, rule: RankRule, source: Source) -> Tensor:
-        """A new matrix; see `pruned`."""
+        """A new matrix [out, in] of the original's dtype; see `pruned`."""
         return pruned(original, rule.value)
 
     def as_laser(self, model_type: str) -> str:
@@ -58,7 +58,7 @@ class PrunePaper(EntryKind):
     about = "zeroes one entry more than the fraction, as LASER's code does (for parity)"
 
     def edited(self, original: Tensor, rule: RankRule, source: Source) -> Tensor:
-        """A new matrix; see `pruned_as_laser`."""
+        """A new matrix [out, in] of the original's dtype; see `pruned_as_laser`."""
         return pruned_as_laser(original, rule.value)
 
 

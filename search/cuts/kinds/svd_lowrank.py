@@ -31,7 +31,7 @@ class SvdLowrank(LeadingTriples):
         return None
 
     def edited(self, original: Tensor, rule: RankRule, source: Source) -> Tensor:
-        """The product of the randomised factors, float32; see `lowrank_product`."""
+        """The product of the randomised factors [out, in], float32; see `lowrank_product`."""
         import torch
 
         rank, full = self.rank(rule, tuple(original.shape)), min(original.shape)

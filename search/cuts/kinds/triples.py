@@ -27,7 +27,7 @@ class TripleKind(Kind):
     needs_factors = True
 
     def edited(self, original: Tensor, rule: RankRule, source: Source) -> Tensor:
-        """The sum of the triples kept; the original itself where all are."""
+        """The sum of the triples kept [out, in], float32; the original itself where all are."""
         import torch
 
         shape, max_rank = tuple(original.shape), min(original.shape)
