@@ -61,21 +61,27 @@ class Level:
         kind, slash, value = text.partition("/")
         if not slash:
             kind, value = PLAIN, text
-            if text in kind_names():
-                fixed = get_kind(text).fixed
-                if fixed is not None:
-                    return Level(fixed, text)
-                raise InputError(f"kind {text!r} needs a value, such as '{text}/0.1'")
         try:
             return Level(RankRule.parse(value), kind)
         except InputError:
             raise
-        except ValueError:
+        except ValueError:  # no number: looking for installed kinds takes time, so it comes last
+            return Level._alone(text)
+
+    @staticmethod
+    def _alone(text: str) -> Level:
+        """A kind that stands alone. Raises InputError if `text` is none."""
+        known = kind_names()
+        if text not in known:
             raise InputError(
-                f"{value.rpartition(':')[2]!r} in {text!r} is no number; expected RHO, RULE:VALUE "
-                f"or KIND/VALUE with a rule among {', '.join(RULES)}"
-                + nearest(text, [*kind_names(), *THRESHOLDS])
-            ) from None
+                f"{text.rpartition('/')[2].rpartition(':')[2]!r} in {text!r} is no number; "
+                f"expected RHO, RULE:VALUE or KIND/VALUE with a rule among {', '.join(RULES)}"
+                + nearest(text, [*known, *THRESHOLDS])
+            )
+        fixed = get_kind(text).fixed
+        if fixed is None:
+            raise InputError(f"kind {text!r} needs a value, such as '{text}/0.1'")
+        return Level(fixed, text)
 
     @staticmethod
     def of_rho(values: Iterable[float], kind: str = PLAIN) -> tuple[Level, ...]:
