@@ -23,9 +23,9 @@ FINER = 16
 class Ladder:
     """The levels that a choice may take.
 
-    `steps`: levels by family (kind and rule) in the order given, and in a family the mildest, of
-    the largest value, first. With `low` and `high` set, any rho between them is a level, drawn
-    log-uniformly, and the steps stand for it.
+    `steps`: levels by family (kind and rule) in the order given, and in a family the mildest first.
+    With `low` and `high` set, any rho between them is a level, drawn log-uniformly, and the steps
+    stand for it.
     """
 
     steps: tuple[Level, ...]
@@ -42,7 +42,7 @@ class Ladder:
             tuple(
                 level
                 for family in families.values()
-                for level in sorted(family, key=lambda one: -one.rule.value)
+                for level in sorted(family, key=lambda one: -one.rule.mildness)
             )
         )
 

@@ -93,6 +93,11 @@ class RankRule:
         return RankRule(name, float(number)) if colon else RankRule("rho", float(text))
 
     @property
+    def mildness(self) -> float:
+        """Orders the values of one rule: of a larger one more singular values stay, or as many."""
+        return -self.value if self.name in THRESHOLDS else self.value
+
+    @property
     def needs_spectrum(self) -> bool:
         """Whether `rank` needs the singular values."""
         return self.name in SPECTRAL
