@@ -45,7 +45,7 @@ from search.study.questions import write_questions
 from search.study.storages import StorageLost, open_storage
 from search.study.study_record import CONFIG, StudyRecord
 from search.study.summary import Summary, summarise
-from search.study.verdict import Verdict, conclude
+from search.study.verdict import Verdict, conclude, read_result
 from search.study.wall_time import WallTime
 from search.weights.remote import check_factors, open_factors
 from search.weights.spectra import Spectrum
@@ -229,9 +229,10 @@ def _finished(
     """
     if not (folder / IDENTITY_FILE).exists() or _wants_spectra(plan):
         return None
+    if read_result(folder) is None:  # before the trials are read, which the study does again
+        return None
     record = StudyRecord.read(folder)
-    summary = record.summary
-    if record.result is None or summary.running or summary.finished < plan.config.search.trials:
+    if record.summary.running or record.summary.finished < plan.config.search.trials:
         return None
     plan.witness.seal()
     # Its weights are what they were if the files of the model are: no key has to be computed.
@@ -362,7 +363,6 @@ def _identify(
 
     search = plan.config.search  # a space says which ranks it uses, but is not all that is tried
     every_rank = _wants_spectra(plan) or bool(search.warm_start)
-    storing = Storing.for_space(plan.space)
     keys = precompute(
         plan.source,
         plan.searched,
@@ -370,7 +370,7 @@ def _identify(
         view.factors,
         gpus=min(1.0, shares.gpus),
         threads=shares.threads,
-        storing=replace(storing, enough_rho=None) if every_rank else storing,
+        storing=Storing.for_space(plan.space, every_rank=every_rank),
         check=check,
     )
     plan.witness.seal()  # what was read until here was read from what is digested

@@ -9,8 +9,8 @@ from typing import Any
 
 from cluster.orphan import end_with
 from search.cuts.kinds.base import Factoring
-from search.cuts.kinds.registry import get_kind
-from search.cuts.level import PLAIN
+from search.cuts.kinds.triples import reach
+from search.cuts.level import Level
 from search.cuts.rules import fraction_of
 from search.locations import absolute_location
 from search.model import ModelSource
@@ -29,14 +29,14 @@ CHECK_S = 0.2
 class Storing:
     """What is kept of a matrix: the ranks up to `max_rho` of all, in `dtype`.
 
-    Factors that hold those up to `enough_rho` (default: `max_rho`) are left as they are.
-    `kinds`: the kinds of cut that read them.
+    `levels`: the cuts that read them. Factors that hold what these read are left as they are; with
+    `every_rank`, or no levels, only those that hold all that is kept.
     """
 
     max_rho: float = 1.0
     dtype: str = "float32"
-    enough_rho: float | None = None
-    kinds: tuple[str, ...] = (PLAIN,)
+    levels: tuple[Level, ...] = ()
+    every_rank: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a fraction that keeps nothing or more than all."""
@@ -46,15 +46,9 @@ class Storing:
             )
 
     @staticmethod
-    def for_space(space: Space) -> Storing:
-        """All ranks are kept, but those that a space of small rho uses are enough.
-
-        Ranks above half are made from the other end of the spectrum, so they take all of it.
-        """
-        levels = space.levels
-        top = max(level.rule.value if level.rule.name == "rho" else 1.0 for level in levels)
-        kinds = tuple(dict.fromkeys(level.kind for level in levels))
-        return Storing(enough_rho=top if top <= 0.5 else 1.0, kinds=kinds)
+    def for_space(space: Space, *, every_rank: bool = False) -> Storing:
+        """All ranks are kept, but those that the levels of a space read are enough."""
+        return Storing(levels=space.levels, every_rank=every_rank)
 
     @property
     def factorings(self) -> list[Factoring | None]:
@@ -62,11 +56,8 @@ class Storing:
 
         The SVD is always among them: its keys are what the study knows the weights by.
         """
-        return [None, *{one.name: one for one in self._own}.values()]
-
-    @property
-    def _own(self) -> list[Factoring]:
-        return [own for name in self.kinds if (own := get_kind(name).factoring) is not None]
+        own = (level.made_by.factoring for level in self.levels)
+        return [None, *{one.name: one for one in own if one is not None}.values()]
 
     def rank(self, matrix: Matrix) -> int:
         """Ranks kept of `matrix`."""
@@ -74,8 +65,20 @@ class Storing:
 
     def enough(self, matrix: Matrix) -> int:
         """Ranks of `matrix` that must be there."""
-        rho = self.max_rho if self.enough_rho is None else self.enough_rho
-        return fraction_of(rho, matrix.max_rank)
+        if self.every_rank or not self.levels:
+            return self.rank(matrix)
+        return max(1, *(_read(level, matrix) for level in self.levels))
+
+
+def _read(level: Level, matrix: Matrix) -> int:
+    """The leading ranks of a matrix that a cut to `level`, or a screen of it, reads."""
+    kind, rule = level.made_by, level.rule
+    if rule.needs_spectrum:
+        return matrix.max_rank
+    kept = kind.kept(rule, matrix.shape)
+    if kept is None:  # no sum of triples; a screen may take the leading ones for it
+        kept = range(kind.rank(rule, matrix.shape))
+    return reach(kept, matrix.max_rank)[1]
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,12 @@ def factor_matrices(
         for matrix in matrices:
             weight = origin.read(matrix)
             where = f"{source.path}:{matrix.ref}"
-            computed = False
+            key, computed = cache.key(weight), False
             try:
                 for factoring in storing.factorings:
                     computed |= cache.ensure(
                         weight.to(device),
-                        cache.key(weight, factoring),
+                        key if factoring is None else cache.key(weight, factoring),
                         where,
                         rank=storing.enough(matrix),
                         keep=storing.rank(matrix),
@@ -139,7 +142,7 @@ def factor_matrices(
                 continue
             except InputError as error:
                 raise InputError(f"{matrix.ref}: {error}") from None
-            batch.ready.append(Built(str(matrix.ref), cache.key(weight), computed))
+            batch.ready.append(Built(str(matrix.ref), key, computed))
     return batch
 
 

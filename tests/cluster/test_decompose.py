@@ -7,6 +7,7 @@ import torch
 
 import search.demo
 from cluster.precompute import Storing, factor_matrices
+from search.cuts.level import Level
 from search.ladder import Ladder
 from search.model import ModelSource
 from search.origin import WeightOrigin
@@ -59,6 +60,13 @@ def test_a_study_needs_the_ranks_of_its_space_and_keeps_all(mlp, tmp_path):
         assert batch.ready[0].computed == computed
     with pytest.raises(InputError, match="outside"):
         Storing(max_rho=1.5)
+
+
+def test_what_keeps_the_smallest_needs_every_rank(mlp, tmp_path):
+    factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, Storing(max_rho=0.2), False)
+    bottom = Space((mlp[0].ref,), Ladder.of([Level.parse("keep-bottom/0.1")]), 1)
+    batch = factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, Storing.for_space(bottom), False)
+    assert batch.ready[0].computed, "or the first trial would compute them"
 
 
 def test_an_error_names_its_matrix(mlp, tmp_path, monkeypatch):
