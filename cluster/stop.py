@@ -75,8 +75,7 @@ def stop(folder: Path, wait_s: float, sleep: Callable[[float], None] = time.slee
     """
     holder = find_driver(folder)
     if holder is None:
-        record = StudyRecord.read(folder)
-        if record.result is not None and record.summary.finished >= record.config.search.trials:
+        if StudyRecord.read(folder).is_over:
             return f"nobody drives {folder}; it is finished: laser-search status {folder}"
         return f"nobody drives {folder}; continue it with laser-search resume {folder}"
     write_json(folder / FILE, {"asked": time.time(), "driver": holder.token})

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial
 
 from search.durable import write_json
 from search.report.frames import setting_of
-from search.report.watch import follow, is_over
+from search.report.watch import follow
 from search.study.storages import open_storage
 from search.study.study_record import StudyRecord
 from search.study.trials import TrialRecord
@@ -55,7 +55,7 @@ def track(
     with _opened(record, service, place) as tracker:
         while True:
             count += _send(record, f"{service} {hide_secrets(place, place)}", tracker)
-            if once or is_over(record):
+            if once or record.is_over:
                 return count
             sleep(interval_s)
             record = next(records)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from search.cuts.composition import Composition, Intervention
-from search.cuts.kinds.base import Kind
+from search.cuts.kinds.base import Kind, spectrum_for
 from search.cuts.kinds.registry import get_kind
 from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
@@ -97,7 +97,7 @@ class KindContract:
         found: dict[str, Tensor] = {}
         for level in levels_of(kind):
             cut = Intervention(REF, level)
-            spectrum = _spectrum(products, cut, weight)
+            spectrum = spectrum_for([level.rule], products.source(cut, weight))
             effect = kind.effect(level.rule, min(shape), spectrum, shape)
             value = products.value(cut, weight).to(weight.dtype)
             if not effect:
@@ -162,10 +162,3 @@ class KindContract:
             expected = float(((edited - weight.double()) * gradient.double()).sum())
             room = 1e-5 if kind.kept(RankRule("rho", 0.0), shape) is not None else 0.1
             assert abs(change - expected) <= room * float(weight.norm() * gradient.norm()), level
-
-
-def _spectrum(products: Products, cut: Intervention, weight: Tensor) -> list[float] | None:
-    if not cut.rule.needs_spectrum:
-        return None
-    values: list[float] = products.factors(cut, weight, 0).spectrum.tolist()
-    return values

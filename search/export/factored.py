@@ -119,7 +119,7 @@ def plan_factored(base: Base, placed: list[Placed], products: Products) -> Facto
     for one in placed:
         reason = _obstacle(base, one)
         if not reason:
-            kept = products.kept(one.intervention, base.origin.read(one.matrix))
+            kept = _kept(base, one, products)
             out, into = one.matrix.shape
             rank = out * into if kept is None else len(kept)
             if kept is None:
@@ -143,6 +143,14 @@ def plan_factored(base: Base, placed: list[Placed], products: Products) -> Facto
             "export it as dense"
         )
     return FactorPlan(ranks, factored, dense, reasons)
+
+
+def _kept(base: Base, one: Placed, products: Products) -> range | None:
+    """Which triples stay; the matrix is read only where that depends on its spectrum."""
+    cut = one.intervention
+    if cut.rule.needs_spectrum:
+        return products.kept(cut, base.origin.read(one.matrix))
+    return cut.made_by.kept(cut.rule, one.matrix.shape)
 
 
 def _obstacle(base: Base, one: Placed) -> str:

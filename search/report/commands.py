@@ -146,7 +146,7 @@ def watch(
     import time
 
     from search.report.live import facts, plain
-    from search.report.watch import follow, is_over
+    from search.report.watch import follow
     from search.report.watch import watch as show
     from search.terminal import Terminal
 
@@ -155,7 +155,7 @@ def watch(
         return
     for record in follow(folder):
         typer.echo(json.dumps(facts(record.summary)) if as_json else plain(record.summary))
-        if once or is_over(record):
+        if once or record.is_over:
             return
         time.sleep(interval)
 

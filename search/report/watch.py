@@ -32,11 +32,6 @@ def follow(folder: Path) -> Iterator[StudyRecord]:
             seen, record = now, StudyRecord.read(folder)
 
 
-def is_over(record: StudyRecord) -> bool:
-    """Whether the study has its verdict for the trials that it was asked for."""
-    return record.result is not None and record.summary.finished >= record.summary.asked
-
-
 def watch(
     console: Console,
     folder: Path,
@@ -57,7 +52,7 @@ def watch(
             elif (line := plain(record.summary)) != last:
                 last = line
                 console.print(line, highlight=False, markup=False, soft_wrap=True)
-            if is_over(record):
+            if record.is_over:
                 return record
             sleep(interval_s if live is not None else max(interval_s, PLAIN_S))
             record = next(records)

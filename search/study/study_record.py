@@ -37,6 +37,11 @@ class StudyRecord:
     result: dict[str, Any] | None
     notices: list[str] = field(default_factory=list)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the study has its verdict for the trials that it was asked for."""
+        return self.result is not None and self.summary.finished >= self.summary.asked
+
     @staticmethod
     def read(folder: Path) -> StudyRecord:
         """Read a study. Raises InputError if there is none or its storage does not answer."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from search.cuts.composition import Intervention
+from search.cuts.kinds.base import spectrum_for
 from search.weights.factor_file import DamagedFactorsError, Factors
 from search.weights.memory import BUDGET_BYTES, FactorMemory, FactorStore
 
@@ -31,9 +32,8 @@ class Products:
         self, intervention: Intervention, original: Tensor, key: str | None = None
     ) -> range | None:
         """Which triples of the factors stay, 0 first; None where it is not made of them."""
-        rule, spectrum = intervention.rule, None
-        if rule.needs_spectrum:
-            spectrum = self.factors(intervention, original, 0, key=key).spectrum.tolist()
+        rule = intervention.rule
+        spectrum = spectrum_for([rule], self.source(intervention, original, key))
         return intervention.made_by.kept(rule, tuple(original.shape), spectrum)
 
     def value(self, intervention: Intervention, original: Tensor, key: str | None = None) -> Tensor:

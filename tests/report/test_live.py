@@ -18,7 +18,7 @@ from search.config import read_config
 from search.report.dashboard import ReadOnlyStorage, open_server
 from search.report.live import find_workers, plain, screen
 from search.report.new_study import Answers, study_text
-from search.report.watch import follow, is_over, watch
+from search.report.watch import follow, watch
 from search.study.driver_log import note_begin
 from search.study.storages import open_storage
 from search.study.study_record import StudyRecord
@@ -80,7 +80,7 @@ def test_following_sees_what_another_process_adds(make_study, tmp_path):
     storage.create_new_trial(study_id)
     after = next(records).summary
     assert (before.running, after.running) == (before.running, before.running + 1)
-    assert not is_over(next(records))
+    assert not next(records).is_over
 
 
 @pytest.mark.parametrize("terminal", [True, False])

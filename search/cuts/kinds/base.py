@@ -46,6 +46,14 @@ class Source(Protocol):
         ...
 
 
+def spectrum_for(rules: Sequence[RankRule], source: Source) -> list[float] | None:
+    """All singular values, descending; None, and nothing is read, if none of `rules` needs them."""
+    if not any(rule.needs_spectrum for rule in rules):
+        return None
+    values: list[float] = source.factors(0).spectrum.tolist()
+    return values
+
+
 @dataclass(frozen=True)
 class Factoring:
     """How the factors of a kind are made, if not as the matrix's exact SVD.

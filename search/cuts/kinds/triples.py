@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from search.cuts.kinds.base import Kind, Source
+from search.cuts.kinds.base import Kind, Source, spectrum_for
 from search.cuts.rules import RankRule
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ class TripleKind(Kind):
         import torch
 
         shape, max_rank = tuple(original.shape), min(original.shape)
-        spectrum = source.factors(0).spectrum.tolist() if rule.needs_spectrum else None
-        kept = self.kept(rule, shape, spectrum)
+        kept = self.kept(rule, shape, spectrum_for([rule], source))
         if kept is None:
             raise TypeError(f"kind {self.name!r} does not say which triples it keeps")
         if len(kept) == max_rank:
@@ -62,8 +61,7 @@ class LeadingTriples(TripleKind):
         """⟨G, W_r − W⟩ = Σ_{i<=r} σᵢ uᵢᵀ G vᵢ − ⟨G, W⟩: one pass over the largest r serves all."""
         import torch
 
-        spectral = any(rule.needs_spectrum for rule in rules)
-        spectrum = source.factors(0).spectrum.tolist() if spectral else None
+        spectrum = spectrum_for(rules, source)
         ranks = [self.rank(rule, tuple(weight.shape), spectrum) for rule in rules]
         most = max(ranks)
         factors = source.factors(most, most)
