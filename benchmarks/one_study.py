@@ -10,7 +10,7 @@ from optuna.trial import create_trial
 
 from search.config import parse_config, write_config
 from search.cuts.composition import Composition
-from search.evaluation.evaluator import open_evaluator
+from search.evaluation.evaluator import Questions, open_evaluator
 from search.plan import make_plan
 from search.study.identity import Digests, Identity, digest_checkpoint, digest_weights
 from search.study.jobs import BASELINE, TEST_BASELINE, Job, test_name, trial_name
@@ -30,7 +30,7 @@ def evaluate_all(
     config = parse_config(settings, "benchmark")
     plan = make_plan(config)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
-    evaluator = open_evaluator(plan.source, plan.task, parts, config.factors)
+    evaluator = open_evaluator(plan.source, Questions(plan.task, parts), config.factors)
     keys = {str(ref): key for ref, key in evaluator.editor.keys(plan.space.matrices).items()}
     identity = Identity.new(
         Digests(digest_weights(keys), digest_checkpoint(plan.source.folder), "", "")

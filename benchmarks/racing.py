@@ -25,7 +25,7 @@ from typing import Any
 
 from search.config import StudyConfig, parse_config
 from search.demo.study import demo_config
-from search.evaluation.evaluator import Evaluator, Progress, open_evaluator
+from search.evaluation.evaluator import Evaluator, Progress, Questions, open_evaluator
 from search.plan import Plan, make_plan
 from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
@@ -137,9 +137,8 @@ def main() -> None:
         config = configured(Path(scratch), asked)
         plan = make_plan(config)
         parts = {"validation": plan.split.validation, "test": plan.split.test}
-        own = open_evaluator(
-            plan.source, plan.task, parts, config.factors, study_id=ID, chunks=asked.chunks
-        )
+        questions = Questions(plan.task, parts, asked.chunks, study_id=ID)
+        own = open_evaluator(plan.source, questions, config.factors)
         evaluator = Remembered(own, len(plan.split.validation))
         rows: list[dict[str, Any]] = []
         for seed in range(asked.seeds):

@@ -21,7 +21,7 @@ from search.cuts.kinds.registry import KINDS
 from search.cuts.level import Level
 from search.cuts.rules import RankRule
 from search.demo.study import demo_config
-from search.evaluation.evaluator import open_evaluator
+from search.evaluation.evaluator import Questions, open_evaluator
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
 
@@ -45,7 +45,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         plan = make_plan(demo_config(Path(scratch)))
         few = plan.split.validation[:32]
-        evaluator = open_evaluator(plan.source, plan.task, {"validation": few}, Path(scratch))
+        questions = Questions(plan.task, {"validation": few})
+        evaluator = open_evaluator(plan.source, questions, Path(scratch))
         changed = 0
         for number in range(asked.trials):
             composition = draw(plan, chance)

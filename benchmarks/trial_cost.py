@@ -54,7 +54,7 @@ import search.demo
 from search.config import read_config
 from search.cuts.composition import Composition
 from search.demo.study import demo_config
-from search.evaluation.evaluator import Evaluator, open_evaluator
+from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
 from search.model import ModelSource
 from search.plan import make_plan
 from search.results import Study
@@ -81,8 +81,9 @@ class Case:
 
     def evaluator(self, scratch: Path, room: Room | None = None) -> Evaluator:
         """Ours, as a worker builds it."""
-        parts = {"validation": self.examples}
-        return open_evaluator(ModelSource(str(self.folder)), self.task, parts, scratch, room=room)
+        questions = Questions(self.task, {"validation": self.examples})
+        source = ModelSource(str(self.folder))
+        return open_evaluator(source, questions, scratch, Hosting(room=room))
 
 
 def classifier(folder: Path, data: Path, count: int) -> Case:
@@ -324,7 +325,8 @@ def memory(scratch: Path, trials: int) -> dict[str, Any]:
     write_config(demo_config(scratch, trials), scratch / "study.yaml")
     plan = make_plan(read_config(scratch / "study.yaml"))
     parts = {"validation": plan.split.validation[:16]}
-    evaluator = open_evaluator(plan.source, plan.task, parts, scratch / "f", room=Room(2**22))
+    hosting = Hosting(room=Room(2**22))
+    evaluator = open_evaluator(plan.source, Questions(plan.task, parts), scratch / "f", hosting)
     before = {n: p.detach().clone() for n, p in evaluator.editor.model.named_parameters()}
     sizes = {}
     process = psutil.Process()
@@ -344,9 +346,9 @@ def peak(scratch: Path, data: Path, budget: float, count: int) -> dict[str, Any]
     process = psutil.Process()
     start = process.memory_info().rss
     source = ModelSource(str(case.folder))
-    parts = {"validation": case.examples}
+    questions = Questions(case.task, {"validation": case.examples})
     room = Room(int(budget * 2**30))
-    evaluator = open_evaluator(source, case.task, parts, scratch / "f", room=room)
+    evaluator = open_evaluator(source, questions, scratch / "f", Hosting(room=room))
     evaluator.editor._originals_bytes = evaluator.editor._products._memory._budget_bytes = (
         room.device_bytes
     )
@@ -379,9 +381,10 @@ def peak(scratch: Path, data: Path, budget: float, count: int) -> dict[str, Any]
 def thin(scratch: Path, data: Path, count: int, repeats: int = 3) -> dict[str, Any]:
     """Time of a trial with `products: factored` over one with dense products, by rho."""
     case = classifier(scratch / "bert", data, count)
-    source, parts = ModelSource(str(case.folder)), {"validation": case.examples}
+    source = ModelSource(str(case.folder))
+    questions = Questions(case.task, {"validation": case.examples})
     evaluators = [
-        open_evaluator(source, case.task, parts, scratch / "f", room=Room(0), factored=factored)
+        open_evaluator(source, questions, scratch / "f", Hosting(room=Room(0), factored=factored))
         for factored in (False, True)
     ]
     worst, ratios = 0.0, {}

@@ -59,12 +59,10 @@ def decompose_checkpoint(
                 source,
                 matrices,
                 root,
-                lambda done, total: None,
-                gpus=min(1.0, shares.gpus),
-                threads=shares.threads,
-                storing=storing,
-                on_built=view.built,
-                check=partial(_check, preemption),
+                shares,
+                storing,
+                lambda built, ready: view.built(built),
+                partial(_check, preemption),
             )
     if ray_address is None:  # nodes of a cluster may share a folder that is not this machine's
         check_built(root, keys)

@@ -363,15 +363,15 @@ def _identify(
 
     search = plan.config.search  # a space says which ranks it uses, but is not all that is tried
     every_rank = _wants_spectra(plan) or bool(search.warm_start)
+    view.factors(0, len(plan.searched))
     keys = precompute(
         plan.source,
         plan.searched,
         plan.config.factors,
-        view.factors,
-        gpus=min(1.0, shares.gpus),
-        threads=shares.threads,
-        storing=Storing.for_space(plan.space, every_rank=every_rank),
-        check=check,
+        shares,
+        Storing.for_space(plan.space, every_rank=every_rank),
+        lambda built, ready: view.factors(ready, len(plan.searched)),
+        check,
     )
     plan.witness.seal()  # what was read until here was read from what is digested
     world = _world(plan, digest_weights(keys))

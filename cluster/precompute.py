@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.orphan import end_with
+from cluster.resources import Resources
 from search.cuts.kinds.base import Factoring
 from search.cuts.kinds.triples import reach
 from search.cuts.level import Level
@@ -102,10 +103,9 @@ def factor_matrices(
     source: ModelSource,
     matrices: Sequence[Matrix],
     root: str,
-    threads: int,
+    shares: Resources,
     storing: Storing,
     wait: bool,
-    on_gpu: bool = False,
     driver: Holder | None = None,
 ) -> MatrixBatch:
     """Read matrices and compute the factors that the cache lacks, on the GPU if there is one.
@@ -117,8 +117,8 @@ def factor_matrices(
 
     if driver is not None:
         end_with(driver)
-    torch.set_num_threads(threads)
-    device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(shares.threads)
+    device = "cuda" if shares.gpus and torch.cuda.is_available() else "cpu"
     origin = WeightOrigin(source)
     batch = MatrixBatch([], [])
     with open_factors(root, storing.dtype) as cache:
@@ -150,12 +150,9 @@ def precompute(
     source: ModelSource,
     matrices: Sequence[Matrix],
     root: str | os.PathLike[str],
-    on_progress: Callable[[int, int], None],
-    *,
-    gpus: float = 0.0,
-    threads: int = 1,
-    storing: Storing | None = None,
-    on_built: Callable[[Built], None] = lambda built: None,
+    shares: Resources,
+    storing: Storing,
+    on_built: Callable[[Built, int], None],
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Make sure that the cache at `root` has every matrix's factors; return keys by address.
@@ -163,24 +160,25 @@ def precompute(
     A killed run is taken up where it was: finished factors are found by content. Matrices that the
     checkpoint's files do not hold as they are share one task, which loads the model once. What
     another builder on the same folder has begun is passed over and waited for at the end, so two
-    of them share the work. Raises InputError if a matrix has no SVD or the folder refuses it; what
-    is finished stays. `check` is called several times a second; what it raises ends the wait.
+    of them share the work. `on_built` hears of each matrix that is ready, and how many are.
+    `check` is called several times a second; what it raises ends the wait. Raises InputError if a
+    matrix has no SVD or the folder refuses it; what is finished stays.
     """
     import ray  # here, for Ray reads its settings when it is imported
 
     place = absolute_location(root)  # workers have a working folder of their own
     driver = Holder.here()
     ordered = sorted(matrices, key=lambda m: -cost(m))
-    task = ray.remote(factor_matrices).options(num_cpus=1, num_gpus=gpus, max_retries=3)
+    task = ray.remote(factor_matrices).options(
+        num_cpus=1, num_gpus=min(1.0, shares.gpus), max_retries=3
+    )
 
     def submit(group: Sequence[Matrix], wait: bool) -> Any:
-        keep = storing or Storing()
-        return task.remote(source, group, place, threads, keep, wait, gpus > 0, driver)
+        return task.remote(source, group, place, shares, storing, wait, driver)
 
     pending = [submit(group, False) for group in _groups(source, ordered)]
     keys: dict[str, str] = {}
     busy: list[Matrix] = []
-    on_progress(0, len(ordered))
     while pending:
         check()
         done, pending = ray.wait(pending, timeout=CHECK_S)
@@ -190,8 +188,7 @@ def precompute(
             busy += batch.busy
             for built in batch.ready:
                 keys[built.address] = built.key
-                on_built(built)
-        on_progress(len(keys), len(ordered))
+                on_built(built, len(keys))
         if not pending and busy:
             pending, busy = [submit(group, True) for group in _groups(source, busy)], []
     return keys

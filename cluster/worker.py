@@ -19,7 +19,7 @@ from ray import tune
 from cluster.orphan import end_with
 from search.config import StudyConfig
 from search.cuts.refs import MatrixRef
-from search.evaluation.evaluator import Evaluator, Progress, open_evaluator
+from search.evaluation.evaluator import Evaluator, Hosting, Progress, Questions, open_evaluator
 from search.evaluation.predictor import NonFiniteLogits
 from search.model import ModelSource
 from search.plan import open_asked
@@ -81,20 +81,21 @@ class Blueprint:
         return evaluator, witness
 
     def _evaluator(self, source: ModelSource, room: Room) -> Evaluator:
-        return open_evaluator(
-            source,
+        questions = Questions(
             open_asked(self.config, source.head),
             {"validation": self.validation, "confirm": self.confirm, "test": self.test},
-            self.config.factors,
-            study_id=self.study_id,
-            chunks=self.config.search.chunks,
-            objective=self.objective,
-            tokens_per_batch=self.config.tokens_per_batch,
-            device=self.device,
-            searched=self.searched,
-            room=room,
+            self.config.search.chunks,
+            self.objective,
+            self.study_id,
+        )
+        hosting = Hosting(
+            self.device,
+            self.config.tokens_per_batch,
+            self.searched,
+            room,
             factored=self.config.products == "factored",
         )
+        return open_evaluator(source, questions, self.config.factors, hosting)
 
     def room(self) -> Room:
         """Where this worker keeps activations: its own memory, or what the node shares."""

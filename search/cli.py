@@ -113,7 +113,7 @@ def evaluate(
     """
     from search.config import SplitConfig, TaskConfig
     from search.model import ModelSource
-    from search.standalone import evaluate_compositions
+    from search.standalone import CutRequest, evaluate_compositions
 
     found = evaluate_compositions(
         source=ModelSource(model, revision, head, dtype, chat_template=chat_template),
@@ -127,11 +127,10 @@ def evaluate(
         ),
         part=split,
         split=SplitConfig(validation=validation, seed=seed, protocol=protocol),
-        interventions=intervention or [],
+        cuts=CutRequest(
+            tuple(intervention or ()), _triple(lname, lnum, rate, intervention), products, fused
+        ),
         factors=factors,
-        triple=_triple(lname, lnum, rate, intervention),
-        products=products,
-        fused=fused,
     )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from search.config import SplitConfig, TaskConfig
 from search.cuts.composition import Composition
-from search.evaluation.evaluator import open_evaluator
+from search.evaluation.evaluator import Hosting, Questions, open_evaluator
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource, own_device
 from search.plan import data_notices, open_task
 from search.report.text import PAPER_TIES, print_scores, score_warnings, truncation_notices
 from search.study.jobs import Job
 from search.weights.fused import fused_notice, whole_weights, widened
-from search.weights.matrices import find_matrices
+from search.weights.matrices import Matrix, find_matrices
 from search.weights.selection import check_interventions, laser_triple, read_composition
 from tasks.base import Example
 from tasks.comparison import Comparison, compare
@@ -26,7 +26,7 @@ from tasks.splits import split_examples
 
 
 @dataclass(frozen=True)
-class Direct:
+class StandaloneResult:
     """The scores by composition text, ``baseline`` first, and their comparison if there are two.
 
     `notices`: what to know about the data before trusting a score. `sizes`: of `part`, and of the
@@ -67,48 +67,74 @@ class Direct:
             )
 
 
+@dataclass(frozen=True)
+class CutRequest:
+    """The cuts that a command names: `interventions`, which may name many matrices by a pattern.
+
+    `triple`, instead: LASER's ``--lname``, ``--lnum`` and ``--rate``, which name all of a fused
+    weight if `fused` is ``whole``. `products` ``svd-lowrank``: cuts are made as LASER's code does.
+    """
+
+    interventions: tuple[str, ...] = ()
+    triple: tuple[str, int, float] | None = None
+    products: Literal["exact", "svd-lowrank"] = "exact"
+    fused: Literal["named", "whole"] = "named"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no intervention, before anything is read."""
+        check_interventions(list(self.interventions))
+
+    def resolve(self, source: ModelSource) -> ResolvedCuts:
+        """The composition for the matrices of a model. Raises InputError."""
+        if not self.interventions and self.triple is None:
+            return ResolvedCuts(Composition())
+        matrices = find_matrices(source.skeleton())
+        further: list[Matrix] = []
+        notices: list[str] = []
+        if self.triple is None:
+            composition = read_composition(list(self.interventions), matrices)
+        else:
+            composition = laser_triple(*self.triple, matrices)
+            if self.fused == "whole":
+                composition = widened(composition, (10 - self.triple[2]) * 0.1, matrices)
+                further = list(dict.fromkeys(whole_weights(matrices).values()))
+            else:
+                notices = fused_notice(composition, self.triple[0], matrices)
+        if self.products == "svd-lowrank":
+            composition = composition.as_laser(source.model_type)
+        return ResolvedCuts(composition, tuple(further), tuple(notices))
+
+
+@dataclass(frozen=True)
+class ResolvedCuts:
+    """A composition, and the matrices that it names beside those that are found in a model."""
+
+    composition: Composition
+    further: tuple[Matrix, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
 def evaluate_compositions(
     *,
     source: ModelSource,
     task: TaskConfig,
     part: Literal["all", "validation", "test"],
     split: SplitConfig,
-    interventions: list[str],
+    cuts: CutRequest,
     factors: str | os.PathLike[str],
-    triple: tuple[str, int, float] | None = None,
-    products: Literal["exact", "svd-lowrank"] = "exact",
-    fused: Literal["named", "whole"] = "named",
-) -> Direct:
-    """Evaluate the baseline and, if there are interventions, the composition.
-
-    `interventions` may name many matrices by a pattern; `triple` is LASER's ``--lname``, ``--lnum``
-    and ``--rate``, instead, which name all of a fused weight if `fused` is ``whole``. `products`
-    ``svd-lowrank``: cuts are made as LASER's code makes them. Raises InputError.
-    """
-    check_interventions(interventions)
-    composition, further, notices = Composition(), [], []
-    if interventions or triple:
-        skeleton = source.skeleton()
-        matrices = find_matrices(skeleton)
-        composition = read_composition(interventions, matrices)
-        if triple is not None:
-            composition = laser_triple(*triple, matrices)
-            if fused == "whole":
-                composition = widened(composition, (10 - triple[2]) * 0.1, matrices)
-                further = list(dict.fromkeys(whole_weights(matrices).values()))
-            else:
-                notices = fused_notice(composition, triple[0], matrices)
-        if products == "svd-lowrank":
-            composition = composition.as_laser(source.model_type)
+) -> StandaloneResult:
+    """Evaluate the baseline and, if there are cuts, their composition. Raises InputError."""
+    resolved = cuts.resolve(source)
+    composition = resolved.composition
     asked = open_task(task, source.head)
     parts = _parts(asked.load(task.data, task.revision), part, split)
     examples = parts[part]
     for example in examples:
         asked.request(example, source.head)
     check_vocabulary(source, source.skeleton(), examples)
-    evaluator = open_evaluator(
-        source, asked, {part: examples}, factors, device=own_device(), further=further
-    )
+    questions = Questions(asked, {part: examples})
+    hosting = Hosting(own_device(), further=resolved.further)
+    evaluator = open_evaluator(source, questions, factors, hosting)
     with evaluator.editor.applied(composition):
         pass  # bad interventions are refused, and factors computed, before anything is evaluated
     wanted = [Composition()] + ([composition] if composition.interventions else [])
@@ -121,13 +147,13 @@ def evaluate_compositions(
     comparison = compare(pair[0], pair[1]) if len(pair) == 2 else None
     sizes = [size_of(name, members) for name, members in parts.items()]
     notices = [
-        *notices,
+        *resolved.notices,
         *data_notices(examples),
         *(said for size in sizes if size.part == part for said in size.warnings),
         *truncation_notices(part, next(iter(found.values())).truncated),
         *([PAPER_TIES] if task.scoring == "paper" else []),
     ]
-    return Direct(asked.metric, part, scores, comparison, notices, sizes)
+    return StandaloneResult(asked.metric, part, scores, comparison, notices, sizes)
 
 
 def _parts(examples: list[Example], part: str, split: SplitConfig) -> dict[str, list[Example]]:

@@ -34,7 +34,7 @@ from table import Landscape, TableEvaluator
 from search.cuts.composition import Composition
 from search.demo.words import ANSWERS
 from search.durable import write_file
-from search.evaluation.evaluator import Evaluator, open_evaluator
+from search.evaluation.evaluator import Evaluator, Questions, open_evaluator
 from search.loop import run_study
 from search.report.text import sentence
 from search.space import Space
@@ -149,9 +149,8 @@ class Answers:
         if part not in self._evaluators:
             task = EveryAnswer()
             plan = self.landscape.plan
-            evaluator = open_evaluator(
-                plan.source, task, {"validation": examples}, plan.config.factors
-            )
+            questions = Questions(task, {"validation": examples})
+            evaluator = open_evaluator(plan.source, questions, plan.config.factors)
             self._evaluators[part] = (task, evaluator)
         task, evaluator = self._evaluators[part]
         effect = self.landscape.effect(composition)

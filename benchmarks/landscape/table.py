@@ -28,7 +28,7 @@ from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
 from search.cuts.rules import RankRule
 from search.durable import write_file, write_text
-from search.evaluation.evaluator import Evaluator, Progress, open_evaluator
+from search.evaluation.evaluator import Evaluator, Hosting, Progress, Questions, open_evaluator
 from search.evaluation.screen import predict_changes
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
@@ -235,11 +235,12 @@ class Landscape:
         if part not in self._evaluators:
             self._evaluators[part] = open_evaluator(
                 self.plan.source,
-                self.plan.task,
-                {"validation": self.examples(part)},
+                Questions(self.plan.task, {"validation": self.examples(part)}),
                 self.config.factors,
-                tokens_per_batch=self.config.tokens_per_batch,
-                searched=set(self.plan.space.matrices),
+                Hosting(
+                    tokens_per_batch=self.config.tokens_per_batch,
+                    searched=set(self.plan.space.matrices),
+                ),
             )
         return self._evaluators[part]
 

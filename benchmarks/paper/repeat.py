@@ -25,12 +25,12 @@ from scipy.stats import binomtest
 
 from search.config import PAPER_RHO, SearchConfig, SpaceConfig, SplitConfig, TaskConfig
 from search.cuts.composition import Composition
-from search.evaluation.evaluator import Evaluator, open_evaluator
+from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
 from search.model import ModelSource, own_device
 from search.paper import CELLS, COMPOSITION, MODELS, Cell, cell
 from search.plan import open_task
 from search.space import Space
-from search.standalone import Direct, evaluate_compositions
+from search.standalone import CutRequest, StandaloneResult, evaluate_compositions
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.registry import make_strategy
 from search.study.jobs import Job
@@ -52,17 +52,19 @@ def interval(scores: Scores) -> tuple[float, float]:
 
 def repeat(
     found: Cell, way: str, options: argparse.Namespace, cuts: list[str] | None = None
-) -> Direct:
+) -> StandaloneResult:
     """Score the cell's model before and after its intervention, or after `cuts`, in one of WAYS."""
     return evaluate_compositions(
         source=source(found, options),
         task=task_of(found, options),
         part="test",
         split=SplitConfig(validation=0.2, protocol="paper"),
-        interventions=cuts or [],
-        triple=(found.type, found.layer, found.rate) if cuts is None else None,
+        cuts=CutRequest(
+            tuple(cuts or ()),
+            (found.type, found.layer, found.rate) if cuts is None else None,
+            way,  # type: ignore[arg-type]
+        ),
         factors=options.factors,
-        products=way,  # type: ignore[arg-type]
     )
 
 
@@ -80,7 +82,7 @@ def source(found: Cell, options: argparse.Namespace) -> ModelSource:
     return ModelSource(options.path or model.path, None, model.head, dtype)  # type: ignore[arg-type]
 
 
-def facts(found: Cell, way: str, direct: Direct) -> dict[str, Any]:
+def facts(found: Cell, way: str, direct: StandaloneResult) -> dict[str, Any]:
     """One row: published and found, in per cent."""
     names = list(direct.scores)  # the baseline, and the composition if it has any cut
     before, after = direct.scores[names[0]], direct.scores[names[-1]]
@@ -139,7 +141,10 @@ def compose(found: Cell, way: str, options: argparse.Namespace) -> list[str]:
     full = {matrix.ref: matrix.max_rank for matrix in matrices}
     strategy = make_strategy(SearchConfig(strategy="greedy"), Setting(space, full))
     evaluator = open_evaluator(
-        where, task, {"validation": validation}, options.factors, device=own_device()
+        where,
+        Questions(task, {"validation": validation}),
+        options.factors,
+        Hosting(own_device()),
     )
     history = History(full, len(space.matrices) * len(space.levels))
     history.put(try_(evaluator, BASELINE_NUMBER, Composition(), ""))

@@ -19,7 +19,7 @@ from search.config import TaskConfig
 from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
 from search.cuts.rules import RankRule
-from search.evaluation.evaluator import Evaluator, open_evaluator
+from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
 from search.model import ModelSource, own_device
 from search.plan import open_task
 from search.study.jobs import Job
@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     split = split_examples(task.load(options.data), 0.5, options.seed, "groups")
     halves = {"validation": split.validation, "test": split.test}
     refs = expand(f"*.{options.type}", find_matrices(source.skeleton()))
-    evaluator = open_evaluator(source, task, halves, options.factors, device=own_device())
+    hosting = Hosting(own_device())
+    evaluator = open_evaluator(source, Questions(task, halves), options.factors, hosting)
     whole = Composition()
     rows = [
         {"layer": None, "removed": 0.0, "accuracy": evaluate(evaluator, whole, "validation").score}

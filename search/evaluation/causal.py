@@ -23,10 +23,11 @@ from search.evaluation.requests import (
     SCORED_CELLS,
     PreparedRequests,
     assemble,
+    finish,
     flatten,
     is_ranked,
+    make_batches,
     owners,
-    prepare_batches,
 )
 from search.evaluation.token_scorer import TokenScorer
 from search.reuse.batching import (
@@ -101,17 +102,11 @@ class CausalPredictor:
         prompts, cut_prompts = self._prompts(requests)
         shared = self._shared(choices)
         rows += [row for place, own in choices.items() if place not in shared for row in own]
-        return prepare_batches(
-            requests,
-            merge_prefixes(rows),
-            answers,
-            len(truncated | cut_prompts),
-            self.scorer,
-            self.tokens_per_batch,
-            self.tokenizer.unk_token_id,
-            prompts,
-            list(shared.values()),
+        batches = make_batches(
+            merge_prefixes(rows), self.scorer, self.tokens_per_batch, list(shared.values())
         )
+        lost, unknown = len(truncated | cut_prompts), self.tokenizer.unk_token_id
+        return finish(batches, requests, answers, lost, unknown, prompts)
 
     def _shared(self, choices: Mapping[int, Sequence[TokenRow]]) -> dict[int, BranchedRow]:
         """Questions whose choices share a row, if the model bears that; tried on the longest."""

@@ -47,6 +47,43 @@ class Progress:
     chunk: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Questions:
+    """What an evaluator asks: a task, its examples by part, and what becomes of their scores.
+
+    `chunks`: the pieces that validation is reported in. Without an `objective` the value is the
+    mean score of the one task. `study_id` goes into every evaluation.
+    """
+
+    task: Task
+    parts: Mapping[str, Sequence[Example]]
+    chunks: int = 1
+    objective: Objective | None = None
+    study_id: str = ""
+
+    @property
+    def scored(self) -> Objective:
+        """The objective, given or by default."""
+        return self.objective or Objective((Goal("", self.task.metric),))
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """How a model is held in memory, and what of it may be edited.
+
+    `searched`: matrices that jobs may edit (default: all), before whose blocks activations are
+    kept, as far as `room` goes. `factored`: small ranks multiply as two thin factors. `further`:
+    matrices that may be edited beside those that are found, such as all of a fused weight.
+    """
+
+    device: str | torch.device = "cpu"
+    tokens_per_batch: int = 4096
+    searched: Collection[MatrixRef] | None = None
+    room: Room | None = None
+    factored: bool = False
+    further: Sequence[Matrix] = ()
+
+
 class Evaluator:
     """Evaluates jobs on one model, which it edits and restores bit for bit.
 
@@ -54,36 +91,30 @@ class Evaluator:
     block that it edits first. The model keeps a job's edits until the next job, which changes only
     what differs, or until `close`; an error or an early end restores it at once.
 
-    `parts` are the examples of validation and test, `chunks` the number of pieces that validation
-    is reported in. Every job sees the same examples in the same order: chunks are drawn once, by a
-    hash of the example's id, so each is a fair sample, of every task where there are several.
-    Requests are tokenised once and kept. `objective` says what becomes of the tasks' scores.
+    Every job sees the same examples in the same order: chunks are drawn once, by a hash of the
+    example's id, so each is a fair sample, of every task where there are several. Requests are
+    tokenised once and kept.
     """
 
     def __init__(
         self,
         editor: Editor,
         predictor: RecordingPredictor,
-        task: Task,
-        parts: Mapping[str, Sequence[Example]],
-        *,
-        study_id: str = "",
-        chunks: int = 1,
-        objective: Objective | None = None,
+        questions: Questions,
         passes: ForwardPasses | None = None,
     ) -> None:
-        """Nothing is tokenised yet. Without an `objective` it is the mean score of one task.
+        """Nothing is tokenised yet.
 
         `passes`: those of the `predictor`, where its activations are to be reused.
         """
         self.passes = passes or ForwardPasses()
         self.editor = editor
-        self._study_id = study_id
+        self._study_id = questions.study_id
         self._predictor = predictor
-        self._task = task
-        self._parts = {name: tuple(examples) for name, examples in parts.items()}
-        self._chunks = {"validation": chunks}
-        self._objective = objective or Objective((Goal("", task.metric),))
+        self._task = questions.task
+        self._parts = {name: tuple(examples) for name, examples in questions.parts.items()}
+        self._chunks = {"validation": questions.chunks}
+        self._objective = questions.scored
         self._prepared: dict[str, list[tuple[list[Example], Any]]] = {}
 
     def run(self, job: Job) -> Generator[Progress, None, None]:
@@ -222,48 +253,24 @@ class Evaluator:
 
 def open_evaluator(
     source: ModelSource,
-    task: Task,
-    parts: Mapping[str, Sequence[Example]],
+    questions: Questions,
     factors: str | os.PathLike[str],
-    *,
-    study_id: str = "",
-    chunks: int = 1,
-    objective: Objective | None = None,
-    tokens_per_batch: int = 4096,
-    device: str | torch.device = "cpu",
-    searched: Collection[MatrixRef] | None = None,
-    room: Room | None = None,
-    factored: bool = False,
-    further: Sequence[Matrix] = (),
+    hosting: Hosting = Hosting(),  # frozen
 ) -> Evaluator:
-    """Load the model on `device` and lay the questions before it. Raises InputError.
-
-    `searched`: matrices that jobs may edit (default: all), before whose blocks activations are
-    kept, as far as `room` goes. `factored`: small ranks multiply as two thin factors. `further`:
-    matrices that may be edited beside those that are found, such as all of a fused weight.
-    """
-    model = source.load(device)
-    matrices = [*find_matrices(model), *further]
-    editor = Editor(model, matrices, open_factors(factors), factored=factored)
-    passes = ForwardPasses.of(model, matrices, searched, room)
+    """Load the model and lay the questions before it. Raises InputError."""
+    model = source.load(hosting.device)
+    matrices = [*find_matrices(model), *hosting.further]
+    editor = Editor(model, matrices, open_factors(factors), factored=hosting.factored)
+    passes = ForwardPasses.of(model, matrices, hosting.searched, hosting.room)
     predictor = make_predictor(
         source.head,
         model,
         source.tokenizer(),
-        tokens_per_batch=tokens_per_batch,
+        tokens_per_batch=hosting.tokens_per_batch,
         chat=source.chat_template,
         passes=passes,
     )
-    return Evaluator(
-        editor,
-        predictor,
-        task,
-        parts,
-        study_id=study_id,
-        chunks=chunks,
-        objective=objective,
-        passes=passes,
-    )
+    return Evaluator(editor, predictor, questions, passes)
 
 
 def _pieces(examples: Sequence[Example], count: int) -> list[list[Example]]:

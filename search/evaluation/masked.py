@@ -9,7 +9,14 @@ from typing import Any
 from torch import Tensor
 
 from search.evaluation.encoding import Encoder, Ids, max_tokens
-from search.evaluation.requests import PreparedRequests, assemble, flatten, owners, prepare_batches
+from search.evaluation.requests import (
+    PreparedRequests,
+    assemble,
+    finish,
+    flatten,
+    make_batches,
+    owners,
+)
 from search.evaluation.token_scorer import TokenScorer
 from search.reuse.batching import Batch, Scored, TokenRow, merge_equal
 from search.reuse.forward import ForwardPasses
@@ -71,15 +78,8 @@ class MaskedPredictor:
             rows += found
             truncated |= {place} if cut else set()
             slot += len(answer)
-        return prepare_batches(
-            requests,
-            merge_equal(rows),
-            answers,
-            len(truncated),
-            self.scorer,
-            self.tokens_per_batch,
-            self.tokenizer.unk_token_id,
-        )
+        batches = make_batches(merge_equal(rows), self.scorer, self.tokens_per_batch)
+        return finish(batches, requests, answers, len(truncated), self.tokenizer.unk_token_id)
 
     def record(self, prepared: PreparedRequests) -> None:
         """Keep what later passes can begin from; the model is unedited."""

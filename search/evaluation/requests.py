@@ -96,22 +96,13 @@ def flatten(
     return pairs
 
 
-def prepare_batches(
-    requests: Sequence[Request],
+def make_batches(
     rows: Sequence[TokenRow],
-    answers: Sequence[Ids],
-    truncated: int,
     scorer: TokenScorer,
     tokens_per_batch: int,
-    unknown_id: int | None,
-    prompts: Sequence[PromptBatch] = (),
     shared: Sequence[BranchedRow] = (),
-) -> PreparedRequests:
-    """Pack `rows` and note which slots answer which request.
-
-    `answers`: the tokens of each flattened answer, whose slots follow one another. `shared`: rows
-    of several choices each, which the scorer bears.
-    """
+) -> list[Batch]:
+    """Pack `rows` into batches; `shared`: rows of several choices each, which the scorer bears."""
     pad_id, device = scorer.pad_id, scorer.device
     scored = max(1, SCORED_CELLS // scorer.vocabulary)
     budget = Budget.of(tokens_per_batch, scored, device)
@@ -119,8 +110,7 @@ def prepare_batches(
     if packed:
         scorer.calibrate(collate(packed[0][:2], pad_id, device))
     batches = [collate(group, pad_id, device) for group in packed]
-    batches += [collate_branched(group, pad_id, device) for group in pack(shared, budget)]
-    return finish(batches, requests, answers, truncated, unknown_id, prompts)
+    return batches + [collate_branched(group, pad_id, device) for group in pack(shared, budget)]
 
 
 def finish(
@@ -132,6 +122,8 @@ def finish(
     prompts: Sequence[PromptBatch] = (),
 ) -> PreparedRequests:
     """Note which slots answer which request, and say what was cut or is unknown.
+
+    `answers`: the tokens of each flattened answer, whose slots follow one another.
 
     Raises InputError where the tokenizer can tell the choices of no question apart.
     """

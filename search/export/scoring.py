@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.cuts.composition import Composition
-from search.evaluation.evaluator import Evaluator
+from search.evaluation.evaluator import Evaluator, Questions
 from search.evaluation.predictor import make_predictor
 from search.plan import Plan, make_plan
 from search.study.jobs import Job, Part
@@ -55,15 +55,14 @@ class Scorer:
         )
         split = self.plan.split
         with tempfile.TemporaryDirectory() as scratch:
-            evaluator = Evaluator(
-                Editor(model, [], FactorCache(scratch)),
-                predictor,
+            questions = Questions(
                 self.plan.task,
                 {"validation": split.validation, "confirm": split.confirm, "test": split.test},
-                study_id=self._record.identity.study_id,
-                chunks=config.search.chunks,
-                objective=self.plan.objective,
+                config.search.chunks,
+                self.plan.objective,
+                self._record.identity.study_id,
             )
+            evaluator = Evaluator(Editor(model, [], FactorCache(scratch)), predictor, questions)
             before = self.baselines.get(part)
             job = Job("export", Composition(), self._effect, part, baseline=before)
             return evaluator.evaluate(job)

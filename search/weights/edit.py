@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -33,16 +33,12 @@ class Editor:
         model: nn.Module,
         matrices: Iterable[Matrix],
         cache: FactorStore,
-        keys: Mapping[MatrixRef, str] | None = None,
-        allow_shared: bool = False,
         memory_bytes: int = BUDGET_BYTES,
         originals_bytes: int = BUDGET_BYTES,
         factored: bool = False,
     ) -> None:
         """Take charge of `matrices` of `model`.
 
-        `keys`, if given, are the keys that the caller expects; another one in the model is refused
-        when the matrix is first used. `allow_shared` permits weights that several layers use.
         Factors up to `memory_bytes` stay on the parameters' device, and as many in host memory.
         Originals up to `originals_bytes` are kept beside those of the matrices edited now.
         `factored`: where that multiplies less, a module is given the two thin factors instead of
@@ -54,8 +50,6 @@ class Editor:
         self._matrices = {matrix.ref: matrix for matrix in matrices}
         self._cache = cache
         self._products = Products(cache, self._name, memory_bytes)
-        self._expected = dict(keys or {})
-        self._allow_shared = allow_shared
         self._originals: dict[MatrixRef, Tensor] = {}
         self._originals_bytes = originals_bytes
         self._keys: dict[tuple[MatrixRef, str | None], str] = {}
@@ -136,7 +130,7 @@ class Editor:
             raise InputError(
                 f"the model has no matrix {ref}{nearest(str(ref), map(str, self._matrices))}"
             )
-        if matrix.shared and not self._allow_shared:
+        if matrix.shared:
             raise InputError(
                 f"{ref} cannot be edited alone: {matrix.parameter} is shared ({matrix.shared})"
             )
@@ -156,13 +150,7 @@ class Editor:
     def _key(self, ref: MatrixRef, factoring: Factoring | None = None) -> str:
         name = None if factoring is None else factoring.name
         if (ref, name) not in self._keys:
-            key = self._cache.key(self._original(ref), factoring)
-            if factoring is None and self._expected.get(ref, key) != key:
-                raise InputError(
-                    f"{ref} of the model in memory is not the matrix that was decomposed; "
-                    "the checkpoint or its dtype has changed, so decompose it again"
-                )
-            self._keys[ref, name] = key
+            self._keys[ref, name] = self._cache.key(self._original(ref), factoring)
         return self._keys[ref, name]
 
     def _key_for(self, intervention: Intervention) -> str | None:

@@ -112,9 +112,10 @@ def run(ray_address: str) -> Run:
 def one_process() -> Run:
     """Run the program here with no Ray: a study is evaluated by a worker's own evaluator."""
 
-    def ensured(source, matrices, root, on_progress, *, threads, storing, **_):
-        batch = factor_matrices(source, matrices, str(root), threads, storing, wait=True)
-        on_progress(len(batch.ready), len(matrices))
+    def ensured(source, matrices, root, shares, storing, on_built, check):
+        batch = factor_matrices(source, matrices, str(root), shares, storing, wait=True)
+        for ready, built in enumerate(batch.ready, start=1):
+            on_built(built, ready)
         return {built.address: built.key for built in batch.ready}
 
     def searched(plan, study, shares, is_cut):

@@ -7,6 +7,7 @@ import torch
 
 import search.demo
 from cluster.precompute import Storing, factor_matrices
+from cluster.resources import Resources
 from search.cuts.level import Level
 from search.ladder import Ladder
 from search.model import ModelSource
@@ -20,6 +21,7 @@ from tasks.errors import InputError
 
 torch.set_num_threads(1)
 SOURCE = ModelSource(str(Path(search.demo.__file__).parent / "model"))
+ONE = Resources(workers=1, cpus=1.0, gpus=0.0, threads=1)
 
 
 @pytest.fixture
@@ -28,12 +30,12 @@ def mlp():
 
 
 def test_finished_matrices_are_not_computed_again(mlp, tmp_path, monkeypatch):
-    first = factor_matrices(SOURCE, mlp[:2], str(tmp_path), 1, Storing(), False)
+    first = factor_matrices(SOURCE, mlp[:2], str(tmp_path), ONE, Storing(), False)
     assert [built.computed for built in first.ready] == [True, True]
     count = []
     exact = svd.decompose
     monkeypatch.setattr(svd, "decompose", lambda *args: count.append(args) or exact(*args))
-    again = factor_matrices(SOURCE, mlp, str(tmp_path), 1, Storing(), False)
+    again = factor_matrices(SOURCE, mlp, str(tmp_path), ONE, Storing(), False)
     assert [built.computed for built in again.ready] == [False, False, True]
     assert len(count) == 1
 
@@ -45,27 +47,27 @@ def test_what_another_builder_has_claimed_comes_back_busy(mlp, tmp_path):
     folder.mkdir(parents=True)
     with claim(folder / ".claim") as held:
         assert held
-        batch = factor_matrices(SOURCE, mlp, str(tmp_path), 1, Storing(), False)
+        batch = factor_matrices(SOURCE, mlp, str(tmp_path), ONE, Storing(), False)
     assert batch.busy == [mlp[1]]
     assert len(batch.ready) == 2
-    assert not factor_matrices(SOURCE, mlp, str(tmp_path), 1, Storing(), False).busy
+    assert not factor_matrices(SOURCE, mlp, str(tmp_path), ONE, Storing(), False).busy
 
 
 def test_a_study_needs_the_ranks_of_its_space_and_keeps_all(mlp, tmp_path):
     few = Storing(max_rho=0.2)
-    factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, few, False)
+    factor_matrices(SOURCE, mlp[:1], str(tmp_path), ONE, few, False)
     for rho, computed in (((0.2, 0.1), False), ((0.9, 0.1), True)):
         storing = Storing.for_space(Space((mlp[0].ref,), Ladder.of_rho(rho), 1))
-        batch = factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, storing, False)
+        batch = factor_matrices(SOURCE, mlp[:1], str(tmp_path), ONE, storing, False)
         assert batch.ready[0].computed == computed
     with pytest.raises(InputError, match="outside"):
         Storing(max_rho=1.5)
 
 
 def test_what_keeps_the_smallest_needs_every_rank(mlp, tmp_path):
-    factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, Storing(max_rho=0.2), False)
+    factor_matrices(SOURCE, mlp[:1], str(tmp_path), ONE, Storing(max_rho=0.2), False)
     bottom = Space((mlp[0].ref,), Ladder.of([Level.parse("keep-bottom/0.1")]), 1)
-    batch = factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, Storing.for_space(bottom), False)
+    batch = factor_matrices(SOURCE, mlp[:1], str(tmp_path), ONE, Storing.for_space(bottom), False)
     assert batch.ready[0].computed, "or the first trial would compute them"
 
 
@@ -74,7 +76,7 @@ def test_an_error_names_its_matrix(mlp, tmp_path, monkeypatch):
         WeightOrigin, "read", lambda self, matrix: torch.full(matrix.shape, float("nan"))
     )
     with pytest.raises(InputError, match=r"^0\.fc_in: .* not finite"):
-        factor_matrices(SOURCE, mlp[:1], str(tmp_path), 1, Storing(), False)
+        factor_matrices(SOURCE, mlp[:1], str(tmp_path), ONE, Storing(), False)
 
 
 def test_the_command_computes_once(run, tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 import search.demo
 from cluster.cli import main
-from search.standalone import Direct
+from search.standalone import StandaloneResult
 from tasks.base import Example, Outcome
 from tasks.scoring import summarise
 
@@ -94,7 +94,7 @@ def test_a_warning_names_the_part_that_was_asked(capsys):
     outcomes = [Outcome(e.id, e.group, 0.0, -1.0, "same") for e in examples]
     scores = {"baseline": summarise(outcomes, examples)}
     for part, words in (("validation", "the validation questions"), ("all", "of the questions")):
-        Direct("accuracy", part, scores, None).print()
+        StandaloneResult("accuracy", part, scores, None).print()
         said = " ".join(capsys.readouterr().out.split())
         assert words in said
         assert "test questions" not in said

@@ -7,7 +7,7 @@ import torch
 
 import search.demo
 from search.cuts.composition import Composition
-from search.evaluation.evaluator import open_evaluator
+from search.evaluation.evaluator import Questions, open_evaluator
 from search.evaluation.finite import first_non_finite
 from search.evaluation.predictor import NonFiniteLogits
 from search.model import ModelSource
@@ -25,8 +25,8 @@ def job(text: str) -> Job:
 def evaluator(tmp_path: Path):
     task = get_task("jsonl")
     examples = task.load(str(HERE / "questions.jsonl"))[:12]
-    parts = {"validation": examples, "test": examples}
-    return open_evaluator(ModelSource(str(HERE / "model")), task, parts, tmp_path / "factors")
+    questions = Questions(task, {"validation": examples, "test": examples})
+    return open_evaluator(ModelSource(str(HERE / "model")), questions, tmp_path / "factors")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

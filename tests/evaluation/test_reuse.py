@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 import search.demo
 from search.cuts.composition import Composition
-from search.evaluation.evaluator import open_evaluator
+from search.evaluation.evaluator import Hosting, Questions, open_evaluator
 from search.evaluation.predictor import make_predictor
 from search.model import ModelSource
 from search.reuse.activations import Room, SharedScratch
@@ -37,8 +37,8 @@ def demo(tmp_path):
 
     def make(room=None, chunks=1):
         source = ModelSource(str(HERE / "model"))
-        parts = {"validation": examples[:30], "test": examples[30:]}
-        return open_evaluator(source, task, parts, tmp_path / "factors", room=room, chunks=chunks)
+        questions = Questions(task, {"validation": examples[:30], "test": examples[30:]}, chunks)
+        return open_evaluator(source, questions, tmp_path / "factors", Hosting(room=room))
 
     return make
 

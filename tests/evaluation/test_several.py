@@ -10,7 +10,7 @@ import pytest
 from search.config import parse_config
 from search.cuts.composition import Composition
 from search.demo.study import HERE
-from search.evaluation.evaluator import open_evaluator
+from search.evaluation.evaluator import Questions, open_evaluator
 from search.plan import make_plan
 from search.study.jobs import Job
 
@@ -37,11 +37,8 @@ def open_plan(tmp_path: Path, chunks: int = 1, **asked: object):
     config = parse_config({"model": {"path": str(HERE / "model")}, **asked}, "test")
     plan = make_plan(config)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
-    return open_evaluator(
-        *(plan.source, plan.task, parts, tmp_path / "factors"),
-        objective=plan.objective,
-        chunks=chunks,
-    )
+    questions = Questions(plan.task, parts, chunks, plan.objective)
+    return open_evaluator(plan.source, questions, tmp_path / "factors")
 
 
 def test_each_tasks_outcomes_are_its_own(tmp_path: Path, asked, rounding) -> None:

@@ -13,7 +13,7 @@ from accelerate import dispatch_model
 
 import search.demo
 from search.cuts.composition import Composition
-from search.evaluation.evaluator import Evaluator
+from search.evaluation.evaluator import Evaluator, Questions
 from search.evaluation.predictor import make_predictor
 from search.model import ModelSource
 from search.reuse.forward import ForwardPasses
@@ -41,9 +41,8 @@ def evaluator_of(model, cache: FactorCache) -> Evaluator:
     predictor = make_predictor(SOURCE.head, model, SOURCE.tokenizer(), passes=passes)
     task = get_task("jsonl")
     examples = task.load(str(HERE / "questions.jsonl"), None)[:96]
-    return Evaluator(
-        Editor(model, matrices, cache), predictor, task, {"validation": examples}, passes=passes
-    )
+    questions = Questions(task, {"validation": examples})
+    return Evaluator(Editor(model, matrices, cache), predictor, questions, passes)
 
 
 def evaluate(evaluator: Evaluator, cuts: str):

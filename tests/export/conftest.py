@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from search.config import parse_config, write_config
 from search.cuts.composition import Composition
-from search.evaluation.evaluator import open_evaluator
+from search.evaluation.evaluator import Questions, open_evaluator
 from search.plan import make_plan
 from search.study.identity import Digests, Identity, digest_checkpoint, digest_weights
 from search.study.jobs import BASELINE, Job, trial_name
@@ -109,9 +109,8 @@ def finish_study(root: Path, model, compositions: list[str], **options) -> Finis
     folder.mkdir()
     plan = make_plan(config)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
-    evaluator = open_evaluator(
-        plan.source, plan.task, parts, config.factors, objective=plan.objective
-    )
+    questions = Questions(plan.task, parts, objective=plan.objective)
+    evaluator = open_evaluator(plan.source, questions, config.factors)
     keys = {str(ref): key for ref, key in evaluator.editor.keys(plan.space.matrices).items()}
     world = Digests(digest_weights(keys), digest_checkpoint(plan.source.folder), "e", "s")
     identity = Identity.new(world)

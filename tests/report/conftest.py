@@ -137,7 +137,7 @@ def demo_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     import torch
 
     from search.demo.study import demo_config
-    from search.evaluation.evaluator import open_evaluator
+    from search.evaluation.evaluator import Questions, open_evaluator
     from search.loop import run_study
     from search.plan import make_plan
 
@@ -153,7 +153,7 @@ def demo_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     subject = Subject(folder, identity, config, plan.space, plan.max_ranks, plan.objective)
     study = DrivenStudy.open(subject)
     parts = {"validation": plan.split.validation, "test": plan.split.test}
-    run_study(study, open_evaluator(plan.source, plan.task, parts, config.factors,
-                                study_id=identity.study_id))  # fmt: skip
+    questions = Questions(plan.task, parts, study_id=identity.study_id)
+    run_study(study, open_evaluator(plan.source, questions, config.factors))
     conclude(folder, identity, study.chosen(), plan.split, plan.objective)
     return StudyRecord.read(folder)

@@ -7,7 +7,7 @@ import pytest
 from search.config import read_config, write_config
 from search.cuts.composition import Composition
 from search.demo.study import demo_config
-from search.evaluation.evaluator import open_evaluator
+from search.evaluation.evaluator import Questions, open_evaluator
 from search.loop import run_study
 from search.plan import make_plan
 from search.strategies.singles import screened
@@ -34,14 +34,8 @@ def opened(plan, folder):
 
 def evaluator_of(plan):
     parts = {"validation": plan.split.validation[:120], "test": plan.split.test[:20]}
-    return open_evaluator(
-        plan.source,
-        plan.task,
-        parts,
-        plan.config.factors,
-        study_id="screened",
-        objective=plan.objective,
-    )
+    questions = Questions(plan.task, parts, objective=plan.objective, study_id="screened")
+    return open_evaluator(plan.source, questions, plan.config.factors)
 
 
 @pytest.mark.slow

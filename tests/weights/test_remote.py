@@ -13,6 +13,7 @@ import torch
 import search.demo
 from cluster.cli import main
 from cluster.precompute import Storing, factor_matrices
+from cluster.resources import Resources
 from search.cuts.composition import Composition
 from search.model import ModelSource
 from search.weights.edit import Editor
@@ -92,7 +93,7 @@ def test_a_model_is_edited_by_factors_that_another_node_computed(bucket, tmp_pat
     composition = Composition.parse(["0.fc_in=0.1", "1.fc_out=0.25"])
     with Editor(model, found, FactorCache(tmp_path / "folder")).applied(composition):
         expected = {k: v.clone() for k, v in model.state_dict().items()}
-    batch = factor_matrices(source, found, url, 1, Storing(), False)
+    batch = factor_matrices(source, found, url, Resources(1, 1.0, 0.0, 1), Storing(), False)
     assert [built.computed for built in batch.ready] == [True, True]
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "another node"))
     monkeypatch.setattr("search.weights.svd.decompose", lambda *_: forbidden())
