@@ -21,7 +21,8 @@ VITAL = ("gcs_server", "raylet")
 class RayWatch:
     """Calls `lost` with a sentence when Ray is gone. Use it as a context manager.
 
-    Of a Ray of our own the processes are looked at, of a cluster whether its `server` answers.
+    Of a Ray of our own the processes are looked at; of a cluster this machine's raylet, where it
+    has one, and whether its `server` answers.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class RayWatch:
         roots: Sequence[psutil.Process] = (),
         server: tuple[str, int] | None = None,
     ) -> None:
-        """`roots` are the processes that a Ray of our own was started as."""
+        """`roots`: the processes of Ray on this machine without which this one cannot go on."""
         self._lost = lost
         self._vital = {name: process for process in roots if (name := _name(process)) in VITAL}
         self._server = server
@@ -67,6 +68,20 @@ class RayWatch:
                 host, port = self._server
                 self._lost(f"the Ray at {host}:{port} has not answered for {LOST_S:.0f} s")
                 return
+
+
+def raylet_of(socket_name: str) -> list[psutil.Process]:
+    """The raylet of this machine that listens at a socket, as `ray.nodes()` names it; none or one.
+
+    Ray ends a driver whose raylet is gone with lines of its own.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = process.cmdline() if process.name() == "raylet" else []
+            if any(word.endswith(f"={socket_name}") for word in words):
+                found.append(process)
+    return found
 
 
 def answers(server: tuple[str, int]) -> bool:

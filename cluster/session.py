@@ -19,7 +19,7 @@ import psutil
 from cluster.preemption import Preemption
 from cluster.privates import forget_token, own_process_session, stage_in
 from cluster.ray_room import check_room
-from cluster.ray_watch import RayWatch
+from cluster.ray_watch import RayWatch, raylet_of
 from cluster.shipping import cluster_environment, local_environment
 from search.config import ClusterConfig
 from search.interruption import ENDING
@@ -91,7 +91,7 @@ def ray_session(config: ClusterConfig, preemption: Preemption | None = None) -> 
                     stage_in(scratch.folder.as_posix)
         watched.insist()  # Ray's C++ code prints a stack on SIGTERM before it passes it on
         server = None if config.address is None else _server(config.address)
-        watch = RayWatch(watched.lost, roots, server)
+        watch = RayWatch(watched.lost, roots or _own_raylet(config.address), server)
         try:
             with watch:
                 watched.check()
@@ -138,6 +138,17 @@ def _server(address: str) -> tuple[str, int] | None:
     if not address.startswith("ray://") and ray.is_initialized():
         host, port = _host(str(ray.get_runtime_context().gcs_address))
     return (host, port) if host and port is not None else None
+
+
+def _own_raylet(address: str | None) -> list[psutil.Process]:
+    """The raylet that this driver is connected to; none through the client port."""
+    import ray
+
+    if address is None or address.startswith("ray://"):
+        return []
+    here = ray.get_runtime_context().get_node_id()
+    names = [node["RayletSocketName"] for node in ray.nodes() if node["NodeID"] == here]
+    return [process for name in names for process in raylet_of(name)]
 
 
 def _new(known: Sequence[psutil.Process]) -> list[psutil.Process]:

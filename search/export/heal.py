@@ -335,7 +335,8 @@ class _Patient:
         write_dense(base, placed, open_factors(record.config.factors), out / CUT)
         for config in self._adapted.peft_config.values():
             config.base_model_name_or_path = CUT  # beside it, wherever both are put
-        self._adapted.save_pretrained(str(out / ADAPTER))
+        # Left to itself, peft asks the hub for a model of that name, to see if its vocabulary grew.
+        self._adapted.save_pretrained(str(out / ADAPTER), save_embedding_layers=False)
         # Peft's own card is an empty form that names the local folder; ours says what was done.
         (out / ADAPTER / "README.md").unlink(missing_ok=True)
 

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.launch.render import write
@@ -52,6 +54,12 @@ def users_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], int]]:
     """A Ray head with a token on loopback: the environment to reach it, and its client port."""
+    with running_head(tmp_path_factory.mktemp("r")) as found:
+        yield found
+
+
+@contextmanager
+def running_head(scratch: Path) -> Iterator[tuple[dict[str, str], int]]:
     port, client = free_port(), free_port()
     env = {**os.environ, **LOOPBACK, "RAY_AUTH_MODE": "token"}
     env |= {"RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_ADDRESS": f"127.0.0.1:{port}"}
@@ -59,7 +67,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, s
     words = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2", "--block"]
     words += [f"--ray-client-server-port={client}", "--include-dashboard=false"]
     words += ["--disable-usage-stats", "--object-store-memory=200000000"]
-    scratch = tmp_path_factory.mktemp("r")
     with (scratch / "log").open("wb") as log:
         process = subprocess.Popen(
             [BIN / "ray", "start", *words], env=env, stdout=log, stderr=log, cwd=scratch
@@ -105,6 +112,41 @@ def test_one_study_by_every_kind_of_address(
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(found["auto"]) == 4
     assert found["auto"] == found["client"] == table(study)
+
+
+@pytest.mark.long
+def test_a_clusters_raylet_that_dies_beside_its_driver_is_a_sentence(
+    tmp_path_factory, make_study, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    words = ("launch", make_study(tmp_path, trials=500), "--out", study, "--address", "auto")
+    with running_head(tmp_path_factory.mktemp("r")) as (env, _):
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "cluster.cli", *map(str, words)],
+            env={**env, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 400
+        while not (study / "outcomes").exists() or len(table(study)) < 2:
+            assert driver.poll() is None, driver.communicate()
+            assert time.monotonic() < deadline, "no trial ended"
+            time.sleep(0.5)
+        (raylet,) = [
+            process
+            for process in psutil.process_iter(["name", "cmdline"])
+            if process.info["name"] == "raylet"
+            and f"--gcs-address={env['RAY_ADDRESS']}" in " ".join(process.info["cmdline"])
+        ]
+        raylet.kill()
+        began = time.monotonic()
+        _, said = driver.communicate(timeout=60)
+        took = time.monotonic() - began
+    assert driver.returncode == 1, said
+    assert "stopped: a part of Ray on this machine ended (raylet)" in said
+    assert f"continue with: laser-search resume {study}" in said
+    assert took < 30, "noticed too late"
 
 
 def test_nobody_at_the_address(run, make_study, tmp_path: Path) -> None:

@@ -50,13 +50,18 @@ def classifier(finish, tmp_path):
 
 @pytest.mark.parametrize("method", ["lora", "factors"])
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_classifier_learns_what_the_cut_cost(classifier, run, tmp_path, method, apart):
+def test_a_classifier_learns_what_the_cut_cost(
+    classifier, run, tmp_path, method, apart, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", asked.append)
     train = write(tmp_path / "train.jsonl", sentences(0, 300))
     out = tmp_path / "healed"
     words = ["heal", classifier.folder, "--trial", 0, "--train", train, "--steps", 60, "--out", out]
     words += ["--method", method, "--learning-rate", "0.01", *(["--apart"] if apart else [])]
     code, said, _ = run(*words)
     assert code == 0 and "30 of 30" in said
+    assert not asked, "the hub was asked for the base model that lies beside the adapter"
     found = json.loads((out / "healing.json").read_text())
     assert found["left_out"] == 60 and found["examples"] == 240
     assert found["scores"]["healed"]["test"] > found["scores"]["cut"]["test"] + 0.1

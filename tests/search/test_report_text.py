@@ -1,5 +1,7 @@
 """What people read: perplexities, further measures, long predictions."""
 
+import io
+
 import pytest
 from optuna.trial import create_trial
 from rich.console import Console
@@ -23,7 +25,7 @@ def _losses(nats):
 
 
 def _shown(scores, metric):
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console = Console(width=80, record=True, file=io.StringIO())
     print_scores(console, [("all", "baseline", scores)], metric)
     return console.export_text()
 
@@ -84,6 +86,6 @@ def test_a_perplexity_is_shown_as_one_while_the_study_runs():
 
 
 def _text(renderable):
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(renderable)
     return console.export_text()
