@@ -50,7 +50,7 @@ def evaluate(
     ] = "all",
     intervention: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="MATRIX=RHO such as 1.fc_in=0.1 or '*.mlp=0.1'; may be repeated."),
+        typer.Option(help="MATRIX=RHO, '*.mlp=0.1', or a file of them; may be repeated."),
     ] = None,
     lname: Annotated[
         Optional[str],  # noqa: UP045
@@ -112,6 +112,7 @@ def evaluate(
     Example: laser-search evaluate ./bert-sst2 --task sst2 --data dev.tsv --intervention 1.fc_in=0.1
     """
     from search.config import SplitConfig, TaskConfig
+    from search.export.intervention_file import spelled_out
     from search.model import ModelSource
     from search.standalone import CutRequest, evaluate_compositions
 
@@ -128,7 +129,10 @@ def evaluate(
         part=split,
         split=SplitConfig(validation=validation, seed=seed, protocol=protocol),
         cuts=CutRequest(
-            tuple(intervention or ()), _triple(lname, lnum, rate, intervention), products, fused
+            tuple(spelled_out(intervention or ())),
+            _triple(lname, lnum, rate, intervention),
+            products,
+            fused,
         ),
         factors=factors,
     )

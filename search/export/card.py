@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from search.export.exported_trial import support
+from search.export.same_output import SameOutput
 from search.export.verify import Verification
 from search.published import data_name, hub_name, model_name
 from search.study.jobs import trial_name
@@ -21,7 +22,7 @@ from tasks.comparison import compare
 from tasks.metrics import shown, shown_change, shown_interval
 from tasks.scoring import by_task
 
-_PIPELINES = {
+PIPELINES = {
     "causal": "text-generation",
     "masked": "fill-mask",
     "classifier": "text-classification",
@@ -66,11 +67,11 @@ def model_card(
 
 {_choice(record, trial)}
 
-{_verified(verdict)}
+{verified_text(verdict)}
 
 ## Limits
 
-{_bullets([*contents.notes, *_LIMITS])}
+{bullets([*contents.notes, *LIMITS])}
 
 {_origin(record, contents)}"""
 
@@ -100,7 +101,7 @@ def _about(record: StudyRecord, trial: TrialRecord, contents: Contents) -> str:
     )
     before, after = contents.parameters
     return f"""\
-# {_short(name)} after LASER ({contents.format})
+# {short_name(name)} after LASER ({contents.format})
 
 {_standing(record, trial)}
 
@@ -148,7 +149,7 @@ Made by `{contents.command}` with {versions}.
 """
 
 
-_LIMITS = (
+LIMITS = (
     "The figures hold for this task and its split; other abilities were not measured and may have "
     "suffered.",
     "Whatever the base model does wrong, and its licence, hold for this model too.",
@@ -160,9 +161,9 @@ def _metadata(record: StudyRecord, trial: TrialRecord, contents: Contents) -> st
     data = ModelCardData(
         library_name=contents.library,
         tags=["laser", "low-rank", "laser-search", contents.format],
-        pipeline_tag=_PIPELINES.get(contents.head),
+        pipeline_tag=PIPELINES.get(contents.head),
         base_model=hub_name(path),
-        model_name=f"{_short(model_name(path))}-laser",
+        model_name=f"{short_name(model_name(path))}-laser",
         eval_results=[
             _eval_result(record, contents, row, row.after)
             for row in _rows(record, trial)
@@ -180,7 +181,7 @@ def _eval_result(record: StudyRecord, contents: Contents, row: _Row, score: floa
     public = source.partition(":")[0] if source and "/" in source and "://" not in source else None
     label = f"{row.task}, " if row.task else ""
     return EvalResult(
-        task_type=_PIPELINES.get(contents.head, "other"),
+        task_type=PIPELINES.get(contents.head, "other"),
         dataset_type=public or re.sub(r"[^\w./:-]+", "-", asked),
         dataset_name=f"{asked} ({row.part})",
         dataset_config=row.task or None,
@@ -195,7 +196,7 @@ def _program(record: StudyRecord) -> str:
     return f"laser-search {record.identity.versions.get('laser-search', '')}".strip()
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A model's name without its owner's."""
     return name.rpartition("/")[2]
 
@@ -291,7 +292,8 @@ def _results(record: StudyRecord, trial: TrialRecord) -> str:
     return "\n".join(lines)
 
 
-def _verified(verdict: Verification | None) -> str:
+def verified_text(verdict: Verification | SameOutput | None) -> str:
+    """What came of loading an export again, in words, with its speed."""
     if verdict is None:
         return "This export was not verified (--no-verify)."
     words = verdict.sentence()
@@ -306,7 +308,8 @@ def _verified(verdict: Verification | None) -> str:
     return words[:1].upper() + words[1:] + "."
 
 
-def _bullets(lines: list[str]) -> str:
+def bullets(lines: list[str]) -> str:
+    """A list in Markdown."""
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -329,7 +332,7 @@ def healed_card(record: StudyRecord, found: dict[str, Any], verdict: Verificatio
 {data.to_yaml()}
 ---
 
-# {_short(name)} after LASER and training
+# {short_name(name)} after LASER and training
 
 `{found["composition"]}` applied to `{name}`, whose files have the digest
 `{record.identity.checkpoint[:16]}`, then {recipe["steps"]} steps of training ({recipe["method"]},
@@ -343,9 +346,9 @@ out. Made with {_program(record)}.
 
 {size["base"]:,} parameters in the base, {size["healed"]:,} here, {size["trained"]:,} trained.
 
-{_verified(verdict)}
+{verified_text(verdict)}
 
 ## Limits
 
-{_bullets(list(_LIMITS))}
+{bullets(list(LIMITS))}
 """

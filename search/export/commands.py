@@ -1,4 +1,4 @@
-"""Commands that use what a search found: export, apply, heal."""
+"""Commands that write models: export, cut, apply, heal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,29 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from search.options import JsonFlag, StudyFolder
+from tasks.base import HeadChoice
 
 if TYPE_CHECKING:
+    from search.export.cut import Done
     from search.export.heal import Healing
+    from search.export.run import Wish
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")]
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not load it again and ask it.")]
+FormatName = Annotated[
+    str,
+    typer.Option("--format", help="dense (any program loads it), factored, patch, recipe, lora."),
+]
+Push = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(metavar="REPO", help="Upload it to the hub, once verified; new ones private."),
+]
 
 
 def mount(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command()(export)
+    app.command()(cut)
     app.command()(apply)
     app.command()(heal)
 
@@ -28,21 +41,11 @@ def mount(app: typer.Typer) -> None:
 def export(
     folder: StudyFolder,
     out: Annotated[Path, typer.Option(help="A new folder.")],
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format", help="dense (any program loads it), factored, patch, recipe, lora."
-        ),
-    ] = "dense",
+    form: FormatName = "dense",
     trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
-    push: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="REPO", help="Upload it to the hub, once verified; new ones private."),
-    ] = None,
+    push: Push = None,
     overwrite: Overwrite = False,
-    no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Do not load it again and ask it.")
-    ] = False,
+    no_verify: NoVerify = False,
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Even if test does not support it as a gain.")
     ] = False,
@@ -92,6 +95,80 @@ def _words(folder: Path, out: Path, form: str, trial: int | None) -> str:
     names = [folder.resolve().name, "--out", out.resolve().name]
     chosen = [] if trial is None else ["--trial", str(trial)]
     return shlex.join(["laser-search", "export", *names, "--format", form, *chosen])
+
+
+def cut(
+    model: Annotated[str, typer.Argument(help="Local folder or hub id.")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    intervention: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="MATRIX=RHO, '*.attn=rank:384', or a file of them; may be repeated."),
+    ] = None,
+    form: FormatName = "dense",
+    factors: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A factor cache to use; by default the SVDs are not kept."),
+    ] = None,
+    head: Annotated[HeadChoice, typer.Option(help="Which head to load.")] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"],
+        typer.Option(help="auto: the checkpoint's own."),
+    ] = "auto",
+    revision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Branch, tag or commit of a model on the hub."),
+    ] = None,
+    push: Push = None,
+    overwrite: Overwrite = False,
+    no_verify: NoVerify = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a model with a cut that is already known, without a study.
+
+    It is then loaded in a fresh process, and its output on a few texts compared with that of the
+    model edited in memory; exit code 1 if it differs. Nothing is searched, and nothing is scored.
+
+    Example: laser-search cut openai-community/gpt2 --intervention 11.fc_in=0.01 --out ./my-model
+    """
+    from search.export.cut import cut
+    from search.export.intervention_file import spelled_out
+    from search.export.run import Wish
+    from search.model import ModelSource
+    from search.published import model_name
+
+    texts = spelled_out(intervention or [])  # a card names no file of this machine
+    named = [word for text in texts for word in ("--intervention", text)]
+    words = ["laser-search", "cut", model_name(model), *named, "--out", out.resolve().name]
+    command = shlex.join([*words, "--format", form])
+    wish = Wish(out, form, overwrite, not no_verify, command)
+    source = ModelSource(model, revision, head, dtype)
+    _end_of_cut(cut(source, texts, wish, factors), wish, push, as_json)
+
+
+def _end_of_cut(done: Done, wish: Wish, push: str | None, as_json: bool) -> None:
+    """Say what was written and upload it if it is as it should be; exit code 1 if it is not."""
+    verdict = done.verdict
+    agrees, address = verdict is None or verdict.agrees, None
+    if push is not None and agrees:
+        from search.export.hub import push_folder
+
+        address = push_folder(wish.out, push)
+    before, after = done.parameters
+    if as_json:
+        checked = None if verdict is None else asdict(verdict) | {"agrees": verdict.agrees}
+        facts = {"out": str(wish.out), "format": wish.format, "composition": str(done.composition)}
+        sizes = {"base": before, "here": after, "thin": done.thin_parameters}
+        _print_json(facts | {"parameters": sizes, "verdict": checked, "uploaded": address})
+    else:
+        typer.echo(f"{wish.out}: {done.composition} ({wish.format})")
+        thin = f", {done.thin_parameters:,} of them in thin layers" if done.thin_parameters else ""
+        typer.echo(f"parameters: base {before:,}, here {after:,}{thin}")
+        typer.echo("not verified (--no-verify)" if verdict is None else verdict.sentence())
+        if address is not None:
+            typer.echo(f"uploaded: {address}")
+    if not agrees:
+        typer.echo(f"the files stay in {wish.out}", err=True)
+        raise typer.Exit(1)
 
 
 def _print_json(value: dict[str, Any]) -> None:

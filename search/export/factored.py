@@ -63,6 +63,11 @@ class FactorPlan:
     dense: list[Placed]
     reasons: dict[str, str]
 
+    @property
+    def thin_parameters(self) -> int:
+        """Numbers in the weights of all pairs of layers."""
+        return sum(self.ranks[p.matrix.module] * sum(p.matrix.shape) for p in self.factored)
+
 
 def load_factored(folder: str | os.PathLike[str], **options: Any) -> Any:
     """The model in `folder`, which was exported as factored or saved from such a model.
@@ -112,7 +117,8 @@ def _dimensions(layer: Any) -> tuple[int, int]:
 def plan_factored(base: Base, placed: list[Placed], products: Products) -> FactorPlan:
     """Decide for each intervention.
 
-    Raises InputError if no matrix would get smaller, or the files cannot be rewritten.
+    A matrix that would grow stays dense. Raises InputError if all would, or the files cannot be
+    rewritten.
     """
     ranks: dict[str, int] = {}
     factored, dense, reasons = [], [], {}
@@ -124,8 +130,8 @@ def plan_factored(base: Base, placed: list[Placed], products: Products) -> Facto
             rank = out * into if kept is None else len(kept)
             if kept is None:
                 reason = "it is no sum of exact singular triples"
-            elif rank * (out + into) >= out * into:
-                reason = f"rank {rank} as two layers is no smaller than {out} x {into}"
+            elif rank * (out + into) > out * into:
+                reason = f"rank {rank} as two layers is larger than {out} x {into}"
         if reason:
             dense.append(one)
             reasons[str(one.matrix.ref)] = reason
@@ -135,7 +141,7 @@ def plan_factored(base: Base, placed: list[Placed], products: Products) -> Facto
     if not factored:
         name, reason = next(iter(reasons.items()))
         raise InputError(
-            f"no edited matrix gets smaller as two layers ({name}: {reason}); export it as dense"
+            f"every edited matrix stays dense ({name}: {reason}); write it with --format dense"
         )
     if not all(one.tensor for one in dense):
         raise InputError(
@@ -260,6 +266,7 @@ class Factored(Format):
         """See `Format.write`."""
         plan = _plan(work)
         done = write_factored(work.base, plan, work.store, out)
+        inside = plan.thin_parameters
         rows = {
             str(one.matrix.ref): f"two layers of rank {plan.ranks[one.matrix.module]}"
             for one in plan.factored
@@ -270,8 +277,9 @@ class Factored(Format):
             "dense model up to rounding.",
             "Plain from_pretrained refuses this folder, because the factors have other shapes; "
             "load_factored runs no code from it.",
+            f"Its thin layers hold {inside:,} parameters. Some published counts leave them out.",
         ]
-        facts = {"ranks": plan.ranks, "kept_dense": plan.reasons}
+        facts = {"ranks": plan.ranks, "kept_dense": plan.reasons, "thin_parameters": inside}
         return Written(rows, notes, {"base tensors": base_digest(done)}, facts)
 
     def load(self, folder: Path, base: ModelSource, device: str, scratch: Path) -> Any:

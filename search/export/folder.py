@@ -17,6 +17,9 @@ from tasks.errors import InputError
 MARK = "interventions.json"
 """The file that every export has, and nothing else."""
 
+VERDICT = "verification.json"
+"""The file that says how a check of it ended."""
+
 _SPARE_BYTES = 2**20
 """Room for the card and the like."""
 
@@ -64,6 +67,11 @@ def _check_free(out: Path, overwrite: bool, keep: Sequence[Path]) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
     if not overwrite:
+        if (out / MARK).is_file() and not (out / VERDICT).is_file():
+            raise InputError(
+                f"{out} holds a model that was written but not verified (the check was interrupted "
+                "or left out); add --overwrite to write it again, or give a new folder"
+            )
         raise InputError(f"{out} exists and is not empty; give a new folder or add --overwrite")
     for folder in keep:
         if folder.resolve() == out.resolve() or out.resolve() in folder.resolve().parents:

@@ -50,7 +50,7 @@ def export(record: StudyRecord, trial: TrialRecord, wish: Wish) -> Verification 
     keep = (base.reader.folder, record.folder, Path(record.config.factors))
     with new_folder(wish.out, form.size(work), overwrite=wish.overwrite, keep=keep) as partial:
         written = form.write(work, partial)
-        contents = _contents(work, written, wish, partial)
+        contents = contents_of(work, written, wish, partial)
         write_json(partial / MARK, _facts(record, trial, composition, written, wish))
         write_text(partial / "README.md", model_card(record, trial, contents, None))
     if not wish.verify:
@@ -105,7 +105,8 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _contents(work: Work, written: Written, wish: Wish, partial: Path) -> Contents:
+def contents_of(work: Work, written: Written, wish: Wish, partial: Path) -> Contents:
+    """What was written to `partial`, for its card."""
     source = work.base.source
     before = work.base.parameters()
     form = get_format(wish.format)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,11 +13,12 @@ from typing import Any
 
 import torch
 
+from search.export.afresh import run_afresh
+from search.export.folder import VERDICT
 from search.export.format import Form, source_of
 from search.export.formats import get_format
 from search.export.lora import adapted
 from search.export.scoring import Scorer
-from search.interruption import Interrupted
 from search.model import ModelSource, own_device
 from search.study.jobs import trial_name
 from search.study.outcomes import parse_outcomes, read_outcomes
@@ -26,7 +26,6 @@ from search.study.study_record import StudyRecord
 from tasks.base import Outcome
 from tasks.errors import InputError
 
-FILE = "verification.json"
 CUT, ADAPTER = "model", "adapter"
 """Folders of a healed model whose adapter is kept apart."""
 
@@ -82,19 +81,9 @@ def verify_afresh(
 
     Raises InputError if the process fails.
     """
-    command = [sys.executable, "-m", "search.export.verify", str(folder), str(study), str(trial)]
-    words = [kind, *([] if outcomes is None else [str(outcomes)])]
-    try:
-        done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
-    except Interrupted as asked:
-        note = f"{folder} is written but not verified; --overwrite lets the same command replace it"
-        raise Interrupted(asked.number, note) from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise InputError(
-            f"{folder} is written but could not be verified: {last.removeprefix('laser-search: ')}"
-        )
-    return Verification(**json.loads((folder / FILE).read_text(encoding="utf-8")))
+    others = [] if outcomes is None else [str(outcomes)]
+    run_afresh("search.export.verify", folder, str(study), str(trial), kind, *others)
+    return Verification(**json.loads((folder / VERDICT).read_text(encoding="utf-8")))
 
 
 def verify(
@@ -233,7 +222,7 @@ def main() -> None:
         found = verify(Path(folder), Path(study), int(trial), kind, others)
     except InputError as error:
         sys.exit(f"laser-search: {error}")
-    write_json(Path(folder) / FILE, asdict(found))
+    write_json(Path(folder) / VERDICT, asdict(found))
 
 
 if __name__ == "__main__":

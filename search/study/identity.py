@@ -59,7 +59,7 @@ class Identity:
     @staticmethod
     def new(digests: Digests) -> Identity:
         """A new study's identity."""
-        return Identity(uuid.uuid4().hex, _now(), _versions(), **asdict(digests))
+        return Identity(uuid.uuid4().hex, _now(), own_versions(), **asdict(digests))
 
     def write(self, folder: Path) -> None:
         """Durably write study.json; a folder without it holds no study."""
@@ -119,7 +119,7 @@ class Identity:
             )
         return replace(
             self,
-            versions=_versions(),
+            versions=own_versions(),
             settings=digests.settings,
             asked=digests.asked,
             accepted=[*self.accepted, f"{_now()}: {said}"],
@@ -136,7 +136,7 @@ class Identity:
                 sound = sound and _is_sound(key, then, now)
             if not keys:  # begun by a version that kept no settings
                 changes, sound = ["the settings in study.yaml changed since the study began"], False
-        now_versions = _versions()
+        now_versions = own_versions()
         for name in _DECISIVE:
             then = self.versions.get(name, now_versions[name])
             if then != now_versions[name]:
@@ -181,7 +181,8 @@ def _incomparable(said: str) -> InputError:
     return InputError(f"{said}; its trials could not be compared: restore it or launch a new study")
 
 
-def _versions() -> dict[str, str]:
+def own_versions() -> dict[str, str]:
+    """Versions of this program and of what its numbers come from, by package."""
     return {name: version(name) for name in _PACKAGES}
 
 

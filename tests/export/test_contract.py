@@ -58,7 +58,7 @@ def tensors(folder):
 
 FALCON = "Falcon multi-query", "Falcon multi-head", "Falcon grouped"
 REFUSED = {
-    **{("factored", name): "no edited matrix gets smaller" for name in FALCON},
+    **{("factored", name): "every edited matrix stays dense" for name in FALCON},
     **{("lora", name): "peft does not adapt" for name in FALCON},
     ("factored", "Granite MoE"): "another form",
 }
