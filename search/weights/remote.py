@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import fsspec
 
@@ -19,6 +19,7 @@ from search.durable import write_file
 from search.weights.factor_file import DamagedFactorsError, FactorFile, Factors
 from search.weights.factor_index import Entry, has_origins, merge, read_index, write_index
 from search.weights.factors import KEY, FactorCache
+from search.weights.moments import DamagedMomentError, MomentStore
 from tasks.errors import InputError
 from tasks.secrets import hide_secrets
 
@@ -48,6 +49,12 @@ def open_factors(location: str | os.PathLike[str], stored: str = "float32") -> F
     if text.startswith("file://"):
         return FactorCache(text.removeprefix("file://"), stored=stored)
     return RemoteFactorCache(text, stored=stored)
+
+
+def open_moments(location: str | os.PathLike[str]) -> MomentStore:
+    """The second moments beside the factors at `location`. Raises as `open_factors` does."""
+    cache = open_factors(location)
+    return RemoteMoments(cache) if isinstance(cache, RemoteFactorCache) else MomentStore(cache.root)
 
 
 def check_factors(location: str | os.PathLike[str]) -> None:
@@ -305,23 +312,43 @@ class RemoteFactorCache(FactorCache):
         except FileNotFoundError:
             return None
 
+    def open_remote(self, place: str) -> BinaryIO:
+        """The remote file at `place` below the URL. Raises FileNotFoundError."""
+        with self._asking():
+            found: BinaryIO = self._fs.open(f"{self._prefix}/{place}", "rb")
+            return found
+
+    def put_bytes(self, place: str, data: bytes) -> None:
+        """Write a remote file at `place` below the URL, whole or not at all."""
+        with self._putting(f"{self._prefix}/{place}") as remote:
+            self._fs.pipe_file(remote, data)
+
     def _put(self, path: Path) -> None:
+        with self._putting(self._remote(path)) as remote:
+            self._fs.put_file(str(path), remote)
+
+    @contextmanager
+    def _putting(self, remote: str) -> Iterator[str]:
+        """Have the folder of a remote file, where there are folders."""
         try:
             with self._asking():
-                remote = self._remote(path)
                 if self.url.partition("://")[0] not in _OBJECT_STORES:
                     self._fs.makedirs(remote.rpartition("/")[0], exist_ok=True)
-                self._fs.put_file(str(path), remote)
+                yield remote
         except FileNotFoundError as error:
             raise InputError(
                 f"factors {self._shown!r} cannot be written: {self._line(error)}"
             ) from None
 
     def _set_remote_aside(self, path: Path, error: DamagedFactorsError) -> None:
-        remote = self._remote(path)
+        self.set_remote_aside(path.relative_to(self.root).as_posix(), error)
+
+    def set_remote_aside(self, place: str, error: Exception) -> None:
+        """Rename the remote file at `place` below the URL, which is damaged, to ``*.damaged``."""
+        remote = f"{self._prefix}/{place}"
         with suppress(FileNotFoundError), self._asking():  # another reader may have done it
             self._fs.mv(remote, f"{remote}.damaged")
-        _log.warning("%s/%s (%s); set aside as *.damaged", self._shown, path.name, error)
+        _log.warning("%s/%s (%s); set aside as *.damaged", self._shown, Path(place).name, error)
 
     def _set_aside(self, path: Path, error: DamagedFactorsError) -> None:
         """A damaged copy goes; the remote file is fetched again."""
@@ -345,3 +372,24 @@ class RemoteFactorCache(FactorCache):
                 f"factors {self._shown!r} cannot be used: {self._line(error)}; check the address, "
                 "the network and the credentials; what was already computed is kept"
             ) from None
+
+
+class RemoteMoments(MomentStore):
+    """Second moments at a URL; read there each time, for few processes need one twice."""
+
+    def __init__(self, cache: RemoteFactorCache) -> None:
+        """Beside the factors of `cache`."""
+        super().__init__(cache.url)
+        self._cache = cache
+
+    def _claims(self) -> Path:
+        return self._cache.root
+
+    def _open(self, place: str) -> BinaryIO:
+        return self._cache.open_remote(place)
+
+    def _write(self, place: str, data: bytes) -> None:
+        self._cache.put_bytes(place, data)
+
+    def _set_aside(self, place: str, error: DamagedMomentError) -> None:
+        self._cache.set_remote_aside(place, error)

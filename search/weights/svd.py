@@ -18,7 +18,7 @@ TAIL_OVERLAP = 3e-8
 
 
 class Decomposition(NamedTuple):
-    """W = U diag(S) Vᵀ: U [out, k], S [k] descending, V [in, k], all float32 on W's device."""
+    """W = U diag(S) Vᵀ: U [out, k], S [k] descending, V [in, k], all of one dtype and device."""
 
     U: Tensor
     S: Tensor
@@ -36,16 +36,26 @@ def decompose(weight: Tensor) -> Decomposition:
 
     Raises InputError if a value is not finite or the iteration diverges.
     """
-    weight = _checked(weight)
-    # Some accelerators have no float64; the factors are worth a copy to the host.
     home = weight.device
-    wide = weight.to("cpu" if home.type == "mps" else home, torch.float64)
+    parts = decompose_wide(widened(weight))
+    return Decomposition(*(part.to(home, torch.float32) for part in parts))
+
+
+def decompose_wide(wide: Tensor) -> Decomposition:
+    """As `decompose`, of a finite float64 matrix [out, in], with all of float64 in the result."""
     U, S, V = _gram(wide) or _dense(wide)
     U, V = _signed(U, V)
-    return Decomposition(*(part.to(home, torch.float32) for part in (U, S, V)))
+    return Decomposition(U, S, V)
 
 
-def _checked(weight: Tensor) -> Tensor:
+def widened(weight: Tensor) -> Tensor:
+    """The matrix in float64, on its device; detached. Raises InputError unless it is finite."""
+    weight = checked(weight)
+    # Some accelerators have no float64; the factors are worth a copy to the host.
+    return weight.to("cpu" if weight.device.type == "mps" else weight.device, torch.float64)
+
+
+def checked(weight: Tensor) -> Tensor:
     """The matrix, detached. Raises InputError if a value is not finite."""
     if weight.ndim != 2:
         raise ValueError(f"a matrix [out, in] is expected, not shape {tuple(weight.shape)}")
