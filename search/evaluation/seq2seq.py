@@ -163,7 +163,7 @@ class Seq2SeqPredictor:
         self.encoder = Encoder(tokenizer)
         self.limit_tokens = max_tokens(model, tokenizer)
         self.tokens_per_batch = tokens_per_batch
-        self.start = (_decoder_start(model), *self.encoder.prefix)
+        self.start = (decoder_start(model), *self.encoder.prefix)
 
     def prepare(self, requests: Sequence[Request]) -> PreparedRequests:
         """Tokenise `requests` into batches. Raises InputError for Classify and TokenNll."""
@@ -281,7 +281,7 @@ def _encoded(hidden: Tensor) -> Any:
     return BaseModelOutput(last_hidden_state=hidden)
 
 
-def _decoder_start(model: Any) -> int:
+def decoder_start(model: Any) -> int:
     """The token that every target begins after."""
     for name in ("decoder_start_token_id", "bos_token_id"):
         for owner in (getattr(model, "generation_config", None), model.config):
