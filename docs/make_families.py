@@ -20,23 +20,23 @@ HEAD = """# Families whose matrices have been checked
 
 <!-- Written by docs/make_families.py; a test fails when it is stale. -->
 
-`laser-search matrices MODEL` lists the weight matrices of any model that transformers can build,
-and says what named each. For the families below a test builds a small random model and checks that
-every linear map in its blocks is found exactly once, that it has the type and the shape it should,
-and that the meta-device skeleton lists the same. `own` is a matrix that has no type in LASER's
-sense, such as a router; it keeps its module's name and stays out of the default space. `experts.`
-is one matrix per expert, with their number in the test's model. A model of no family here goes
-through the structural fallback, which reads shapes and module names; what that does not know either
-is listed under its module's name.
+`laser-search matrices MODEL` lists the weight matrices of any model that transformers can build, and
+the rule that named each of them. For each family below, a test builds a small random model and checks
+that every linear map in its blocks is found exactly once, with the right type and shape, and that a
+skeleton on the meta device lists the same matrices. `own` is a matrix without a type in LASER's sense,
+such as a router; it keeps its module's name and is not part of the default space. `experts.` stands for
+one matrix per expert, with the number of experts in the test's model. Models of other families are
+handled by a structural fallback, which uses shapes and module names. Matrices that the fallback does
+not recognise are listed under their module's name.
 
-| family | `model_type` | row of the table | a block holds |
+| family | `model_type` | layout | matrices in a block |
 |---|---|---|---|
 """
 
 TAIL = """
-Rows of the table without a checked model, since their code comes with the checkpoint: {untested}.
+Layouts without a checked model, because their code comes with the checkpoint: {untested}.
 
-A new family costs a row in `search/weights/layouts.py` and an entry in
+A new family needs a row in `search/weights/layouts.py` and an entry in
 `tests/weights/test_families.py`.
 """
 
