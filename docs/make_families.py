@@ -20,14 +20,14 @@ HEAD = """# Families whose matrices have been checked
 
 <!-- Written by docs/make_families.py; a test fails when it is stale. -->
 
-`laser-search matrices MODEL` lists the weight matrices of any model that transformers can build, and
-the rule that named each of them. For each family below, a test builds a small random model and checks
-that every linear map in its blocks is found exactly once, with the right type and shape, and that a
-skeleton on the meta device lists the same matrices. `own` is a matrix without a type in LASER's sense,
-such as a router; it keeps its module's name and is not part of the default space. `experts.` stands for
-one matrix per expert, with the number of experts in the test's model. Models of other families are
-handled by a structural fallback, which uses shapes and module names. Matrices that the fallback does
-not recognise are listed under their module's name.
+`laser-search matrices MODEL` lists the weight matrices of any model that transformers can build,
+and the rule that named each of them. For each family below, a test builds a small random model and
+checks that every linear map in its blocks is found exactly once, with the right type and shape, and
+that a skeleton on the meta device lists the same matrices. `own` is a matrix without a type in
+LASER's sense, such as a router; it keeps its module's name and is not part of the default space.
+`experts.` stands for one matrix per expert, with the number of experts in the test's model. Models
+of other families are handled by a structural fallback, which uses shapes and module names. Matrices
+that the fallback does not recognise are listed under their module's name.
 
 | family | `model_type` | layout | matrices in a block |
 |---|---|---|---|
