@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
@@ -14,17 +15,19 @@ import typer
 
 from search import cli as search_cli
 from search.interruption import Interrupted, Interruption, ending_of_command, interrupted_by, leave
+from search.phases import reporting
 from search.printable_output import printable_output
+from search.verbosity import Program, Verbosity, current
 from tasks.base import HeadChoice
 from tasks.errors import InputError
 
 if TYPE_CHECKING:  # they bring torch and transformers, which --help can do without
     from cluster.driver import End
     from cluster.launch.request import Request
-    from cluster.view import LiveView
+    from cluster.view import StudyView
     from search.config import StudyConfig
 
-app = typer.Typer(
+app = Program(
     name="laser-search",
     help="Search for the rank reductions (LASER) that raise a transformer's accuracy.",
     no_args_is_help=True,
@@ -40,7 +43,6 @@ Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--set", help="KEY=VALUE, such as space.rho='[0.1,0.01]'; may be repeated."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict alone.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -74,6 +76,10 @@ def launch(
     again: Annotated[
         bool, typer.Option("--resume", help="Continue the study if the folder holds it already.")
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Say what it would compute and how long it takes; no more."),
+    ] = False,
     on: Annotated[
         Optional[Literal["slurm", "kuberay", "ray-up"]],  # noqa: UP045
         typer.Option(help="Write what starts it there instead of starting it here."),
@@ -96,7 +102,6 @@ def launch(
     submit: Annotated[
         bool, typer.Option("--submit", help="With --on slurm: hand it to sbatch.")
     ] = False,
-    quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Start a study: factors, search, and the verdict on test. Here, or with --on elsewhere.
@@ -106,8 +111,11 @@ def launch(
     from search.config import read_config
 
     changes = [*(overrides or []), *([] if trials is None else [f"search.trials={trials}"])]
-    config = read_config(study, changes)
+    config = read_config(study, changes, os.environ)
     folder = out or study.with_suffix("")
+    if plan:
+        _foresee(config, as_json)
+        return
     if on is not None:
         if changes:
             raise InputError(
@@ -128,13 +136,32 @@ def launch(
         )
         _write_launcher(on, request, config, to, submit)
         return
-    from cluster.driver import launch as start
-    from cluster.driver import resume as proceed
 
-    if again and (folder / "study.json").exists():
-        _run(lambda view: proceed(folder, view, address), folder, quiet, as_json)
-    else:
-        _run(lambda view: start(config, folder, view, address, study), folder, quiet, as_json)
+    def begin(view: StudyView) -> End:
+        from cluster.driver import launch as start
+        from cluster.driver import resume as proceed
+
+        if again and (folder / "study.json").exists():
+            return proceed(folder, view, address)
+        return start(config, folder, view, address, study)
+
+    _run(begin, folder, as_json)
+
+
+def _foresee(config: StudyConfig, as_json: bool) -> None:
+    with reporting() as phases:
+        phases.enter("loading the program")
+        from cluster.forecast import workers_here
+        from search.forecast import foresee
+        from search.plan import make_plan
+
+        phases.enter("reading the checkpoint")
+        found = foresee(make_plan(config), workers_here(config.cluster), phases)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+        return
+    for line in found.lines():
+        typer.echo(line)
 
 
 def _write_launcher(
@@ -179,46 +206,46 @@ def resume(
             "--accept-change", help="Other versions or settings, where its trials stay true."
         ),
     ] = False,
-    quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Continue a study that was interrupted, to the number of trials it asks for.
 
     Example: laser-search resume my-study --trials +100
     """
-    from cluster.driver import resume as proceed
 
-    _run(
-        lambda view: proceed(folder, view, address, accept_change=accept_change, trials=trials),
-        folder,
-        quiet,
-        as_json,
-    )
+    def proceed(view: StudyView) -> End:
+        from cluster.driver import resume as go_on
+
+        return go_on(folder, view, address, accept_change=accept_change, trials=trials)
+
+    _run(proceed, folder, as_json)
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The study folder.")] = Path("laser-demo"),
-    quiet: Quiet = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Search a small model that ships with the program: no network, no GPU, two minutes.
 
     Example: laser-search demo
     """
-    from cluster.driver import launch as start
-    from search.demo.study import demo_config
-
     folder = _unused(out)
-    config = demo_config(folder)
-    if not (quiet or as_json):
+    if current() is not Verbosity.QUIET and not as_json:
         typer.echo(
             "The demo's model was made for the purpose: it learnt a small world of facts from "
             "texts in which\nthe true answer was often replaced by a generic word. It knows the "
             "facts, but often says the\ngeneric word. The search looks for weights to simplify so "
             "that it says what it knows."
         )
-    _run(lambda view: start(config, folder, view), folder, quiet, as_json)
+
+    def begin(view: StudyView) -> End:
+        from cluster.driver import launch as start
+        from search.demo.study import demo_config
+
+        return start(demo_config(folder), folder, view)
+
+    _run(begin, folder, as_json)
 
 
 def _unused(folder: Path) -> Path:
@@ -230,47 +257,68 @@ def _unused(folder: Path) -> Path:
     return candidate
 
 
-def _begin(start: Callable[[], End], folder: Path) -> End:
-    """The end of a study that came to its end; else say why not, and exit with a code."""
-    from cluster.driver import interruption
+@dataclass(frozen=True)
+class _Course:
+    """How a drive ended: with an `end`, or `stopped` for a reason, or by signal `number`."""
+
+    end: End | None
+    stopped: str | None
+    number: int | None
+
+
+def _drive(start: Callable[[], End], folder: Path) -> _Course:
+    """Drive a study; what ends it early comes back in words, but for bad input, which is raised."""
     from search.study.storages import StorageLost, refusal
 
-    stopped: str | None = None
-    number = None
     try:
         end = start()
-        stopped, number = end.stopped, end.signal
+        return _Course(end, end.stopped, end.signal)
     except (InputError, typer.Exit):
         raise
     except StorageLost as error:
-        stopped = str(error)
+        return _Course(None, str(error), None)
     except (Exception, Interrupted) as error:
         if (asked := interrupted_by(error)) is not None:
-            number = asked.number
-        elif isinstance(error, OSError) and str(error.filename or "").startswith(str(folder)):
-            stopped = refusal(Path(error.filename), error)
-        else:
-            raise
+            return _Course(None, None, asked.number)
+        if isinstance(error, OSError) and str(error.filename or "").startswith(str(folder)):
+            return _Course(None, refusal(Path(error.filename), error), None)
+        raise
+
+
+def _ended(course: _Course, folder: Path) -> End:
+    """The end of a study that came to its end; else say why not, and exit with a code."""
+    from cluster.driver import interruption
+
+    stopped, number = course.stopped, course.number
     if stopped:
         typer.echo(f"stopped: {stopped}", err=True)
-    if stopped or number:
+    if course.end is None or stopped or number:
         code, text = interruption(folder, 0 if stopped or number is None else number)
         typer.echo(text, err=code != 0)
         if number and not stopped:
             leave(code)
         raise typer.Exit(code)
-    return end
+    return course.end
 
 
-def _run(start: Callable[[LiveView], End], folder: Path, quiet: bool, as_json: bool) -> None:
-    from cluster.view import LiveView
+def _run(start: Callable[[StudyView], End], folder: Path, as_json: bool) -> None:
+    """Drive a study, showing its phases, and print the verdict."""
+    with reporting() as phases:
+        phases.enter("loading the program")
+        import cluster.driver  # noqa: F401  # most of the start; a signal in it is the program's
+        from cluster.view import StudyView
+
+        course = _drive(lambda: start(StudyView(phases, folder)), folder)
+    _print_end(_ended(course, folder), folder, as_json)
+
+
+def _print_end(end: End, folder: Path, as_json: bool) -> None:
     from search.report.live import facts, plain
     from search.report.text import print_verdict
     from search.study.verdict_claim import advice
     from search.terminal import Terminal
 
     console = Terminal(markup=False, emoji=False)  # what models say may look like markup
-    end = _begin(lambda: start(LiveView(console, quiet or as_json, folder)), folder)
     if as_json:
         found = {"study": str(folder), **facts(end.summary)}
         verdict = None if end.verdict is None else end.verdict.to_json()
@@ -280,7 +328,7 @@ def _run(start: Callable[[LiveView], End], folder: Path, quiet: bool, as_json: b
     if end.verdict:
         print_verdict(console, end.verdict, end.summary.objective)
     console.print(f"\nstudy: {folder}", highlight=False, soft_wrap=True)
-    if end.verdict:
+    if end.verdict and current() is not Verbosity.QUIET:
         confirmed = end.verdict.finalists > 0
         for line in advice(end.verdict, folder, confirmed=confirmed):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -306,7 +354,11 @@ def stop(
 def decompose(
     model: Annotated[str, typer.Argument(help="Local folder or hub id.")],
     factors: Annotated[
-        str, typer.Option(help="The factor cache, new or not: a folder or a URL such as s3://b/p.")
+        str,
+        typer.Option(
+            envvar="LASER_SEARCH_FACTORS",
+            help="The factor cache, new or not: a folder or a URL such as s3://b/p.",
+        ),
     ],
     types: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -334,19 +386,18 @@ def decompose(
 
     Example: laser-search decompose ./llama --factors ./factors --types mlp --max-rho 0.2
     """
-    from cluster.decompose import choose, decompose_checkpoint
-    from cluster.precompute import Storing
-    from search.model import ModelSource
-    from search.terminal import Terminal
+    with reporting() as phases:
+        phases.enter("loading the program")
+        from cluster.decompose import choose, decompose_checkpoint
+        from cluster.precompute import Storing
+        from search.model import ModelSource
 
-    storing = Storing(max_rho, dtype)
-    source = ModelSource(model, head_choice=head)
-    names = [name for text in types or [] for name in text.split(",") if name]
-    matrices = choose(source, names, address or [])
-    console = Terminal(
-        markup=False, emoji=False, quiet=as_json
-    )  # models' words may look like markup
-    done = decompose_checkpoint(source, matrices, factors, storing, ray_address, console)
+        storing = Storing(max_rho, dtype)
+        source = ModelSource(model, head_choice=head)
+        names = [name for text in types or [] for name in text.split(",") if name]
+        phases.enter("reading the checkpoint")
+        matrices = choose(source, names, address or [])
+        done = decompose_checkpoint(source, matrices, factors, storing, ray_address, phases)
     if as_json:
         typer.echo(json.dumps({"factors": factors, **asdict(done)}))
         return

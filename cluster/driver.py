@@ -17,10 +17,11 @@ from cluster.preemption import Preemption, code_of
 from cluster.resources import Resources, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest, was_asked
-from cluster.view import LiveView
+from cluster.view import LOADING, StudyView
 from search.config import StudyConfig, read_config, with_trials, write_config
 from search.cuts.composition import Composition
 from search.interruption import Interrupted
+from search.outline import Outline, factor_bytes, size_text
 from search.place import check_study_place
 from search.plan import Plan, make_plan
 from search.reuse.activations import SharedScratch
@@ -88,7 +89,7 @@ def interruption(folder: Path, number: int) -> tuple[int, str]:
 def launch(
     config: StudyConfig,
     folder: Path,
-    view: LiveView,
+    view: StudyView,
     address: str | None = None,
     given: Path | None = None,
 ) -> End:
@@ -107,6 +108,7 @@ def launch(
     check_links(folder)
     check_factors(config.factors)
     say_what_is_trusted(config)
+    view.phases.enter("reading the checkpoint")
     plan = make_plan(config)
     folder.mkdir(parents=True, exist_ok=True)
     with driver_lock(folder) as lease:
@@ -117,7 +119,7 @@ def launch(
 
 def resume(
     folder: Path,
-    view: LiveView,
+    view: StudyView,
     address: str | None = None,
     *,
     accept_change: bool = False,
@@ -137,6 +139,7 @@ def resume(
         config = with_trials(config, trials)
     check_factors(config.factors)
     say_what_is_trusted(config)
+    view.phases.enter("reading the checkpoint")
     plan = make_plan(config)
     with driver_lock(folder) as lease:
         if notice := mend_journal(folder):
@@ -185,11 +188,14 @@ def _at(plan: Plan, address: str | None) -> Plan:
 
 
 def _drive(
-    plan: Plan, folder: Path, view: LiveView, lease: Lease, wall: WallTime, accept: bool = False
+    plan: Plan, folder: Path, view: StudyView, lease: Lease, wall: WallTime, accept: bool = False
 ) -> End:
+    view.note(Outline.of(plan).line())
+    view.note(f"factors: {size_text(factor_bytes(plan.searched))} of disk for all matrices")
     view.note(sizes_text(plan.sizes))
     for notice in [*plan.notices, *plan.prospects]:
         view.note(f"note: {notice}")
+    view.questions = {size.part: size.questions for size in plan.sizes}
     cluster = plan.config.cluster
 
     def tidy(reason: str) -> None:
@@ -201,22 +207,31 @@ def _drive(
         preemption,
         StopRequest(folder, lease.token),
         ExitStack() as held,
-        view,
     ):
         opened = partial(_hold_and_open, plan, folder, [lease], wall, held)
         study = None if accept else _finished(plan, folder, opened)
         if study is None:
+            at = "starting Ray" if cluster.address is None else f"joining Ray at {cluster.address}"
+            view.phases.enter(at)
             held.enter_context(ray_session(cluster, preemption))
             shares = divide(cluster, living_nodes())
             wall.enter("factors")
             identity, keys = _identify(plan, folder, shares, view, preemption.check, accept)
             wall.enter("start")
             study = opened(identity, keys)
-            study.on_change = lambda: view.study(lambda: _summary(study))
+            summarised = partial(_summary, study)
+            study.on_change = lambda: view.changed(study.running(), summarised)
             preemption.search(study)
-            _search(plan, study, shares, lambda: preemption.is_cut)
+            view.phases.enter(LOADING)
+
+            def at_step() -> bool:
+                with suppress(StorageLost):  # whoever has to write says so
+                    view.look(study.running(), summarised)
+                return preemption.is_cut
+
+            _search(plan, study, shares, at_step)
+            view.phases.enter("stopping Ray")
             preemption.leave()
-        view.study(lambda: _summary(study), force=True)
     return _concluded(plan, study, view, preemption)
 
 
@@ -260,9 +275,10 @@ def _hold_and_open(
     return _open(plan, folder, identity, keys, leases, wall)
 
 
-def _concluded(plan: Plan, study: DrivenStudy, view: LiveView, preemption: Preemption) -> End:
+def _concluded(plan: Plan, study: DrivenStudy, view: StudyView, preemption: Preemption) -> End:
     """The verdict, if all is scored, and how the run ended."""
     folder, identity = study.folder, study.identity
+    view.phases.enter("verdict")
     for notice in _summary(study).shortfall(plan.config.search.trials):
         view.note(f"note: {notice}")
     # A worker that Ray stopped could not tidy up: what nobody uses any more goes now.
@@ -305,7 +321,7 @@ def _open(
         max_ranks=plan.max_ranks,
         objective=plan.objective,
         setting=_setting(plan, keys),
-        shapes={matrix.ref: matrix.shape for matrix in plan.matrices},
+        shapes={m.ref: m.shape for m in plan.matrices if m.block or m in plan.searched},
     )
     return DrivenStudy.open(subject, guard=guard, wall=wall, witness=plan.witness)
 
@@ -351,7 +367,7 @@ def _identify(
     plan: Plan,
     folder: Path,
     shares: Resources,
-    view: LiveView,
+    view: StudyView,
     check: Callable[[], None],
     accept: bool,
 ) -> tuple[Identity, Mapping[str, str]]:
@@ -359,18 +375,18 @@ def _identify(
 
     Also returns the factors' keys by address.
     """
+    from cluster.course import FactorCourse
     from cluster.precompute import Storing, precompute
 
     search = plan.config.search  # a space says which ranks it uses, but is not all that is tried
     every_rank = _wants_spectra(plan) or bool(search.warm_start)
-    view.factors(0, len(plan.searched))
     keys = precompute(
         plan.source,
         plan.searched,
         plan.config.factors,
         shares,
         Storing.for_space(plan.space, every_rank=every_rank),
-        lambda built, ready: view.factors(ready, len(plan.searched)),
+        FactorCourse(view.phases, plan.searched).built,
         check,
     )
     plan.witness.seal()  # what was read until here was read from what is digested

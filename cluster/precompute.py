@@ -152,7 +152,7 @@ def precompute(
     root: str | os.PathLike[str],
     shares: Resources,
     storing: Storing,
-    on_built: Callable[[Built, int], None],
+    on_built: Callable[[Built], None],
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Make sure that the cache at `root` has every matrix's factors; return keys by address.
@@ -160,7 +160,7 @@ def precompute(
     A killed run is taken up where it was: finished factors are found by content. Matrices that the
     checkpoint's files do not hold as they are share one task, which loads the model once. What
     another builder on the same folder has begun is passed over and waited for at the end, so two
-    of them share the work. `on_built` hears of each matrix that is ready, and how many are.
+    of them share the work. `on_built` hears of each matrix that is ready.
     `check` is called several times a second; what it raises ends the wait. Raises InputError if a
     matrix has no SVD or the folder refuses it; what is finished stays.
     """
@@ -188,7 +188,7 @@ def precompute(
             busy += batch.busy
             for built in batch.ready:
                 keys[built.address] = built.key
-                on_built(built, len(keys))
+                on_built(built)
         if not pending and busy:
             pending, busy = [submit(group, True) for group in _groups(source, busy)], []
     return keys

@@ -11,6 +11,7 @@ import typer
 from search import weight_commands
 from search.export import commands as exports
 from search.options import JsonFlag, StudyFolder
+from search.phases import reporting
 from search.report import commands as report_commands
 from tasks.base import HeadChoice
 from tasks.errors import InputError
@@ -75,7 +76,10 @@ def evaluate(
     ] = "auto",
     validation: Annotated[float, typer.Option(help="Fraction of the validation part.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
-    factors: Annotated[str, typer.Option(help="The factor cache, a folder or URL.")] = "factors",
+    factors: Annotated[
+        str,
+        typer.Option(envvar="LASER_SEARCH_FACTORS", help="The factor cache, a folder or URL."),
+    ] = "factors",
     protocol: Annotated[
         Literal["auto", "groups", "paper"], typer.Option(help="How to split.")
     ] = "auto",
@@ -111,31 +115,34 @@ def evaluate(
 
     Example: laser-search evaluate ./bert-sst2 --task sst2 --data dev.tsv --intervention 1.fc_in=0.1
     """
-    from search.config import SplitConfig, TaskConfig
-    from search.export.intervention_file import spelled_out
-    from search.model import ModelSource
-    from search.standalone import CutRequest, evaluate_compositions
+    with reporting() as phases:
+        phases.enter("loading the program")
+        from search.config import SplitConfig, TaskConfig
+        from search.export.intervention_file import spelled_out
+        from search.model import ModelSource
+        from search.standalone import CutRequest, evaluate_compositions
 
-    found = evaluate_compositions(
-        source=ModelSource(model, revision, head, dtype, chat_template=chat_template),
-        task=TaskConfig(
-            name=task,
-            data=data,
-            revision=data_revision,
-            scoring=scoring,
-            num_fewshot=num_fewshot,
-            limit=limit,
-        ),
-        part=split,
-        split=SplitConfig(validation=validation, seed=seed, protocol=protocol),
-        cuts=CutRequest(
-            tuple(spelled_out(intervention or ())),
-            _triple(lname, lnum, rate, intervention),
-            products,
-            fused,
-        ),
-        factors=factors,
-    )
+        found = evaluate_compositions(
+            source=ModelSource(model, revision, head, dtype, chat_template=chat_template),
+            task=TaskConfig(
+                name=task,
+                data=data,
+                revision=data_revision,
+                scoring=scoring,
+                num_fewshot=num_fewshot,
+                limit=limit,
+            ),
+            part=split,
+            split=SplitConfig(validation=validation, seed=seed, protocol=protocol),
+            cuts=CutRequest(
+                tuple(spelled_out(intervention or ())),
+                _triple(lname, lnum, rate, intervention),
+                products,
+                fused,
+            ),
+            factors=factors,
+            phases=phases,
+        )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:

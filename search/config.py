@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -384,7 +384,7 @@ class StudyConfig(Strict):
     @model_validator(mode="after")
     def _known_storage(self) -> StudyConfig:
         if self.storage is not None and "://" not in self.storage:
-            shown = hide_secrets(self.storage, self.storage)
+            shown = hide_secrets(f"url://{self.storage}").removeprefix("url://")
             raise ValueError(
                 f"storage {shown!r} is no URL; use null for a file in the study folder or "
                 "postgresql://user@host/database"
@@ -392,23 +392,54 @@ class StudyConfig(Strict):
         return self
 
 
-def read_config(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+ENVIRONMENT = {"factors": "LASER_SEARCH_FACTORS", "storage": "LASER_SEARCH_STORAGE"}
+"""Environment variables that stand for a key which study.yaml leaves out."""
+
+
+def read_config(
+    path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> StudyConfig:
     """Read and check study.yaml; relative paths in it are relative to its folder.
 
-    `overrides`: ``KEY=VALUE`` texts, put in place of what the file says. Raises InputError: for
-    each mistake a sentence with the key, the value, what was expected, the nearest name.
+    `overrides`: ``KEY=VALUE`` texts, put in place of what the file says. `environment`: variables
+    that stand for keys which neither says, see ENVIRONMENT; a folder in one is relative to the
+    working folder. Raises InputError: for each mistake a sentence with the key, the value, what was
+    expected, the nearest name.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the path of a study.yaml") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; {_instead(path)}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     data = read_yaml(text, str(path))
     if not isinstance(data, dict):
         raise InputError(f"{path} holds no mapping; start with model: and task:")
     apply_overrides(data, overrides)
-    return _anchor(parse_config(data, str(path)), path.resolve().parent)
+    used = _fill(data, environment or {})
+    return _anchor(parse_config(data, " with ".join([str(path), *used])), path.resolve().parent)
+
+
+def _fill(data: dict[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """Add the keys that variables stand for, where they are missing; returns these variables."""
+    used = []
+    for key, name in ENVIRONMENT.items():
+        if key not in data and (value := environment.get(name)):
+            data[key] = absolute_location(value) if key == "factors" else value
+            used.append(name)
+    return used
+
+
+def _instead(folder: Path) -> str:
+    """What to give instead of a folder, by what lies in it."""
+    if (folder / "study.json").is_file():
+        return f"it holds a study, which laser-search resume {folder} continues"
+    files = sorted(folder.glob("*.yaml"))
+    return f"give the path of a study.yaml{f', such as {files[0]}' if files else ''}"
 
 
 def parse_config(data: dict[str, Any], where: str) -> StudyConfig:

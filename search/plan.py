@@ -14,7 +14,7 @@ from search.space import Space
 from search.strategies.registry import check_strategy
 from search.study.objective import Objective
 from search.study.warm_start import resolve
-from search.weights.matrices import Matrix, find_matrices
+from search.weights.matrices import Matrix, all_matrices
 from search.witness import Witness, data_files
 from tasks.base import Example, Head, Task
 from tasks.datasets import Split
@@ -134,7 +134,7 @@ def make_plan(config: StudyConfig) -> Plan:
         split = carve(split, confirm.share, chosen.seed)
     objective = Objective.of(config, getattr(task, "metrics", {"": task.metric}))
     skeleton = source.skeleton()
-    matrices = tuple(find_matrices(skeleton))
+    matrices = tuple(all_matrices(skeleton))
     source.check_weights()
     check_vocabulary(source, skeleton, examples)
     space = Space.build(config.space, matrices)

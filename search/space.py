@@ -137,9 +137,19 @@ class Space:
         pool = [matrix.ref for matrix in matrices if matrix.searchable]
         if not pool:
             raise InputError("the model has no weight matrix that can be searched")
-        types = choose_types(config.matrices, list(dict.fromkeys(ref.type for ref in pool)))
+        outside = {str(matrix.ref): matrix for matrix in matrices if matrix.ref.is_outside}
+        named = [outside[name].ref for name in dict.fromkeys(config.matrices) if name in outside]
+        for matrix in (outside[str(ref)] for ref in named):
+            if matrix.shared:
+                raise InputError(
+                    f"space.matrices names {str(matrix.ref)!r}, which cannot be cut alone: "
+                    f"{matrix.parameter} is {matrix.shared}"
+                )
+        others = [name for name in config.matrices if name not in outside]
+        types = choose_types(others, list(dict.fromkeys(ref.type for ref in pool)))
         layers = choose_layers(config.layers, sorted({ref.layer for ref in pool}))
-        chosen = tuple(ref for ref in pool if ref.type in types and ref.layer in layers)
+        inside = [ref for ref in pool if ref.type in types and ref.layer in layers]
+        chosen = (*inside, *named)
         if not chosen:
             raise InputError(
                 f"space is empty: no matrix of types {', '.join(types)} in layers {config.layers}"

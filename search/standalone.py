@@ -11,11 +11,12 @@ from search.cuts.composition import Composition
 from search.evaluation.evaluator import Hosting, Questions, open_evaluator
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource, own_device
+from search.phases import SILENT, Phases, in_batches
 from search.plan import data_notices, open_task
 from search.report.text import PAPER_TIES, print_scores, score_warnings, truncation_notices
 from search.study.jobs import Job
 from search.weights.fused import fused_notice, whole_weights, widened
-from search.weights.matrices import Matrix, find_matrices
+from search.weights.matrices import Matrix, all_matrices
 from search.weights.selection import check_interventions, laser_triple, read_composition
 from tasks.base import Example
 from tasks.comparison import Comparison, compare
@@ -88,7 +89,7 @@ class CutRequest:
         """The composition for the matrices of a model. Raises InputError."""
         if not self.interventions and self.triple is None:
             return ResolvedCuts(Composition())
-        matrices = find_matrices(source.skeleton())
+        matrices = all_matrices(source.skeleton())
         further: list[Matrix] = []
         notices: list[str] = []
         if self.triple is None:
@@ -122,11 +123,14 @@ def evaluate_compositions(
     split: SplitConfig,
     cuts: CutRequest,
     factors: str | os.PathLike[str],
+    phases: Phases = SILENT,
 ) -> StandaloneResult:
     """Evaluate the baseline and, if there are cuts, their composition. Raises InputError."""
+    phases.enter("reading the checkpoint")
     resolved = cuts.resolve(source)
     composition = resolved.composition
     asked = open_task(task, source.head)
+    phases.enter("reading the questions")
     parts = _parts(asked.load(task.data, task.revision), part, split)
     examples = parts[part]
     for example in examples:
@@ -134,14 +138,17 @@ def evaluate_compositions(
     check_vocabulary(source, source.skeleton(), examples)
     questions = Questions(asked, {part: examples})
     hosting = Hosting(own_device(), further=resolved.further)
+    phases.enter("loading the model")
     evaluator = open_evaluator(source, questions, factors, hosting)
+    phases.enter("factors", len(composition.interventions))
     with evaluator.editor.applied(composition):
         pass  # bad interventions are refused, and factors computed, before anything is evaluated
     wanted = [Composition()] + ([composition] if composition.interventions else [])
-    found = {
-        str(wish): evaluator.evaluate(Job(str(wish), wish, "", part))  # type: ignore[arg-type]
-        for wish in wanted
-    }
+    found = {}
+    for wish in wanted:
+        job = Job(str(wish), wish, "", part)  # type: ignore[arg-type]
+        name = "after the cut" if wish.interventions else "baseline"
+        found[str(wish)] = evaluator.evaluate(job, in_batches(phases, name))
     scores = {name: summarise(one.outcomes, examples) for name, one in found.items()}
     pair = [one.outcomes for one in found.values()]
     comparison = compare(pair[0], pair[1]) if len(pair) == 2 else None

@@ -13,11 +13,12 @@ from tasks.printable import printable
 
 
 class Terminal(Console):
-    """A rich console on standard output, whose renderables cannot move the terminal."""
+    """A rich console on standard output or error, whose renderables cannot move the terminal."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, error: bool = False, **options: Any) -> None:
         """`options` are rich's; a name of an emoji between colons is text, as what a model says."""
-        out = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+        stream = sys.stderr if error else sys.stdout
+        out = getattr(stream, "rich_proxied_file", stream)
         super().__init__(**{"file": out, "emoji": False, **options})
 
     def render(

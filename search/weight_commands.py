@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from search.verbosity import Program
 from tasks.base import HeadChoice
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -15,7 +16,7 @@ CacheLocation = Annotated[
     str, typer.Argument(metavar="DIR", help="The factor cache, a folder or a URL.")
 ]
 
-factors = typer.Typer(
+factors = Program(
     name="factors", help="Look after a factor cache.", no_args_is_help=True, add_completion=False
 )
 

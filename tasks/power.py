@@ -19,6 +19,8 @@ POWER = 0.8
 """Share of cases in which a gain is to be found."""
 MENDED = 0.75
 """Assumed share of the changed answers that change for the better: three mended for one broken."""
+WORTH = 0.05
+"""The gain (0 to 1) by which people are told how many questions they need."""
 FEW = 100
 """Validation questions below which the best of many trials says little about the next question."""
 
@@ -52,12 +54,26 @@ def detectable(groups: int) -> float | None:
     return high
 
 
+def groups_for(gain: float) -> int:
+    """The fewest groups, to 10, that find a true gain (0 to 1) in 80 of 100 cases."""
+    low, high = 0, 10
+    while power(high, gain) < POWER:
+        low, high = high, 2 * high
+    while high - low > 10:
+        middle = (low + high) // 20 * 10
+        low, high = (low, middle) if power(middle, gain) >= POWER else (middle, high)
+    return high
+
+
 def detectable_text(groups: int) -> str:
     """The same as a sentence for people."""
     gain = detectable(groups)
     among = f"{groups:,} group{'s' if groups != 1 else ''} of test questions"
     if gain is None:
-        return f"{among} are too few to find any gain in 80 of 100 cases"
+        return (
+            f"{among} are too few to find any gain in 80 of 100 cases; a gain of {WORTH:g} takes "
+            f"{groups_for(WORTH):,} groups: add questions, or lower split.validation"
+        )
     return (
         f"{among} find a gain of {gain:.4f} or more in 80 of 100 cases (exact paired test, three "
         "answers mended for one broken)"
@@ -69,8 +85,8 @@ def few_text(questions: int) -> str:
     if questions >= FEW:
         return ""
     return (
-        f"validation has {questions} questions; below {FEW} the best of many trials is mostly the "
-        "luckiest: give it more"
+        f"validation has {questions} question{'s' if questions != 1 else ''}; below {FEW} the best "
+        "of many trials is mostly the luckiest: add questions, or raise split.validation"
     )
 
 

@@ -36,6 +36,14 @@ def pytest_runtest_call(item):
     return (yield)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_progress():
+    """Commands in this process say no phase, however slow the machine is: tests count lines."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("search.phases.FIRST_S", float("inf"))
+        yield
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Run `laser-search` with these words: exit code, what it printed, what it complained of."""

@@ -137,6 +137,7 @@ class CausalPredictor:
             for batch in prepared.prompts:
                 steps = CausalSteps(self.scorer.model, batch)
                 continuations |= self.decoder.decode(steps, batch.prompts)
+                self.scorer.passes.answered()
         return assemble(prepared, scores, self.tokenizer, continuations)
 
     def _row(self, prompt: Ids, answer: Ids, slot: int) -> tuple[TokenRow, bool]:

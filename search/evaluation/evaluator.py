@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -25,7 +25,7 @@ from search.study.objective import Goal, Objective
 from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
 from search.weights.edit import Editor
-from search.weights.matrices import Matrix, find_matrices
+from search.weights.matrices import Matrix, all_matrices
 from search.weights.remote import open_factors
 from tasks.base import Example, Outcome, Reply, Task
 from tasks.scoring import by_task, mean_log_loss, mean_score
@@ -169,12 +169,49 @@ class Evaluator:
         self.editor.restore()
         self.passes.prefix.activations.room.close()
 
-    def evaluate(self, job: Job) -> Evaluation:
-        """Evaluate a job to its end."""
-        *_, last = self.run(job)
+    def evaluate(
+        self, job: Job, heard: Callable[[int, int], None] = lambda done, total: None
+    ) -> Evaluation:
+        """Evaluate a job to its end. `heard` is told the batches done, and their number."""
+        total, done = self._batches(job.part), 0
+        heard(done, total)
+
+        def answered() -> None:
+            nonlocal done
+            done += 1
+            heard(done, total)
+
+        self.passes.answered = answered
+        try:
+            *_, last = self.run(job)
+        finally:
+            self.passes.answered = lambda: None
         if last.evaluation is None:
             raise AssertionError("the last progress carries the evaluation")
         return last.evaluation
+
+    def tokens(self, part: str) -> int:
+        """Tokens of a part's batches, padding included; of what is to be continued the questions.
+
+        Nothing is asked.
+        """
+        batches = [b for _, one in self._prepare(part) for b in getattr(one, "batches", ())]
+        return sum(batch.tokens for batch in batches) or len(self._parts[part])
+
+    def seconds_of_pass(self, part: str) -> float:
+        """Seconds that asking a part takes from the first block on, of the model as it is."""
+        started = time.perf_counter()
+        self.passes.prefix.start = 0
+        for _, prepared in self._prepare(part):
+            self._answer(prepared)
+        return time.perf_counter() - started
+
+    def _batches(self, part: str) -> int:
+        """Batches that asking a part takes, prompts to be continued among them."""
+        if part == "screen":
+            return 0
+        made = [prepared for _, prepared in self._prepare(part)]
+        return sum(len(getattr(one, name, ())) for one in made for name in ("batches", "prompts"))
 
     def _screen(self, job: Job) -> Evaluation:
         """An outcome for every candidate, whose score is the predicted gain in nats."""
@@ -259,7 +296,7 @@ def open_evaluator(
 ) -> Evaluator:
     """Load the model and lay the questions before it. Raises InputError."""
     model = source.load(hosting.device)
-    matrices = [*find_matrices(model), *hosting.further]
+    matrices = [*all_matrices(model), *hosting.further]
     editor = Editor(model, matrices, open_factors(factors), factored=hosting.factored)
     passes = ForwardPasses.of(model, matrices, hosting.searched, hosting.room)
     predictor = make_predictor(

@@ -202,6 +202,7 @@ class Seq2SeqPredictor:
             for batch in prepared.prompts:
                 steps = PairSteps(self.scorer.model, batch, self.start)
                 continuations |= self.decoder.decode(steps, batch.prompts)
+                self.scorer.passes.answered()
         return assemble(prepared, scores, self.tokenizer, continuations)
 
     @property

@@ -4,27 +4,50 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from search.interruption import Interrupted
+from search.phases import SILENT, Phases, retell
 from tasks.errors import InputError
 
 
-def run_afresh(module: str, folder: Path, *words: str) -> None:
+def run_afresh(module: str, folder: Path, *words: str, phases: Phases = SILENT) -> None:
     """Run `main` of `module` on `folder` and `words` in a new process; it finds this installation.
 
-    Raises InputError if it fails; Interrupted with what to know if a signal ends it.
+    `phases` hears what `main` relays on its standard output (`search.phases.relay`). Raises
+    InputError if it fails; Interrupted with what to know if a signal ends it.
     """
     # The public package comes first: a search.py in the working folder is not ours.
-    code = f"import laser_search\nfrom {module} import main\nmain()"
-    command = [sys.executable, "-c", code, str(folder), *words]
+    source = f"import laser_search\nfrom {module} import main\nmain()"
+    command = [sys.executable, "-c", source, str(folder), *words]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        code, said = _listen(command, phases)
     except Interrupted as asked:
         note = f"{folder} is written but not verified; --overwrite lets the same command replace it"
         raise Interrupted(asked.number, note) from None
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    if code:
+        last = (said.strip().splitlines() or [f"exit code {code}"])[-1]
         raise InputError(
             f"{folder} is written but could not be verified: {last.removeprefix('laser-search: ')}"
         )
+
+
+def _listen(command: Sequence[str], phases: Phases) -> tuple[int, str]:
+    """Run a command and tell `phases` what it relays; its exit code and standard error."""
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
+        ) as process,
+    ):
+        try:
+            for line in process.stdout or ():
+                retell(line, phases)
+            process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        errors.seek(0)
+        return process.returncode, errors.read()

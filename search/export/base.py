@@ -17,7 +17,7 @@ from search.export.stream import combined, read_header, shard_names, tensor_dige
 from search.model import ModelSource
 from search.origin import WeightOrigin
 from search.weights.checkpoint import CheckpointReader, NotInCheckpoint
-from search.weights.matrices import Matrix, find_matrices
+from search.weights.matrices import Matrix, all_matrices
 from search.weights.views import View
 from tasks.errors import InputError, nearest
 
@@ -55,7 +55,7 @@ class Base:
     @cached_property
     def matrices(self) -> dict[MatrixRef, Matrix]:
         """Every matrix by address."""
-        return {matrix.ref: matrix for matrix in find_matrices(self.skeleton)}
+        return {matrix.ref: matrix for matrix in all_matrices(self.skeleton)}
 
     @property
     def reader(self) -> CheckpointReader:

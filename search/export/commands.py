@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from search.options import JsonFlag, StudyFolder
+from search.phases import reporting
 from tasks.base import HeadChoice
 
 if TYPE_CHECKING:
@@ -58,16 +59,18 @@ def export(
 
     Example: laser-search export ./my-study --out ./my-model --format factored
     """
-    from search.export.exported_trial import check_supported, choose_trial
-    from search.export.run import Wish, export
-    from search.study.study_record import StudyRecord
+    with reporting() as phases:
+        phases.enter("loading the program")
+        from search.export.exported_trial import check_supported, choose_trial
+        from search.export.run import Wish, export
+        from search.study.study_record import StudyRecord
 
-    record = StudyRecord.read(folder)
-    chosen = choose_trial(record, trial)
-    if not anyway:
-        check_supported(record, chosen)
-    wish = Wish(out, form, overwrite, not no_verify, _words(folder, out, form, trial))
-    verdict = export(record, chosen, wish)
+        record = StudyRecord.read(folder)
+        chosen = choose_trial(record, trial)
+        if not anyway:
+            check_supported(record, chosen)
+        wish = Wish(out, form, overwrite, not no_verify, _words(folder, out, form, trial))
+        verdict = export(record, chosen, wish, phases)
     composition = chosen.text
     agrees = verdict is None or verdict.agrees
     address = None
@@ -130,19 +133,22 @@ def cut(
 
     Example: laser-search cut openai-community/gpt2 --intervention 11.fc_in=0.01 --out ./my-model
     """
-    from search.export.cut import cut
-    from search.export.intervention_file import spelled_out
-    from search.export.run import Wish
-    from search.model import ModelSource
-    from search.published import model_name
+    with reporting() as phases:
+        phases.enter("loading the program")
+        from search.export.cut import cut
+        from search.export.intervention_file import spelled_out
+        from search.export.run import Wish
+        from search.model import ModelSource
+        from search.published import model_name
 
-    texts = spelled_out(intervention or [])  # a card names no file of this machine
-    named = [word for text in texts for word in ("--intervention", text)]
-    words = ["laser-search", "cut", model_name(model), *named, "--out", out.resolve().name]
-    command = shlex.join([*words, "--format", form])
-    wish = Wish(out, form, overwrite, not no_verify, command)
-    source = ModelSource(model, revision, head, dtype)
-    _end_of_cut(cut(source, texts, wish, factors), wish, push, as_json)
+        texts = spelled_out(intervention or [])  # a card names no file of this machine
+        named = [word for text in texts for word in ("--intervention", text)]
+        words = ["laser-search", "cut", model_name(model), *named, "--out", out.resolve().name]
+        command = shlex.join([*words, "--format", form])
+        wish = Wish(out, form, overwrite, not no_verify, command)
+        source = ModelSource(model, revision, head, dtype)
+        done = cut(source, texts, wish, factors, phases=phases)
+    _end_of_cut(done, wish, push, as_json)
 
 
 def _end_of_cut(done: Done, wish: Wish, push: str | None, as_json: bool) -> None:
@@ -186,9 +192,11 @@ def apply(
 
     Example: laser-search apply ./my-patch --model openai-community/gpt2 --out ./my-model
     """
-    from search.export.run import apply_edit
+    with reporting() as phases:
+        phases.enter("loading the program")
+        from search.export.run import apply_edit
 
-    same = apply_edit(edit, model, out, overwrite=overwrite)
+        same = apply_edit(edit, model, out, overwrite=overwrite, phases=phases)
     if as_json:
         _print_json({"out": str(out), "bit_for_bit": same})
     if same is False:
@@ -227,15 +235,24 @@ def heal(
 
     Example: laser-search heal ./my-study --train train.jsonl --steps 500 --out ./healed
     """
-    from search.export.exported_trial import choose_trial
-    from search.export.heal import Recipe
-    from search.export.heal import heal as train_after_cut
-    from search.study.study_record import StudyRecord
+    with reporting() as phases:
+        phases.enter("loading the program")
+        from search.export.exported_trial import choose_trial
+        from search.export.heal import Recipe
+        from search.export.heal import heal as train_after_cut
+        from search.study.study_record import StudyRecord
 
-    record = StudyRecord.read(folder)
-    recipe = Recipe(steps, method, rank, learning_rate, batch, seed, not apart, task)
-    chosen = choose_trial(record, trial)
-    found, verdict = train_after_cut(record, chosen, train, recipe, out, overwrite=overwrite)
+        record = StudyRecord.read(folder)
+        recipe = Recipe(steps, method, rank, learning_rate, batch, seed, not apart, task)
+        found, verdict = train_after_cut(
+            record,
+            choose_trial(record, trial),
+            train,
+            recipe,
+            out,
+            overwrite=overwrite,
+            phases=phases,
+        )
     if as_json:
         _print_json({"out": str(out), **asdict(found), "verdict": asdict(verdict)})
     else:

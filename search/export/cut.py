@@ -20,6 +20,7 @@ from search.export.run import Wish, contents_of
 from search.export.same_output import SameOutput, verify_output
 from search.leftovers import marked_scratch
 from search.model import ModelSource
+from search.phases import SILENT, Phases
 from search.published import model_name
 from search.study.identity import own_versions
 from search.weights.factors import FactorCache
@@ -50,6 +51,7 @@ def cut(
     wish: Wish,
     factors: str | None = None,
     named: str = BY_HAND,
+    phases: Phases = SILENT,
 ) -> Done:
     """Write `source` with `interventions` as a folder, with a card; then load it afresh.
 
@@ -64,12 +66,14 @@ def cut(
     if not texts:
         raise InputError("nothing is cut; name what with --intervention, such as 1.fc_in=0.1")
     form = get_format(wish.format)
+    phases.enter("reading the checkpoint")
     base = Base(source)
     composition = read_composition(texts, list(base.matrices.values()))
     with _store(factors) as store:
         work = Work(base, composition, store)
         keep = [base.reader.folder, *([Path(factors)] if factors and "://" not in factors else [])]
         with new_folder(wish.out, form.size(work), overwrite=wish.overwrite, keep=keep) as partial:
+            phases.enter("writing the model" if form.own_model else f"writing the {form.name}")
             written = form.write(work, partial)
             contents = contents_of(work, written, wish, partial)
             facts = _facts(source, composition, written, wish)
@@ -78,6 +82,7 @@ def cut(
             write_text(card, cut_card(source.path, composition, named, contents, None))
         verdict = None
         if wish.verify:
+            phases.enter("checking what was written")
             verdict = verify_output(wish.out, wish.format, source, composition, store)
             card = wish.out / "README.md"
             write_text(card, cut_card(source.path, composition, named, contents, verdict))

@@ -28,9 +28,10 @@ from search.export.folder import MARK, new_folder
 from search.export.lora import require_peft
 from search.export.run import open_base
 from search.export.scoring import Scorer
-from search.export.training import Collator, training_rows
+from search.export.training import Collator, step_counter, training_rows
 from search.export.verify import ADAPTER, CUT, Verification, verify_afresh
 from search.model import own_device
+from search.phases import SILENT, Phases, in_batches
 from search.plan import Plan, open_task
 from search.published import data_name, model_name
 from search.study.outcomes import Evaluation, outcome_bytes
@@ -94,12 +95,14 @@ def heal(
     out: Path,
     *,
     overwrite: bool = False,
+    phases: Phases = SILENT,
 ) -> tuple[Healing, Verification]:
     """Cut the model as `trial` did, train it on the file `train`, score it, write and verify it.
 
     Training examples that the study asks on validation or test are left out. Raises InputError.
     """
     require_peft()
+    phases.enter("reading the checkpoint")
     base = open_base(record)
     scorer = Scorer(record, trial.effect)
     examples, left_out = training_examples(scorer.plan, train, recipe.task)
@@ -107,9 +110,11 @@ def heal(
     needed = dense_bytes(base, base.place(composition))
     keep = (base.reader.folder, record.folder)
     with new_folder(out, needed, overwrite=overwrite, keep=keep) as partial:
+        phases.enter("cutting the model")
         with tempfile.TemporaryDirectory(dir=partial) as scratch:
             patient = _Patient.cut(base, record, composition, recipe, Path(scratch))
-        course = _treat(patient, base, scorer, examples)
+        course = _treat(patient, base, scorer, examples, phases)
+        phases.enter("writing the model")
         patient.save(base, record, partial)
         base.source.tokenizer().save_pretrained(partial)
         found = Healing(
@@ -129,7 +134,7 @@ def heal(
         write_json(partial / MARK, facts)
         write_text(partial / "README.md", healed_card(record, asdict(found), None))
     healed = course.sides["healed"]["validation"]
-    verdict = _verify(out, record, trial, _kind(recipe), healed)
+    verdict = _verify(out, record, trial, _kind(recipe), healed, phases)
     write_text(out / "README.md", healed_card(record, asdict(found), verdict))
     return found, verdict
 
@@ -165,29 +170,43 @@ class _Course:
         return found
 
 
-def _treat(patient: _Patient, base: Base, scorer: Scorer, examples: Sequence[Example]) -> _Course:
+def _treat(
+    patient: _Patient, base: Base, scorer: Scorer, examples: Sequence[Example], phases: Phases
+) -> _Course:
     """Score the base and the cut model, train, and score again."""
+
+    def scored(model: Any, side: str) -> dict[str, Evaluation]:
+        return {
+            part: scorer.score(model, part, heard=in_batches(phases, f"{side} on {part}"))
+            for part in scorer.parts
+        }
+
+    phases.enter("loading the model")
     whole = base.source.load(own_device())
     sides: dict[str, dict[str, Evaluation]] = {}
-    sides["base"] = {part: scorer.score(whole, part) for part in scorer.parts}
+    sides["base"] = scored(whole, "base model")
     scorer.baselines = {part: found.scores for part, found in sides["base"].items()}
     size = _count(whole)
     del whole
-    sides["cut"] = {part: scorer.score(patient.model, part) for part in scorer.parts}
-    loss, trained = patient.train(scorer.plan, examples)
-    healed = patient.asked()
-    sides["healed"] = {part: scorer.score(healed, part) for part in scorer.parts}
+    sides["cut"] = scored(patient.model, "cut model")
+    loss, trained = patient.train(scorer.plan, examples, phases)
+    sides["healed"] = scored(patient.asked(), "healed model")
     return _Course(sides, loss, {"base": size, "healed": patient.size(), "trained": trained})
 
 
 def _verify(
-    out: Path, record: StudyRecord, trial: TrialRecord, kind: str, expected: Evaluation
+    out: Path,
+    record: StudyRecord,
+    trial: TrialRecord,
+    kind: str,
+    expected: Evaluation,
+    phases: Phases,
 ) -> Verification:
     """Load what was written afresh; it must answer as in this process."""
     with tempfile.TemporaryDirectory() as name:
         outcomes = Path(name) / "healed.parquet"
         write_bytes(outcomes, outcome_bytes(expected))
-        return verify_afresh(out.absolute(), record.folder, trial.number, kind, outcomes)
+        return verify_afresh(out.absolute(), record.folder, trial.number, kind, outcomes, phases)
 
 
 def _kind(recipe: Recipe) -> str:
@@ -254,11 +273,14 @@ class _Patient:
             Editor(model, base.matrices.values(), store).apply(composition)
         return _Patient(model, composition, recipe)
 
-    def train(self, plan: Plan, examples: Sequence[Example]) -> tuple[float, int]:
+    def train(
+        self, plan: Plan, examples: Sequence[Example], phases: Phases = SILENT
+    ) -> tuple[float, int]:
         """Train in place; returns the mean loss and the number of trained parameters."""
         from transformers import Trainer, TrainingArguments
 
         recipe = self._recipe
+        phases.enter("training: step", recipe.steps)
         tokenizer = plan.source.tokenizer()
         rows = training_rows(self.model, tokenizer, plan.task, examples, plan.source.head)
         target = self._open(plan)
@@ -281,7 +303,13 @@ class _Patient:
             pad = tokenizer.pad_token_id
             config = self.model.config.get_text_config()
             fill = pad if pad is not None else getattr(config, "pad_token_id", None) or 0
-            trainer = Trainer(target, options, train_dataset=rows, data_collator=Collator(fill))
+            trainer = Trainer(
+                target,
+                options,
+                train_dataset=rows,
+                data_collator=Collator(fill),
+                callbacks=[step_counter(phases)],
+            )
             done = trainer.train()
         target.eval().requires_grad_(False)
         return float(done.training_loss), trained
@@ -299,7 +327,8 @@ class _Patient:
             {
                 matrix.module
                 for matrix in plan.matrices
-                if type(self.model.get_submodule(matrix.module)).__name__ in ("Linear", "Conv1D")
+                if matrix.block
+                and type(self.model.get_submodule(matrix.module)).__name__ in ("Linear", "Conv1D")
             }
         )
         kinds = {type(self.model.get_submodule(name)).__name__ for name in modules}

@@ -25,7 +25,7 @@ from search.published import model_name
 from search.weights.edit import Editor
 from search.weights.factor_file import Factors, multiplied
 from search.weights.factors import FactorCache, content_key
-from search.weights.matrices import find_matrices
+from search.weights.matrices import all_matrices
 from search.weights.memory import FactorStore
 from search.weights.products import Products
 from search.weights.whole import open_weights
@@ -300,5 +300,5 @@ def load_edit(folder: Path, base: ModelSource, device: str, scratch: Path) -> An
     origin, store = read_edit(folder)
     loaded = base.load(device)
     cache = FactorCache(scratch / "factors") if store is None else store
-    Editor(loaded, find_matrices(loaded), cache).apply(Composition.from_dict(origin.composition))
+    Editor(loaded, all_matrices(loaded), cache).apply(Composition.from_dict(origin.composition))
     return loaded

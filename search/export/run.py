@@ -16,6 +16,7 @@ from search.export.format import Work, Written
 from search.export.formats import get_format, parameters
 from search.export.patch import read_edit
 from search.export.verify import Verification, verify_afresh
+from search.phases import SILENT, Phases
 from search.published import model_name
 from search.study.identity import digest_checkpoint
 from search.study.study_record import StudyRecord
@@ -36,7 +37,9 @@ class Wish:
     command: str = "laser-search export"
 
 
-def export(record: StudyRecord, trial: TrialRecord, wish: Wish) -> Verification | None:
+def export(
+    record: StudyRecord, trial: TrialRecord, wish: Wish, phases: Phases = SILENT
+) -> Verification | None:
     """Write the export of `trial`, its card and interventions.json; then verify it.
 
     The folder appears whole or not at all. A verdict that does not agree leaves it in place; None
@@ -44,18 +47,22 @@ def export(record: StudyRecord, trial: TrialRecord, wish: Wish) -> Verification 
     is not the one that was searched, or the format cannot hold this composition.
     """
     form = get_format(wish.format)
+    phases.enter("reading the checkpoint")
     base = open_base(record)
     composition = trial.composition
     work = Work(base, composition, open_factors(record.config.factors))
     keep = (base.reader.folder, record.folder, Path(record.config.factors))
     with new_folder(wish.out, form.size(work), overwrite=wish.overwrite, keep=keep) as partial:
+        phases.enter("writing the model" if form.own_model else f"writing the {form.name}")
         written = form.write(work, partial)
         contents = contents_of(work, written, wish, partial)
         write_json(partial / MARK, _facts(record, trial, composition, written, wish))
         write_text(partial / "README.md", model_card(record, trial, contents, None))
     if not wish.verify:
         return None
-    verdict = verify_afresh(wish.out.absolute(), record.folder, trial.number, wish.format)
+    verdict = verify_afresh(
+        wish.out.absolute(), record.folder, trial.number, wish.format, phases=phases
+    )
     write_text(wish.out / "README.md", model_card(record, trial, contents, verdict))
     return verdict
 
@@ -70,18 +77,22 @@ def open_base(record: StudyRecord) -> Base:
     return Base(source)
 
 
-def apply_edit(path: Path, model: str, out: Path, *, overwrite: bool = False) -> bool | None:
+def apply_edit(
+    path: Path, model: str, out: Path, *, overwrite: bool = False, phases: Phases = SILENT
+) -> bool | None:
     """Make the dense model of a patch or recipe at `path` from its base `model`, in `out`.
 
     Returns whether the edited tensors have the digests noted in a patch; None where it has none.
     Raises InputError if `model` is another base.
     """
+    phases.enter("reading the checkpoint")
     origin, store = read_edit(path)
     base = origin.open(model)
     placed = origin.place(base)
     needed = dense_bytes(base, placed)
     keep = (base.reader.folder, path if path.is_dir() else path.parent)
     with new_folder(out, needed, overwrite=overwrite, keep=keep) as partial:
+        phases.enter("writing the model")
         if store is None:
             scratch = partial / ".factors"
             done = write_dense(base, placed, FactorCache(scratch), partial)

@@ -26,7 +26,7 @@ from search.export.format import source_of
 from search.export.verify import TOLERANCE, compare_speed, form_of
 from search.model import ModelSource, own_device
 from search.weights.edit import Editor
-from search.weights.matrices import find_matrices
+from search.weights.matrices import all_matrices
 from search.weights.memory import FactorStore
 from tasks.errors import InputError
 
@@ -106,7 +106,7 @@ def edited_outputs(
 ) -> list[Tensor]:
     """What the model says with `composition` applied in memory."""
     model = source.load(own_device())
-    Editor(model, find_matrices(model), store).apply(composition)
+    Editor(model, all_matrices(model), store).apply(composition)
     return outputs(model, rows)
 
 

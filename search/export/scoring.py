@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from search.cuts.composition import Composition
 from search.evaluation.evaluator import Evaluator, Questions
 from search.evaluation.predictor import make_predictor
 from search.plan import Plan, make_plan
+from search.reuse.forward import ForwardPasses
 from search.study.jobs import Job, Part
 from search.study.outcomes import Evaluation
 from search.study.study_record import StudyRecord
@@ -40,18 +41,22 @@ class Scorer:
         part: Part = "validation",
         tokenizer: Any = None,
         tokens_per_batch: int | None = None,
+        heard: Callable[[int, int], None] = lambda done, total: None,
     ) -> Evaluation:
         """Evaluate `model` on a part; it is left in evaluation mode, as it is.
 
         `tokenizer`: the base model's by default. `tokens_per_batch`: the study's by default.
+        `heard` is told the batches that are done, and their number.
         """
         source, config = self.plan.source, self._record.config
+        passes = ForwardPasses()
         predictor = make_predictor(
             source.head,
             model,
             source.tokenizer() if tokenizer is None else tokenizer,
             tokens_per_batch=tokens_per_batch or config.tokens_per_batch,
             chat=source.chat_template,
+            passes=passes,
         )
         split = self.plan.split
         with tempfile.TemporaryDirectory() as scratch:
@@ -62,7 +67,8 @@ class Scorer:
                 self.plan.objective,
                 self._record.identity.study_id,
             )
-            evaluator = Evaluator(Editor(model, [], FactorCache(scratch)), predictor, questions)
+            editor = Editor(model, [], FactorCache(scratch))
+            evaluator = Evaluator(editor, predictor, questions, passes)
             before = self.baselines.get(part)
             job = Job("export", Composition(), self._effect, part, baseline=before)
-            return evaluator.evaluate(job)
+            return evaluator.evaluate(job, heard)

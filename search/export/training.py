@@ -10,6 +10,7 @@ from torch import Tensor
 
 from search.evaluation.encoding import Encoder, Ids, max_tokens
 from search.evaluation.seq2seq import Seq2SeqPredictor
+from search.phases import Phases
 from tasks.base import (
     MASK,
     Choose,
@@ -142,6 +143,18 @@ def _masked(encoder: Encoder, prompt: str, answer: str, limit: int | None) -> Ro
         for token in ids
     ]
     return {"input_ids": ids[:limit], "labels": labels[:limit]}
+
+
+def step_counter(phases: Phases) -> Any:
+    """A callback for a Trainer, which tells the phase that it is in how many steps are done."""
+    from transformers import TrainerCallback
+
+    class Counter(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            """After each step of the optimiser."""
+            phases.advance(int(state.global_step))
+
+    return Counter()
 
 
 class Collator:

@@ -20,6 +20,7 @@ from search.export.formats import get_format
 from search.export.lora import adapted
 from search.export.scoring import Scorer
 from search.model import ModelSource, own_device
+from search.phases import SILENT, Phases, in_batches, relay
 from search.study.jobs import trial_name
 from search.study.outcomes import parse_outcomes, read_outcomes
 from search.study.study_record import StudyRecord
@@ -75,19 +76,30 @@ class Verification:
 
 
 def verify_afresh(
-    folder: Path, study: Path, trial: int, kind: str, outcomes: Path | None = None
+    folder: Path,
+    study: Path,
+    trial: int,
+    kind: str,
+    outcomes: Path | None = None,
+    phases: Phases = SILENT,
 ) -> Verification:
     """Run `verify` in a new process; the verdict is stored as verification.json in `folder`.
 
     Raises InputError if the process fails.
     """
-    others = [] if outcomes is None else [str(outcomes)]
-    run_afresh("search.export.verify", folder, str(study), str(trial), kind, *others)
+    phases.enter("checking what was written")
+    words = [str(study), str(trial), kind, *([] if outcomes is None else [str(outcomes)])]
+    run_afresh("search.export.verify", folder, *words, phases=phases)
     return Verification(**json.loads((folder / VERDICT).read_text(encoding="utf-8")))
 
 
 def verify(
-    folder: Path, study: Path, trial: int, kind: str, outcomes: Path | None = None
+    folder: Path,
+    study: Path,
+    trial: int,
+    kind: str,
+    outcomes: Path | None = None,
+    phases: Phases = SILENT,
 ) -> Verification:
     """Load the export in `folder` and compare its answers with the stored ones of `trial`.
 
@@ -103,16 +115,20 @@ def verify(
         stored = parse_outcomes(outcomes.read_bytes(), study_id, effect)
     if stored is None:
         raise InputError(f"trial {trial} has no stored outcomes to compare with; use --no-verify")
+    phases.enter("check: reading the checkpoint")
     scorer = Scorer(record, effect)
     source = scorer.plan.source
     with tempfile.TemporaryDirectory() as scratch:
+        phases.enter("check: loading what was written")
         model = form.load(folder, source, own_device(), Path(scratch))
         tokenizer = source_of(folder, source).tokenizer() if form.own_model else None
-        found = scorer.score(model, tokenizer=tokenizer)
+        heard = in_batches(phases, "check: asking it")
+        found = scorer.score(model, tokenizer=tokenizer, heard=heard)
         tolerance = TOLERANCE.get(source.torch_dtype, 1e-4) * (1 if form.same_bytes else 10)
         different, exact, worst = compare_outcomes(stored.outcomes, found.outcomes, tolerance)
         if different:  # this model may amplify rounding, and this processor round otherwise
-            alone = scorer.score(model, tokenizer=tokenizer, tokens_per_batch=1)
+            heard = in_batches(phases, "check: asking it one by one")
+            alone = scorer.score(model, tokenizer=tokenizer, tokens_per_batch=1, heard=heard)
             tolerance = measured_tolerance(found.outcomes, alone.outcomes, tolerance)
             different = min(
                 compare_outcomes(stored.outcomes, one.outcomes, tolerance)[0]
@@ -219,7 +235,8 @@ def main() -> None:
     folder, study, trial, kind, *outcomes = sys.argv[1:]
     try:
         others = Path(outcomes[0]) if outcomes else None
-        found = verify(Path(folder), Path(study), int(trial), kind, others)
+        phases = relay(sys.stdout)
+        found = verify(Path(folder), Path(study), int(trial), kind, others, phases)
     except InputError as error:
         sys.exit(f"laser-search: {error}")
     write_json(Path(folder) / VERDICT, asdict(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -10,6 +11,7 @@ import typer
 
 from search.interruption import Interrupted
 from search.options import JsonFlag, StudyFolder
+from search.phases import reporting
 
 
 def mount(app: typer.Typer) -> None:
@@ -96,6 +98,9 @@ def spectra(
         typer.Option(help="Show W x for this task's real inputs too; needs MODEL."),
     ] = None,
     data: Annotated[Optional[str], typer.Option(help="The task's file or hub id.")] = None,  # noqa: UP045
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="Draw them; they take most of the time.")
+    ] = True,
     as_json: JsonFlag = False,
 ) -> None:
     """Plot the singular values of a model's matrices, and say how much of them is noise.
@@ -104,25 +109,29 @@ def spectra(
 
     Example: laser-search spectra ./llama --address '*.fc_in' --out ./spectra
     """
-    from search.config import TaskConfig
-    from search.model import ModelSource
-    from search.place import check_folder
-    from search.report.spectra import write_spectra
-    from search.report.spectra_data import real_cosines, spectra_of_cache, spectra_of_model
-    from tasks.errors import InputError
+    with reporting() as phases:
+        phases.enter("loading the program")
+        from search.config import TaskConfig
+        from search.model import ModelSource
+        from search.place import check_folder
+        from search.report.spectra import write_spectra
+        from search.report.spectra_data import real_cosines, spectra_of_cache, spectra_of_model
+        from tasks.errors import InputError
 
-    chosen = address or []
-    check_folder(out, "spectra.html", "<title>Spectra · laser-search</title>", "--out")
-    if model is None:
-        if factors is None or task is not None:
-            raise InputError("name a model, or a cache with --factors (--task needs a model)")
-        found, real = spectra_of_cache(factors, chosen), {}
-    else:
-        source = ModelSource(model)
-        found = spectra_of_model(source, chosen, factors)
-        names = [spectrum.name for spectrum in found]
-        real = {} if task is None else real_cosines(source, TaskConfig(name=task, data=data), names)
-    written = write_spectra(found, out, real)
+        chosen = address or []
+        check_folder(out, "spectra.html", "<title>Spectra · laser-search</title>", "--out")
+        real = {}
+        if model is None:
+            if factors is None or task is not None:
+                raise InputError("name a model, or a cache with --factors (--task needs a model)")
+            found = spectra_of_cache(factors, chosen)
+        else:
+            source = ModelSource(model)
+            found = spectra_of_model(source, chosen, factors, phases)
+            names = [spectrum.name for spectrum in found]
+            if task is not None:
+                real = real_cosines(source, TaskConfig(name=task, data=data), names, phases)
+        written = write_spectra(found, out, real, figures=figures, phases=phases)
     if as_json:
         typer.echo(json.dumps({"matrices": len(found), "files": [str(p) for p in written]}))
     else:
@@ -206,15 +215,35 @@ def init(
 
     Example: laser-search init study.yaml --model openai-community/gpt2 --task counterfact
     """
-    from search.report.new_study import Answers, write_study
+    from search.report.new_study import Answers, check_model, check_task, write_study
 
     if model is None:
-        model = typer.prompt("Model (a folder or a hub id)")
-        task = task or typer.prompt("Task (laser-search tasks lists them)", default="jsonl")
-        if task == "jsonl" and data is None:
-            data = typer.prompt("Questions, one JSON object a line", default="./questions.jsonl")
+        model = typer.prompt("Model (a folder or a hub id)", value_proc=_asked(check_model))
+        task = task or typer.prompt(
+            "Task (laser-search tasks lists them)",
+            default="jsonl",
+            value_proc=_asked(check_task),
+        )
+        if data is None:
+            own = "./questions.jsonl" if task == "jsonl" else ""
+            what = "Questions, one JSON object a line" if own else "Data (nothing: the task's own)"
+            data = typer.prompt(what, default=own, show_default=bool(own)) or None
     kinds = tuple(kind.strip() for kind in matrices.split(",") if kind.strip())
     answers = Answers(model, task or "jsonl", data, matrices=kinds, cuts=cuts, trials=trials)
     write_study(answers, out, replace=replace)
     found = json.dumps({"study": str(out)})
     typer.echo(found if as_json else f"{out}: start it with laser-search launch {out}")
+
+
+def _asked(check: Callable[[str], None]) -> Callable[[str], str]:
+    """For a prompt: what `check` refuses is asked again, and other answers are kept."""
+    from tasks.errors import InputError
+
+    def value(text: str) -> str:
+        try:
+            check(text)
+        except InputError as error:
+            raise typer.BadParameter(str(error)) from None
+        return text
+
+    return value

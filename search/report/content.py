@@ -11,11 +11,11 @@ import pandas as pd
 import yaml
 
 from search.cuts.composition import Intervention
+from search.phases import duration
 from search.published import model_name, without_paths
 from search.report.changes import Changes, find_changes
 from search.report.cost import Cost, find_cost, phases_text
 from search.report.frames import interventions_frame, trials_frame
-from search.report.live import duration
 from search.report.text import score_rows, score_warnings, sentence, verdict_notices
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name, trial_name
 from search.study.outcomes import Evaluation, read_outcomes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # `status` and `logs` need none of it
     import pandas as pd
 
-from search.report.live import duration
+from search.phases import duration
 
 PREFIX = "seconds."
 

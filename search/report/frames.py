@@ -104,8 +104,7 @@ def _scores(
 
 def row_of(cut: Intervention) -> str:
     """The layer, with the name of its stack where the model has several."""
-    stack = f"{cut.matrix.stack}." if cut.matrix.stack else ""
-    return f"{stack}{cut.matrix.layer}"
+    return cut.matrix.row
 
 
 def column_of(cut: Intervention) -> str:

@@ -13,9 +13,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from search.durable import write_text
+from search.phases import duration
 from search.report import maps, plots
 from search.report.content import Content, gather, winning_cuts
-from search.report.live import duration
 from search.report.style import to_svg
 from search.report.views import map_groups, of_view
 from search.study.study_record import StudyRecord

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from search.model import ModelSource
 from search.origin import WeightOrigin
-from search.weights.matrices import Matrix, find_matrices
+from search.weights.matrices import Matrix, all_matrices
 from search.weights.remote import open_factors
 
 
@@ -37,7 +37,7 @@ def list_matrices(
     With `factors`, each matrix is read to learn its key, and the row says whether that cache has
     it. Raises InputError.
     """
-    found = find_matrices(source.skeleton())
+    found = all_matrices(source.skeleton())
     cache = None if factors is None else open_factors(factors)
     origin = None if cache is None else WeightOrigin(source)
     rows = []

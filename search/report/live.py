@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from search.phases import duration
 from search.study.driver_log import last_begin_s
 from search.study.summary import Summary
 from search.study.trials import TrialRecord
@@ -96,19 +97,31 @@ def _busy(lines: list[dict[str, Any]]) -> float | None:
 
 def plain(summary: Summary) -> str:
     """One line on where a study stands."""
-    parts = [f"trials: {summary.finished}/{summary.asked}"]
-    for name in ("running", "pruned", "failed", "infeasible"):
-        if count := getattr(summary, name):
-            parts.append(f"{count} {name}")
+    parts = [f"trials: {summary.finished}/{summary.asked}", *_counts(summary)]
     if summary.rate_per_s:
         parts.append(f"{summary.rate_per_s:.2g}/s")
     if summary.left_s and summary.finished < summary.asked:
         parts.append(f"about {duration(summary.left_s)} left")
+    return ", ".join(parts + _found(summary))
+
+
+def findings(summary: Summary) -> str:
+    """The same without progress and time, for a line that has them already."""
+    return ", ".join(_counts(summary) + _found(summary))
+
+
+def _counts(summary: Summary) -> list[str]:
+    names = ("running", "pruned", "failed", "infeasible")
+    return [f"{count} {name}" for name in names if (count := getattr(summary, name))]
+
+
+def _found(summary: Summary) -> list[str]:
+    parts = []
     if summary.baseline is not None:
         parts.append(f"baseline {summary.baseline_text}")
     if summary.best is not None:
         parts.append(f"best {summary.best_text} [{summary.best.text}]")
-    return ", ".join(parts)
+    return parts
 
 
 def facts(summary: Summary) -> dict[str, Any]:
@@ -127,8 +140,13 @@ def facts(summary: Summary) -> dict[str, Any]:
 
 
 def screen(summary: Summary, folder: Path | None = None) -> RenderableType:
-    """Everything that a live display shows; workers only where their study's `folder` is given."""
-    parts: list[RenderableType] = [bar("trials", summary.finished, summary.asked), table(summary)]
+    """Everything that `watch` shows; workers only where their study's `folder` is given."""
+    return Group(bar("trials", summary.finished, summary.asked), details(summary, folder))
+
+
+def details(summary: Summary, folder: Path | None = None) -> RenderableType:
+    """The same without the bar: what stands below the line of the phase."""
+    parts: list[RenderableType] = [table(summary)]
     if summary.recent:
         parts += [Text(), recent(summary)]
     workers = [] if folder is None else find_workers(folder)
@@ -144,7 +162,8 @@ def table(summary: Summary) -> RenderableType:
     if summary.infeasible:
         counts += f", {summary.infeasible} infeasible"
     grid.add_row("trials", counts)
-    left = "" if summary.left_s is None else f", about {duration(summary.left_s)} left"
+    open_ = summary.finished < summary.asked and summary.left_s is not None
+    left = f", about {duration(summary.left_s or 0.0)} left" if open_ else ""
     grid.add_row("rate", f"{summary.rate_per_s:.2f} trials/s{left}")
     if summary.baseline is not None:
         grid.add_row("baseline", summary.baseline_text)
@@ -183,15 +202,6 @@ def bar(name: str, done: int, total: int) -> Progress:
     progress = Progress(TextColumn(name), BarColumn(bar_width=40), MofNCompleteColumn())
     progress.add_task(name, completed=done, total=total)
     return progress
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _result(trial: TrialRecord) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from search.config import PAPER_RHO, StudyConfig, parse_config
 from search.durable import write_text
 from tasks.errors import InputError
+from tasks.registry import get_task
 
 TEMPLATE = """\
 # A study of laser-search. Check and start it:  laser-search launch {file}
@@ -47,6 +48,20 @@ factors: {factors}     # SVDs that all studies share: a folder, or a URL such as
 #   address: auto      # join a running Ray cluster; by default a local one is started
 #   max_concurrent: 2  # workers
 """
+
+
+def check_model(path: str) -> None:
+    """Raise InputError where `path` can only be a folder and is none; a hub id is not looked up."""
+    local = Path(path).expanduser()
+    if local.is_dir() or not (local.is_absolute() or path.startswith((".", "~")) or not path):
+        return
+    raise InputError(f"{path!r} is no folder; give one written by save_pretrained, or a hub id")
+
+
+def check_task(name: str) -> None:
+    """Raise InputError if there is no such task; one of lm-evaluation-harness is not looked up."""
+    if not name.startswith("lm_eval:"):
+        get_task(name)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from matplotlib.ticker import LogLocator
 
 from search.cuts.refs import MatrixRef
 from search.durable import write_bytes, write_json, write_text
+from search.phases import SILENT, Phases
 from search.published import model_name
 from search.report.maps import measure_map
 from search.report.style import GAIN, INK, LOSS, MUTED, SERIES, new_figure, save, styled, to_svg
@@ -53,16 +54,27 @@ class Detail:
 
 
 def write_spectra(
-    spectra: Sequence[Spectrum], out: Path, real: Mapping[str, Array] | None = None
+    spectra: Sequence[Spectrum],
+    out: Path,
+    real: Mapping[str, Array] | None = None,
+    *,
+    figures: bool = True,
+    phases: Phases = SILENT,
 ) -> list[Path]:
     """Write spectra.html, spectra.parquet, the SNR tables and a PNG and an SVG of every figure.
 
-    `real`: by matrix, the cosines for real inputs. Returns the files. Raises InputError if the
+    `real`: by matrix, the cosines for real inputs. Without `figures`, which take most of the time,
+    the page holds the table alone. Returns the files. Raises InputError if the
     folder cannot be written.
     """
     try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-        return _write(spectra, out, real or {})
+        out.mkdir(parents=True, exist_ok=True)
+        pictures = _Pictures()
+        if figures:
+            (out / "figures").mkdir(exist_ok=True)
+            pictures = _draw(spectra, out, real or {}, phases)
+        phases.enter("writing the table")
+        return _write(spectra, out, real or {}, pictures)
     except OSError as error:
         raise InputError(
             f"{out} cannot be written ({error.strerror or error}); name another folder with --out"
@@ -95,9 +107,8 @@ def overview(spectra: Sequence[Spectrum], measure: str) -> Figure:
     for s in spectra:
         ref = _ref(s.name)
         if ref is not None:
-            stack = f"{ref.stack}." if ref.stack else ""
             kind = f"cross.{ref.type}" if ref.cross else ref.type
-            rows.append((f"{stack}{ref.layer}", kind, _measure(s, measure)))
+            rows.append((ref.row, kind, _measure(s, measure)))
     return measure_map(pd.DataFrame(rows, columns=["row", "column", "value"]))
 
 
@@ -116,10 +127,23 @@ def snr_table(spectra: Sequence[Spectrum]) -> dict[str, dict[str, object]]:
     return found
 
 
-def _write(spectra: Sequence[Spectrum], out: Path, real: Mapping[str, Array]) -> list[Path]:
-    written = [out / "spectra.html", out / "spectra.parquet", out / "snr.json"]
+@dataclass(frozen=True)
+class _Pictures:
+    """The figures that were written, those of the page, and its maps: title, words, SVG."""
+
+    files: Sequence[Path] = ()
+    details: Sequence[Detail] = ()
+    maps: Sequence[tuple[str, str, Markup]] = ()
+
+
+def _draw(
+    spectra: Sequence[Spectrum], out: Path, real: Mapping[str, Array], phases: Phases
+) -> _Pictures:
+    """Draw every figure, and write each as PNG and SVG."""
+    written: list[Path] = []
     details = []
     models = {s.model for s in spectra}
+    phases.enter("figures", len(spectra) + len(MEASURES))
     for place, s in enumerate(spectra):
         figure = spectrum_figure(s, real.get(s.name))
         stem = _file_name(s.name if len(models) == 1 else f"{place}-{s.name}")
@@ -127,16 +151,26 @@ def _write(spectra: Sequence[Spectrum], out: Path, real: Mapping[str, Array]) ->
         if place < DETAILED:
             label = f"Spectrum of {s.name}: effective rank {s.effective_rank:.1f}"
             details.append(Detail(s, Markup(to_svg(figure, f"m{place}", label))))  # noqa: S704
+        phases.advance(place + 1)
     maps = []
-    for name, title, words in MEASURES:
+    for place, (name, title, words) in enumerate(MEASURES):
         figure = overview(spectra, name)
         written += _save(figure, out / "figures" / name)
         svg = to_svg(figure, f"map-{name}", f"{title}. {words}")
         maps.append((title, words, Markup(svg)))  # noqa: S704
+        phases.advance(len(spectra) + place + 1)
+    return _Pictures(written, details, maps)
+
+
+def _write(
+    spectra: Sequence[Spectrum], out: Path, real: Mapping[str, Array], pictures: _Pictures
+) -> list[Path]:
     _write_table(spectra, real, out / "spectra.parquet")
     write_json(out / "snr.json", snr_table(spectra))
-    write_text(out / "spectra.html", _page(spectra, maps, details))
-    return written
+    page = _page(spectra, pictures.maps, pictures.details)
+    write_text(out / "spectra.html", page)
+    own = [out / "spectra.html", out / "spectra.parquet", out / "snr.json"]
+    return [*own, *pictures.files]
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
@@ -218,6 +252,7 @@ def _facts(axes: Axes, s: Spectrum) -> None:
     lines = [
         ("matrix", s.name),
         ("shape", f"{s.shape[0]} × {s.shape[1]}"),
+        ("numerical rank", f"{s.numerical_rank}"),
         ("effective rank", f"{s.effective_rank:.1f}"),
         ("stable rank", f"{s.stable_rank:.2f}"),
         ("above edge", f"{s.kept('marchenko-pastur')}"),
@@ -225,7 +260,7 @@ def _facts(axes: Axes, s: Spectrum) -> None:
         ("signal / noise", f"{s.signal_to_noise():.3g}"),
     ]
     for place, (name, value) in enumerate(lines):
-        y = 0.95 - place * 0.14
+        y = 0.95 - place * 0.125
         axes.text(0.02, y, name, color=MUTED, va="center", transform=axes.transAxes)
         axes.text(0.98, y, value, va="center", ha="right", transform=axes.transAxes)
 

@@ -14,9 +14,10 @@ from search.cuts.refs import MatrixRef
 from search.evaluation.predictor import make_predictor
 from search.model import ModelSource, own_device
 from search.origin import WeightOrigin
+from search.phases import SILENT, Phases
 from search.plan import open_task
 from search.weights.factors import FactorCache
-from search.weights.matrices import Matrix, find_matrices
+from search.weights.matrices import Matrix, all_matrices
 from search.weights.remote import open_factors
 from search.weights.selection import expand
 from search.weights.spectra import Array, Spectrum, cosines
@@ -42,22 +43,24 @@ def choose(matrices: Sequence[Matrix], patterns: Sequence[str]) -> list[Matrix]:
 
 
 def spectra_of_model(
-    source: ModelSource, patterns: Sequence[str], factors: str | os.PathLike[str] | None
+    source: ModelSource,
+    patterns: Sequence[str],
+    factors: str | os.PathLike[str] | None,
+    phases: Phases = SILENT,
 ) -> list[Spectrum]:
     """The spectra of a model's matrices, from a factor cache where it has them. Loads no model."""
-    chosen = choose(find_matrices(source.skeleton()), patterns)
+    phases.enter("reading the checkpoint")
+    chosen = choose(all_matrices(source.skeleton()), patterns)
     origin = WeightOrigin(source)
     cache = None if factors is None else open_factors(factors)
-    return [
-        Spectrum(
-            str(matrix.ref),
-            source.path,
-            matrix.module,
-            matrix.shape,
-            _values(origin.read(matrix), cache),
-        )
-        for matrix in chosen
-    ]
+    phases.enter("singular values", len(chosen))
+    found = []
+    for matrix in chosen:
+        values = _values(origin.read(matrix), cache)
+        name = str(matrix.ref)
+        found.append(Spectrum(name, source.path, matrix.module, matrix.shape, values))
+        phases.advance(len(found), detail=name)
+    return found
 
 
 def spectra_of_cache(folder: str, patterns: Sequence[str]) -> list[Spectrum]:
@@ -78,25 +81,31 @@ def spectra_of_cache(folder: str, patterns: Sequence[str]) -> list[Spectrum]:
     return sorted(found, key=lambda s: (s.model, _order(s.name)))
 
 
-def real_cosines(source: ModelSource, task: TaskConfig, names: Sequence[str]) -> dict[str, Array]:
+def real_cosines(
+    source: ModelSource, task: TaskConfig, names: Sequence[str], phases: Phases = SILENT
+) -> dict[str, Array]:
     """By matrix [k]: mean cosine between W x and W_r x over the inputs that questions give it.
 
     The first questions of the task are asked one by one, so that nothing is padded, and each
     matrix's inputs are kept up to a number. Matrices without an input of their own, such as
     stacked experts, are left out.
     """
+    phases.enter("loading the model")
     model = source.load(own_device())
-    chosen = [m for m in find_matrices(model) if str(m.ref) in set(names)]
+    chosen = [m for m in all_matrices(model) if str(m.ref) in set(names)]
     asked = open_task(task, source.head)
     examples = asked.load(task.data, task.revision)[:QUESTIONS]
     inputs = _record(model, chosen)
     predictor = make_predictor(
         source.head, model, source.tokenizer(), tokens_per_batch=4096, chat=source.chat_template
     )
-    for example in examples:
+    phases.enter("questions", len(examples))
+    for number, example in enumerate(examples, start=1):
         predictor.answer(predictor.prepare([asked.request(example, source.head)]))
+        phases.advance(number)
     parameters = dict(model.named_parameters())
     found = {}
+    phases.enter("cosines of real inputs")
     for matrix in chosen:
         if not (seen := inputs[matrix.ref]):
             continue

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from search.phases import duration
 from search.report.cost import wall_text
-from search.report.live import Worker, duration, find_workers
+from search.report.live import Worker, find_workers
 from search.study.driver_log import last_end
 from search.study.lock import Holder, find_driver
 from search.study.summary import Summary

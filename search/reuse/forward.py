@@ -34,6 +34,8 @@ class ForwardPasses:
         self.prefix = prefix or PrefixReuse(Blocks((), (), {}), ())
         self.last = last
         self.limit_tokens: int | None = None
+        self.answered: Callable[[], None] = lambda: None
+        """Called after each batch of questions; whoever asks them in other ways calls it too."""
         self._keys: dict[int, tuple[Batch, str]] = {}
         self._halves: dict[int, tuple[Batch, Batch]] = {}
 
@@ -85,11 +87,16 @@ class ForwardPasses:
 
         Raises what `read` raises; running out of memory only when one row does.
         """
+        found = self._run(batch, read)
+        self.answered()
+        return found
+
+    def _run(self, batch: Batch, read: Callable[[Batch], Tensor]) -> Tensor:
         while True:
             fitting = list(self._fit(batch))
             try:
                 if len(fitting) > 1:
-                    return torch.cat([self.run(part, read) for part in fitting])
+                    return torch.cat([self._run(part, read) for part in fitting])
                 with self.prefix.replaying(self._key(batch)):
                     return read(batch)
             except (RuntimeError, MemoryError) as error:

@@ -13,7 +13,7 @@ from search.cuts.refs import GROUPS, MatrixRef
 from search.weights.fallback import guess
 from search.weights.layouts import Layout, layout_of
 from search.weights.roles import Role
-from search.weights.stacks import LinearMap, Stack, find_stacks
+from search.weights.stacks import LinearMap, Stack, find_stacks, outside_maps
 from search.weights.views import View
 from tasks.errors import InputError
 
@@ -23,10 +23,11 @@ class Matrix:
     """One weight matrix of a model: its address, and where its bytes are.
 
     `parameter` is the name in ``model.named_parameters()``, `module` that of the module which owns
-    it, `block` that of the block around it. `shape` is (out, in), `dtype` the parameter's. `rule`
-    says what named the matrix: a row of the table, the structural fallback, or why it has no type.
-    `searchable` is False for what stays out of the default space: routers, modules that no rule
-    knows, shared weights. `shared` says who else uses the parameter, or is empty.
+    it, `block` that of the block around it, empty outside of blocks. `shape` is (out, in), `dtype`
+    the parameter's. `rule` says what named the matrix: a row of the table, the structural fallback,
+    or why it has no type. `searchable` is False for what stays out of the default space: routers,
+    modules that no rule knows, shared weights, what is outside the blocks. `shared` says who else
+    uses the parameter, or is empty.
     """
 
     ref: MatrixRef
@@ -83,6 +84,43 @@ def find_matrices(model: nn.Module) -> list[Matrix]:
     listed: set[int] = set()
     found = [matrix for stack in stacks for matrix in _in_stack(stack, names, listed)]
     return sorted(_distinct(found), key=lambda matrix: matrix.ref)
+
+
+def find_outside(model: nn.Module) -> list[Matrix]:
+    """The linear layers in none of the blocks of `model`: poolers, heads, projections; sorted.
+
+    They are addressed by their module, without that of the base model: ``pooler.dense``,
+    ``classifier``, ``lm_head``. None is searchable: a space has those alone that it names. As
+    `find_matrices`, this reads names, shapes and dtypes alone, and lists a shared parameter once.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    found: dict[int, Matrix] = {}
+    for linear in outside_maps(model, find_stacks(model)):
+        identity = id(linear.parameter)
+        if identity in found:
+            continue
+        aliases = [name for name in names[identity] if name != linear.name]
+        shared = f"also used as {', '.join(aliases)}" if aliases else ""
+        view = View(transposed=linear.transposed)
+        found[identity] = Matrix(
+            ref=MatrixRef.outside(linear.local),
+            parameter=linear.name,
+            shape=view.shape(linear.parameter.shape),
+            dtype=linear.parameter.dtype,
+            module=linear.module,
+            rule="outside the blocks" + (f"; {shared}" if shared else ""),
+            searchable=False,
+            view=view,
+            shared=shared,
+        )
+    return sorted(found.values(), key=lambda matrix: matrix.ref)
+
+
+def all_matrices(model: nn.Module) -> list[Matrix]:
+    """Those in the blocks of `model`, then those outside. Raises InputError."""
+    return [*find_matrices(model), *find_outside(model)]
 
 
 def _in_stack(stack: Stack, names: dict[int, list[str]], listed: set[int]) -> Iterator[Matrix]:

@@ -41,6 +41,16 @@ class Spectrum:
         return found
 
     @property
+    def numerical_rank(self) -> int:
+        """Singular values that are no rounding of zero: above σ₁ · max(out, in) · 2⁻²³.
+
+        NumPy's rule for weights in float32. A matrix that was cut to rank r has r of them, unless
+        it was rounded to fewer bits afterwards.
+        """
+        floor = float(self.values[0]) * max(self.shape) * float(np.finfo(np.float32).eps)
+        return int((self.values > floor).sum())
+
+    @property
     def effective_rank(self) -> float:
         """The exp of the entropy of σ / Σσ (Roy and Vetterli 2007); 0 for the zero matrix."""
         total = self.values.sum()
@@ -114,6 +124,7 @@ class Spectrum:
             "in": self.shape[1],
             "largest": float(self.values[0]),
             "frobenius": float(self.error[0]),
+            "numerical_rank": self.numerical_rank,
             "effective_rank": self.effective_rank,
             "stable_rank": self.stable_rank,
             "noise": self.noise,

@@ -24,6 +24,8 @@ _STACK_NAMES = {
 """Component of a module path -> name of the stack, where a model has several stacks."""
 
 _PACKED = ("qweight", "weight_packed", "weight_scale", "weight_scale_inv", "qzeros")
+_LINEARS = ("NonDynamicallyQuantizableLinear",)
+"""Classes of torch's own that are a Linear by another name."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -193,6 +195,35 @@ def _quantised(name: str, what: str) -> str:
         f"{name} is quantised ({what}); a rank reduction needs the weights themselves, so load "
         "the model unquantised, e.g. its original checkpoint with dtype bfloat16"
     )
+
+
+def outside_maps(model: nn.Module, stacks: list[Stack]) -> list[LinearMap]:
+    """The linear layers of a model that are in none of its `stacks`, in the order of the model.
+
+    Only modules that are a Linear or Conv1D: what else multiplies outside of blocks is a table of
+    positions or the like. `local` is the module's name without that of the base model.
+    """
+    prefix = f"{getattr(model, 'base_model_prefix', '') or '.'}."
+    found = []
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{stack.path}.") for stack in stacks)
+        if inside or type(module).__name__ not in ("Linear", "Conv1D", *_LINEARS):
+            continue
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, nn.Parameter) or weight.ndim != 2:
+            continue
+        _refuse_packed(module, name)
+        _refuse_unusable(weight, f"{name}.weight")
+        found.append(
+            LinearMap(
+                name=f"{name}.weight",
+                local=name.removeprefix(prefix),
+                module=name,
+                parameter=weight,
+                transposed=_is_transposed(module, weight),
+            )
+        )
+    return found
 
 
 def _name(stacks: list[Stack]) -> None:

@@ -114,8 +114,8 @@ def one_process() -> Run:
 
     def ensured(source, matrices, root, shares, storing, on_built, check):
         batch = factor_matrices(source, matrices, str(root), shares, storing, wait=True)
-        for ready, built in enumerate(batch.ready, start=1):
-            on_built(built, ready)
+        for built in batch.ready:
+            on_built(built)
         return {built.address: built.key for built in batch.ready}
 
     def searched(plan, study, shares, is_cut):

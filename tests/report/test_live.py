@@ -193,6 +193,24 @@ def test_init_asks_for_what_no_flag_says(tmp_path):
     )
 
 
+def test_init_asks_again_for_a_wrong_name_and_keeps_the_rest(tmp_path):
+    path = tmp_path / "study.yaml"
+    answers = ["./absent", "gpt2", "sst22", "sst2", "dev.tsv"]
+    run = CliRunner().invoke(app, ["init", str(path)], input="\n".join(answers) + "\n")
+    assert run.exit_code == 0, run.output
+    assert "'./absent' is no folder" in run.output and "did you mean 'sst2'" in run.output
+    config = read_config(path)
+    assert (config.model.path, config.task.name) == ("gpt2", "sst2")
+    assert config.task.data.endswith("dev.tsv"), "data is asked for, whatever the task"
+
+
+def test_init_leaves_a_tasks_own_data_alone(tmp_path):
+    path = tmp_path / "study.yaml"
+    run = CliRunner().invoke(app, ["init", str(path)], input="gpt2\nsst2\n\n")
+    assert run.exit_code == 0, run.output
+    assert read_config(path).task.data is None
+
+
 def test_init_refuses_what_no_study_could_have():
     with pytest.raises(InputError, match="sst22"):
         study_text(Answers("m", task="sst22"), "study.yaml")

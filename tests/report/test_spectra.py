@@ -146,7 +146,7 @@ def test_the_command_on_a_model_and_on_a_cache_agree(tmp_path):
         out = tmp_path / name
         run = CliRunner().invoke(app, ["spectra", *words, "--out", str(out), "--json"])
         assert run.exit_code == 0, run.output
-        files = json.loads(run.output)["files"]
+        files = json.loads(run.stdout)["files"]
         assert all(Path(path).stat().st_size > 500 or path.endswith("json") for path in files)
         assert (out / "figures" / "2.fc_in.png").exists()
         page = (out / "spectra.html").read_text()
@@ -183,3 +183,24 @@ def test_degenerate_matrices_have_figures_and_rows(values, tmp_path):
     assert written, "the table at least was to be written"
     assert all(path.stat().st_size > 0 for path in written)
     assert len(pd.read_parquet(tmp_path / "spectra.parquet")) == 1
+
+
+def test_the_numerical_rank_is_that_of_a_cut_matrix():
+    torch.manual_seed(0)
+    cut = (torch.randn(40, 7) @ torch.randn(7, 60)).double()
+    values = torch.linalg.svdvals(cut.float().double()).numpy()
+    found = Spectrum("0.fc_in", "m", "", (40, 60), values)
+    assert found.numerical_rank == 7 == found.facts()["numerical_rank"]
+    assert Spectrum("0.fc_in", "m", "", (3, 3), np.zeros(3)).numerical_rank == 0
+
+
+def test_without_figures_the_table_is_there_at_once(tmp_path):
+    words = ["spectra", MODEL, "--address", "0.fc_in", "--out", str(tmp_path / "s")]
+    run = CliRunner().invoke(app, [*words, "--no-figures", "--json"])
+    assert run.exit_code == 0, run.output
+    names = {Path(path).name for path in json.loads(run.stdout)["files"]}
+    assert names == {"spectra.html", "spectra.parquet", "snr.json"}
+    assert {path.name for path in (tmp_path / "s").iterdir()} == names
+    page = (tmp_path / "s" / "spectra.html").read_text()
+    assert "0.fc_in" in page and "<svg" not in page and "Matrix by matrix" not in page
+    assert "numerical rank" in page

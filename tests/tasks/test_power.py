@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest
 
 from tasks.comparison import compare
-from tasks.power import _needed, detectable, detectable_text, few_text, power
+from tasks.power import _needed, detectable, detectable_text, few_text, groups_for, power
 
 
 def test_as_many_mended_answers_are_needed_as_the_exact_test_wants():
@@ -40,5 +40,8 @@ def test_more_questions_find_less():
 def test_it_is_said_in_words():
     assert "too few to find any gain" in detectable_text(5)
     assert detectable_text(400).startswith("400 groups of test questions find a gain of 0.0")
+    assert "a gain of 0.05 takes 3" in detectable_text(5), "and what to do about it"
+    few = groups_for(0.05)
+    assert power(few, 0.05) >= 0.8 > power(few - 20, 0.05)
     assert few_text(100) == ""
     assert few_text(40).startswith("validation has 40 questions")

@@ -1,0 +1,178 @@
+"""A plan before the price: what a study will compute, what it needs, and how long it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from search.cuts.composition import Composition
+from search.origin import WeightOrigin
+from search.outline import Outline, factor_bytes, one_factor_bytes, size_text
+from search.phases import SILENT, Phases, duration
+from search.plan import Plan
+from search.rehearsal import MOST, rehearse
+from search.strategies.base import Setting
+from search.strategies.registry import strategy_class
+from search.timing import Timing, measure
+from search.weights.matrices import Matrix
+from search.weights.remote import open_factors
+from tasks.parts import sizes_text
+
+OVERHEAD_S = 0.05
+"""What a trial takes beside its questions: Ray's messages, the study's record, its outcomes."""
+
+RAY_S = 4.0
+"""What Ray takes to start and to end, beside the programs that it starts."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many evaluate at once, with `threads` each, on `device`; `cores` compute factors.
+
+    `import_s`: seconds until a process of this program has loaded its libraries.
+    """
+
+    workers: int
+    threads: int
+    cores: int
+    device: str
+    import_s: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a launch of a plan would do. Seconds of wall time, by phase, and in all."""
+
+    outline: Outline
+    missing: tuple[str, ...]
+    factor_bytes: int
+    missing_bytes: int
+    worker_bytes: int
+    svd_bytes: int
+    timing: Timing
+    workers: Workers
+    phases_s: dict[str, float]
+    trial_s: float
+    notices: tuple[str, ...]
+
+    @property
+    def total_s(self) -> float:
+        """Seconds from the command to the verdict."""
+        return sum(self.phases_s.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        outline = asdict(self.outline)
+        outline["matrices"] = [
+            {"address": address, "shape": list(shape)} for address, shape in self.outline.matrices
+        ]
+        facts = {
+            name: getattr(self, name)
+            for name in ("factor_bytes", "missing_bytes", "worker_bytes", "svd_bytes", "trial_s")
+        }
+        return {
+            **outline,
+            "missing_factors": list(self.missing),
+            **facts,
+            "timing": asdict(self.timing),
+            "workers": asdict(self.workers),
+            "phases_s": self.phases_s,
+            "total_s": self.total_s,
+            "notices": list(self.notices),
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        outline, timing, workers = self.outline, self.timing, self.workers
+        ready = len(outline.matrices) - len(self.missing)
+        by_block = timing.trial_s
+        first, last = min(by_block), max(by_block)
+        spent = ", ".join(
+            f"{name} {duration(seconds)}" for name, seconds in self.phases_s.items() if seconds
+        )
+        return [
+            outline.line(),
+            sizes_text(outline.parts),
+            *(f"note: {text}" for text in self.notices),
+            f"factors: {len(self.missing)} to compute, {ready} ready; "
+            f"{size_text(self.missing_bytes)} more on disk, {size_text(self.factor_bytes)} in all; "
+            f"{size_text(self.svd_bytes)} of memory for the largest SVD",
+            f"workers: {workers.workers} on {workers.device}, {workers.threads} threads each; "
+            f"{size_text(self.worker_bytes)} of memory each",
+            f"timed: {timing.batch_questions} questions in {timing.batch_s:.3g} s; a trial takes "
+            f"{by_block[first]:.3g} s if its first cut is in block {first}, {by_block[last]:.3g} s "
+            f"in block {last}, {self.trial_s:.3g} s on average",
+            f"time: about {duration(self.total_s)} ({spent})",
+        ]
+
+
+def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
+    """What a launch of `plan` would take on this machine. Writes nothing. Raises InputError."""
+    outline = Outline.of(plan)
+    kinds = {level.made_by.factoring for level in plan.space.levels} - {None}
+    missing = missing_factors(plan, phases)
+    timing = measure(plan, missing, workers.device, workers.threads, phases)
+    tried = _rehearsed(plan, outline.trials)
+    if len(tried) < min(outline.trials, MOST):  # the strategy has nothing left to try before
+        outline = replace(outline, trials=len(tried))
+    mean_s = _mean_trial_s(timing, tried)
+    wants_screen = strategy_class(plan.config.search.strategy).wants_screen
+    at_once = min(2, workers.workers)
+    phases_s = {
+        "start": RAY_S + 2 * workers.import_s + timing.load_s,
+        "factors": timing.svd_s / workers.cores,
+        "baseline": timing.baseline_s,
+        "screen": timing.screen_s if wants_screen else 0.0,
+        "trials": mean_s * outline.trials / workers.workers,
+        "test": 2 * timing.test_s / at_once,
+    }
+    weights = sum(parameter.numel() for parameter in plan.source.skeleton().parameters())
+    stored = weights * plan.source.torch_dtype.itemsize
+    return Forecast(
+        outline,
+        tuple(str(matrix.ref) for matrix in missing),
+        factor_bytes(plan.searched, 1 + len(kinds)),
+        factor_bytes(missing, 1 + len(kinds)),
+        stored + int(plan.config.reuse.memory_gib * 2**30),
+        max(map(_svd_bytes, missing), default=0),
+        timing,
+        workers,
+        phases_s,
+        mean_s,
+        tuple([*plan.notices, *plan.prospects]),
+    )
+
+
+def missing_factors(plan: Plan, phases: Phases = SILENT) -> list[Matrix]:
+    """The matrices of the space whose factors the cache lacks; reads the weights."""
+    root = plan.config.factors
+    if "://" not in root and not Path(root).is_dir():
+        return list(plan.searched)
+    origin, cache = WeightOrigin(plan.source), open_factors(root)
+    phases.enter("looking for factors", len(plan.searched))
+    found = []
+    for number, matrix in enumerate(plan.searched, start=1):
+        if not cache.has(cache.key(origin.read(matrix))):
+            found.append(matrix)
+        phases.advance(number)
+    return found
+
+
+def _rehearsed(plan: Plan, trials: int) -> list[Composition]:
+    search = plan.config.search
+    setting = Setting(plan.space, plan.max_ranks, search.seed, search.objectives)
+    return rehearse(search, setting, trials)
+
+
+def _mean_trial_s(timing: Timing, tried: Sequence[Composition]) -> float:
+    """Seconds of a trial on average, by which compositions the strategy would try."""
+    blocks = timing.block_of
+    firsts = [min(blocks[str(i.matrix)] for i in one.interventions) for one in tried]
+    return OVERHEAD_S + sum(timing.trial_s[at] for at in firsts) / max(1, len(firsts))
+
+
+def _svd_bytes(matrix: Matrix) -> int:
+    """A matrix, its factors and the work space of their computation, in float32."""
+    return 4 * matrix.shape[0] * matrix.shape[1] * 2 + 2 * one_factor_bytes(matrix)

@@ -1,0 +1,206 @@
+"""One timed batch of a study's questions, and from it what its trials take."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from search.cuts.composition import Composition, Intervention
+from search.cuts.level import Level
+from search.cuts.refs import MatrixRef
+from search.evaluation.evaluator import (
+    SCREENED_EXAMPLES,
+    Evaluator,
+    Hosting,
+    Questions,
+    open_evaluator,
+)
+from search.phases import SILENT, Phases
+from search.plan import Plan, open_asked
+from search.reuse.activations import GIB, Room
+from search.study.jobs import Job
+from search.weights.matrices import Matrix
+from search.weights.svd import decompose
+from tasks.base import Example
+
+REPEATS = 2
+"""Of each measurement the fastest counts: other programs only slow one down."""
+
+BACKWARD = 3.0
+"""A pass with its gradient, in forward passes."""
+
+TRIED_RANK = 512
+"""The largest matrix whose SVD is timed; longer ones are reckoned from it."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one worker, for all questions of a part.
+
+    `batch_s`: the one batch that was timed, of `batch_questions`, in full. `trial_s`: a trial by
+    the block of its first edit, in the order of the model, and `block_of` that of each matrix by
+    address; what is outside the blocks counts to the first, as nothing is reused for it.
+    `baseline_s`: with recording the activations that trials begin from. `test_s`: one model on
+    test. `svd_s`: of all factors that are missing, on one core.
+    """
+
+    load_s: float
+    batch_questions: int
+    batch_s: float
+    baseline_s: float
+    screen_s: float
+    trial_s: Mapping[int, float]
+    test_s: float
+    svd_s: float
+    block_of: Mapping[str, int]
+
+
+def measure(
+    plan: Plan,
+    missing: Sequence[Matrix],
+    device: str,
+    threads: int,
+    phases: Phases = SILENT,
+) -> Timing:
+    """Load the model, and time one batch from a few blocks. Writes nothing. Raises InputError."""
+    before = torch.get_num_threads()
+    try:
+        phases.enter("timing an SVD")
+        torch.set_num_threads(1)
+        svd_s = _seconds_of_svds(missing)
+        torch.set_num_threads(threads)
+        phases.enter("loading the model")
+        with tempfile.TemporaryDirectory() as scratch:
+            return _measure(plan, device, svd_s, Path(scratch), phases)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure(plan: Plan, device: str, svd_s: float, scratch: Path, phases: Phases) -> Timing:
+    validation = plan.split.validation
+    few = sample(validation, plan.config.tokens_per_batch)
+    share = len(few) / len(validation)
+    started = time.perf_counter()
+    evaluator = _open(plan, few, device, scratch, share)
+    load_s = time.perf_counter() - started
+    phases.enter("timing a batch")
+    tokens = {part: evaluator.tokens(part) for part in ("validation", "all", "test")}
+    scale = tokens["all"] / tokens["validation"]
+    first = evaluator.evaluate(Job("baseline", Composition(), "", "validation")).seconds
+    full = _fastest(evaluator, None)
+    blocks = evaluator.passes.prefix.blocks
+    places = {ref: blocks.place_of.get(ref, 0) for ref in plan.space.matrices}
+    known = {place: _fastest(evaluator, ref) for place, ref in _probes(places).items()}
+    evaluator.close()
+    apply_s = _seconds_of_product(plan.searched, device)
+    at = sorted(set(places.values()))
+    return Timing(
+        load_s,
+        len(few),
+        full,
+        (first.get("record", 0.0) + first["prepare"] + full) * scale,
+        BACKWARD * full * min(SCREENED_EXAMPLES, len(validation)) / len(few),
+        {place: _between(known, place) * scale + apply_s for place in at},
+        full * tokens["test"] / tokens["validation"],
+        svd_s,
+        {str(ref): place for ref, place in places.items()},
+    )
+
+
+def sample(examples: Sequence[Example], tokens: int) -> list[Example]:
+    """Evenly many questions of every length, about one batch of `tokens` by four letters a token.
+
+    All of them where they are not many more.
+    """
+    ordered = sorted(examples, key=lambda example: len(example.prompt))
+    mean = sum(len(example.prompt) for example in ordered) / len(ordered) / 4 + 2
+    count = max(8, int(tokens / mean))
+    if count >= len(ordered):
+        return list(examples)
+    return [ordered[(2 * i + 1) * len(ordered) // (2 * count)] for i in range(count)]
+
+
+def _open(
+    plan: Plan, few: Sequence[Example], device: str, scratch: Path, share: float
+) -> Evaluator:
+    """The evaluator of a worker, with activations' room in proportion to the sample."""
+    config = plan.config
+    reuse = config.reuse
+    memory, host = (int(gib * GIB * share) for gib in (reuse.memory_gib, reuse.host_gib))
+    parts = {"validation": few, "all": plan.split.validation, "test": plan.split.test}
+    task = open_asked(config, plan.source.head)
+    questions = Questions(task, parts, objective=plan.objective)
+    searched = frozenset(plan.space.matrices)
+    hosting = Hosting(device, config.tokens_per_batch, searched, Room(memory, host))
+    return open_evaluator(plan.source, questions, scratch, hosting)
+
+
+def _probes(places: Mapping[MatrixRef, int]) -> dict[int, MatrixRef]:
+    """A matrix of the first, the middle and the last block that is searched, by block."""
+    by_place = {place: ref for ref, place in places.items()}
+    at = sorted(by_place)
+    chosen = {at[0], at[len(at) // 2], at[-1]}
+    return {place: by_place[place] for place in sorted(chosen)}
+
+
+def _fastest(evaluator: Evaluator, ref: MatrixRef | None) -> float:
+    """Seconds of asking the sample with one matrix zero, or, without `ref`, of the whole model."""
+    found = []
+    for _ in range(REPEATS):
+        if ref is None:
+            found.append(evaluator.seconds_of_pass("validation"))
+            continue
+        cut = Composition((Intervention(ref, Level.parse("zero")),))
+        spent = evaluator.evaluate(Job("trial", cut, "", "validation")).seconds
+        found.append(spent["forward"] + spent["score"])
+    return min(found)
+
+
+def _between(known: Mapping[int, float], place: int) -> float:
+    """The seconds at `place`, on the line between the two measured places around it."""
+    at = sorted(known)
+    low = max((p for p in at if p <= place), default=at[0])
+    high = min((p for p in at if p >= place), default=at[-1])
+    if low == high:
+        return known[low]
+    return known[low] + (known[high] - known[low]) * (place - low) / (high - low)
+
+
+def _seconds_of_product(matrices: Sequence[Matrix], device: str) -> float:
+    """What writing one cut takes: two factors multiplied, at half the ranks of a middle matrix."""
+    where = "cpu" if device == "cpu" else "cuda"
+    middle = sorted(matrices, key=lambda m: m.shape[0] * m.shape[1])[len(matrices) // 2]
+    rank = max(1, middle.max_rank // 2)
+    left = torch.ones(middle.shape[0], rank, device=where)
+    right = torch.ones(rank, middle.shape[1], device=where)
+    found = []
+    for _ in range(REPEATS + 1):
+        started = time.perf_counter()
+        (left @ right).sum().item()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def _seconds_of_svds(matrices: Sequence[Matrix]) -> float:
+    """One core's seconds for the SVDs of `matrices`, by timing one of the cheapest's shape."""
+    if not matrices:
+        return 0.0
+
+    def work(shape: tuple[int, int]) -> float:
+        return float(min(shape) ** 2 * max(shape))
+
+    least = min((matrix.shape for matrix in matrices), key=work)
+    shrunk = min(1.0, TRIED_RANK / min(least))
+    tried = (max(1, int(least[0] * shrunk)), max(1, int(least[1] * shrunk)))
+    weight = torch.randn(tried, generator=torch.Generator().manual_seed(0))
+    found = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        decompose(weight)
+        found.append(time.perf_counter() - started)
+    return min(found) * sum(work(matrix.shape) for matrix in matrices) / work(tried)
