@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from cluster.precompute import Built, cost
 from search.phases import Phases
 from search.weights.matrices import Matrix
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class FactorCourse:
         left_s = None
         if self._worked:
             left_s = (self._clock() - self._started) * self._left / self._worked
+        log.debug("%s %s", built.address, "computed" if built.computed else "was ready")
         done = sum(self._count.values())
         self._phases.advance(done, left_s=left_s, detail=built.address)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -57,6 +58,8 @@ from tasks.printable import printable
 
 if TYPE_CHECKING:
     from cluster.worker import Blueprint
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,7 @@ def _drive(
             view.phases.enter(at)
             held.enter_context(ray_session(cluster, preemption))
             shares = divide(cluster, living_nodes())
+            log.debug("%s", shares)
             wall.enter("factors")
             identity, keys = _identify(plan, folder, shares, view, preemption.check, accept)
             wall.enter("start")

@@ -24,6 +24,7 @@ from cluster.shipping import cluster_environment, local_environment
 from search.config import ClusterConfig
 from search.interruption import ENDING
 from search.leftovers import marked_scratch, ray_folder, remove_leftovers
+from search.verbosity import Verbosity, current
 from tasks.errors import InputError
 
 SETTINGS = {
@@ -73,7 +74,11 @@ def ray_session(config: ClusterConfig, preemption: Preemption | None = None) -> 
     remove_leftovers()
     with marked_scratch() as scratch:
         watched.check()
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        loud = current() is Verbosity.VERBOSE
+        quiet: dict[str, Any] = {
+            "log_to_driver": loud,
+            "logging_level": "INFO" if loud else "ERROR",
+        }
         roots: Sequence[psutil.Process] = ()
         with signals_kept():
             import ray

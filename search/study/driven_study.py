@@ -9,6 +9,7 @@ whose outcome file is whole is told from the file.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -61,6 +62,8 @@ from search.study.trials import (
 from search.study.wall_time import WallTime
 from search.study.winner import Confirmation, Decision, choose_winner
 from search.witness import FilesChanged, Witness
+
+log = logging.getLogger(__name__)
 
 MAX_DEATHS_IN_A_ROW = 12
 """Worker deaths with nothing finished in between after which the study stops: nothing works."""
@@ -258,6 +261,7 @@ class DrivenStudy:
         return self._traits.wants_screen and self._setting.screen is None
 
     def _start(self, job: Job, trial: Trial | None) -> Job:
+        log.debug("%s begins: %s", job.name, job.composition)
         deaths = 0 if trial is None else int(trial.user_attrs.get(DEATHS, 0))
         self._live[job.name] = _Live(job, trial, deaths)
         self._wall.work_on(job.part)
