@@ -156,7 +156,9 @@ def _foresee(config: StudyConfig, as_json: bool) -> None:
         from search.plan import make_plan
 
         phases.enter("reading the checkpoint")
-        found = foresee(make_plan(config), workers_here(config.cluster), phases)
+        plan = make_plan(config)
+        phases.enter("timing the start of a process")
+        found = foresee(plan, workers_here(config.cluster), phases)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return

@@ -27,7 +27,9 @@ that a skeleton on the meta device lists the same matrices. `own` is a matrix wi
 LASER's sense, such as a router; it keeps its module's name and is not part of the default space.
 `experts.` stands for one matrix per expert, with the number of experts in the test's model. Models
 of other families are handled by a structural fallback, which uses shapes and module names. Matrices
-that the fallback does not recognise are listed under their module's name.
+that the fallback does not recognise are listed under their module's name. Linear layers outside the
+blocks (poolers, classifiers, heads) are listed by their module, without a layer: `pooler.dense`.
+They are cut only if an intervention or `space.matrices` names them.
 
 | family | `model_type` | layout | matrices in a block |
 |---|---|---|---|

@@ -100,7 +100,7 @@ class Forecast:
             f"{size_text(self.missing_bytes)} more on disk, {size_text(self.factor_bytes)} in all; "
             f"{size_text(self.svd_bytes)} of memory for the largest SVD",
             f"workers: {workers.workers} on {workers.device}, {workers.threads} threads each; "
-            f"{size_text(self.worker_bytes)} of memory each",
+            f"at most {size_text(self.worker_bytes)} of memory each for weights and activations",
             f"timed: {timing.batch_questions} questions in {timing.batch_s:.3g} s; a trial takes "
             f"{by_block[first]:.3g} s if its first cut is in block {first}, {by_block[last]:.3g} s "
             f"in block {last}, {self.trial_s:.3g} s on average",

@@ -101,12 +101,12 @@ def find_outside(model: nn.Module) -> list[Matrix]:
         identity = id(linear.parameter)
         if identity in found:
             continue
-        aliases = [name for name in names[identity] if name != linear.name]
+        first, *aliases = names[identity]  # by which ``named_parameters()`` has it
         shared = f"also used as {', '.join(aliases)}" if aliases else ""
         view = View(transposed=linear.transposed)
         found[identity] = Matrix(
             ref=MatrixRef.outside(linear.local),
-            parameter=linear.name,
+            parameter=first,
             shape=view.shape(linear.parameter.shape),
             dtype=linear.parameter.dtype,
             module=linear.module,

@@ -88,6 +88,15 @@ def test_every_format_gives_the_output_of_the_edit_in_memory(gptj, in_process, t
     assert any((tmp_path / "factors").rglob("*.safetensors")), "the cache that was named is used"
 
 
+@pytest.mark.parametrize("form", ["dense", "factored", "patch"])
+def test_a_head_is_cut_where_it_is_named(gptj, in_process, tmp_path, form):
+    source = ModelSource(str(gptj.model))
+    done = cuts.cut(source, ["lm_head=rank:3", "1.fc_in=rank:3"], Wish(tmp_path / "out", form))
+    assert done.verdict.agrees and str(done.composition) == "1.fc_in=rank:3 lm_head=rank:3"
+    if form != "patch":
+        assert (done.parameters[1] < done.parameters[0]) == (form == "factored")
+
+
 def test_another_model_in_the_folder_is_a_difference(gptj, in_process, tmp_path):
     done = cuts.cut(ModelSource(str(gptj.model)), ["1.fc_in=rank:3"], Wish(tmp_path / "out"))
     assert done.verdict.exact == done.verdict.texts == 5
