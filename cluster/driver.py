@@ -12,45 +12,34 @@ from pathlib import Path
 from signal import SIGTERM
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cluster.preemption import Preemption, code_of
 from cluster.resources import Resources, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest, was_asked
 from cluster.view import LOADING, StudyView
 from search.config import StudyConfig, read_config, with_trials, write_config
-from search.cuts.composition import Composition
 from search.interruption import Interrupted
+from search.opening import open_driven, summary_of, wants_spectra, world_of
 from search.outline import Outline, factor_bytes, size_text
 from search.place import check_study_place
 from search.plan import Plan, make_plan
 from search.reuse.activations import SharedScratch
-from search.strategies.base import Setting
-from search.strategies.registry import strategy_class
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.driver_log import note_begin, note_end
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import (
-    Digests,
     Identity,
-    digest_checkpoint,
-    digest_examples,
-    digest_settings,
     digest_weights,
-    flat_settings,
 )
 from search.study.journal import mend_journal
 from search.study.lock import Holder, Lease, driver_lock, hold
 from search.study.lock_table import TableLedger
-from search.study.questions import write_questions
 from search.study.storages import StorageLost, open_storage
 from search.study.study_record import CONFIG, StudyRecord
-from search.study.summary import Summary, summarise
+from search.study.summary import Summary
 from search.study.verdict import Verdict, conclude, read_result
 from search.study.wall_time import WallTime
-from search.weights.remote import check_factors, open_factors
-from search.weights.spectra import Spectrum
+from search.weights.remote import check_factors
 from tasks.errors import InputError
 from tasks.inside import check_links
 from tasks.parts import sizes_text
@@ -223,7 +212,7 @@ def _drive(
             identity, keys = _identify(plan, folder, shares, view, preemption.check, accept)
             wall.enter("start")
             study = opened(identity, keys)
-            summarised = partial(_summary, study)
+            summarised = partial(summary_of, study)
             study.on_change = lambda: view.changed(study.running(), summarised)
             preemption.search(study)
             view.phases.enter(LOADING)
@@ -246,7 +235,7 @@ def _finished(
 
     Raises InputError if the world is not as it began.
     """
-    if not (folder / IDENTITY_FILE).exists() or _wants_spectra(plan):
+    if not (folder / IDENTITY_FILE).exists() or wants_spectra(plan):
         return None
     if read_result(folder) is None:  # before the trials are read, which the study does again
         return None
@@ -255,7 +244,7 @@ def _finished(
         return None
     plan.witness.seal()
     # Its weights are what they were if the files of the model are: no key has to be computed.
-    identity = record.identity.check(_world(plan, record.identity.weights))
+    identity = record.identity.check(world_of(plan, record.identity.weights))
     study = opened(identity, {})
     return study if study.next_job() is None and not study.running() else None
 
@@ -283,14 +272,14 @@ def _concluded(plan: Plan, study: DrivenStudy, view: StudyView, preemption: Pree
     """The verdict, if all is scored, and how the run ended."""
     folder, identity = study.folder, study.identity
     view.phases.enter("verdict")
-    for notice in _summary(study).shortfall(plan.config.search.trials):
+    for notice in summary_of(study).shortfall(plan.config.search.trials):
         view.note(f"note: {notice}")
     # A worker that Ray stopped could not tidy up: what nobody uses any more goes now.
     with suppress(OSError):
         SharedScratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None
     if not (study.stopped or study.draining) and study.is_intact():
-        found = _summary(study)
+        found = summary_of(study)
         verdict = conclude(
             folder,
             identity,
@@ -300,7 +289,7 @@ def _concluded(plan: Plan, study: DrivenStudy, view: StudyView, preemption: Pree
             paper=plan.config.paper,
         )
     return End(
-        _summary(study), verdict, study.stopped, preemption.asked if verdict is None else None
+        summary_of(study), verdict, study.stopped, preemption.asked if verdict is None else None
     )
 
 
@@ -316,55 +305,7 @@ def _open(
         for lease in leases:
             lease.check()
 
-    write_questions(folder, plan.split)
-    subject = Subject(
-        folder=folder,
-        identity=identity,
-        config=plan.config,
-        space=plan.space,
-        max_ranks=plan.max_ranks,
-        objective=plan.objective,
-        setting=_setting(plan, keys),
-        shapes={m.ref: m.shape for m in plan.matrices if m.block or m in plan.searched},
-    )
-    return DrivenStudy.open(subject, guard=guard, wall=wall, witness=plan.witness)
-
-
-def _setting(plan: Plan, keys: Mapping[str, str]) -> Setting:
-    """What the strategy knows before the first trial; `keys` of the factors by address."""
-    search = plan.config.search
-    spectra = None
-    if _wants_spectra(plan):
-        cache = open_factors(plan.config.factors)
-        spectra = {
-            m.ref: Spectrum(
-                str(m.ref),
-                plan.source.path,
-                m.module,
-                m.shape,
-                np.asarray(cache.spectrum(keys[str(m.ref)]), dtype=np.float64),
-            )
-            for m in plan.searched
-        }
-    return Setting(
-        plan.space,
-        plan.max_ranks,
-        search.seed,
-        search.objectives,
-        spectra=spectra,
-        threshold=search.threshold,
-    )
-
-
-def _wants_spectra(plan: Plan) -> bool:
-    """Whether the strategy, a level or a given composition reads singular values."""
-    search = plan.config.search
-    given = [Composition.parse(text.split()) for text in search.warm_start]
-    return (
-        strategy_class(search.strategy).wants_spectra
-        or plan.space.ladder.needs_spectra
-        or any(i.rule.needs_spectrum for one in given for i in one.interventions)
-    )
+    return open_driven(plan, folder, identity, keys, guard, wall)
 
 
 def _identify(
@@ -383,7 +324,7 @@ def _identify(
     from cluster.precompute import Storing, precompute
 
     search = plan.config.search  # a space says which ranks it uses, but is not all that is tried
-    every_rank = _wants_spectra(plan) or bool(search.warm_start)
+    every_rank = wants_spectra(plan) or bool(search.warm_start)
     keys = precompute(
         plan.source,
         plan.searched,
@@ -394,7 +335,7 @@ def _identify(
         check,
     )
     plan.witness.seal()  # what was read until here was read from what is digested
-    world = _world(plan, digest_weights(keys))
+    world = world_of(plan, digest_weights(keys))
     if (folder / IDENTITY_FILE).exists():
         known = Identity.read(folder)
         identity = known.check(world, accept=accept)
@@ -404,17 +345,6 @@ def _identify(
     identity = Identity.new(world)
     identity.write(folder)
     return identity, keys
-
-
-def _world(plan: Plan, weights: str) -> Digests:
-    """What the trials depend on; `weights` is the digest of the searched matrices."""
-    return Digests(
-        weights,
-        digest_checkpoint(plan.source.folder, plan.witness.digests),
-        digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
-        digest_settings(plan.config),
-        flat_settings(plan.config),
-    )
 
 
 def _search(plan: Plan, study: DrivenStudy, shares: Resources, is_cut: Callable[[], bool]) -> None:
@@ -453,14 +383,3 @@ def _device(gpus: float) -> str:
     if not gpus:
         return "cpu"
     return "cuda" if gpus <= 1 else "spread"
-
-
-def _summary(study: DrivenStudy) -> Summary:
-    return summarise(
-        study.trials(),
-        study.baseline,
-        study.budget,
-        study.objective,
-        ended=study.ended,
-        chosen=study.chosen(),
-    )

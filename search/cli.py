@@ -10,8 +10,9 @@ import typer
 
 from search import weight_commands
 from search.export import commands as exports
-from search.options import JsonFlag, StudyFolder
+from search.options import JsonFlag, PresetName, StudyFolder
 from search.phases import reporting
+from search.preset_commands import evaluate_preset, presets
 from search.report import commands as report_commands
 from tasks.base import HeadChoice
 from tasks.errors import InputError
@@ -32,6 +33,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(evaluate)
     app.command()(status)
     app.command("tasks")(list_tasks)
+    app.command()(presets)
     app.command("kinds")(list_kinds)
     app.command("formats")(list_formats)
     app.command()(compare)
@@ -43,8 +45,12 @@ def mount(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Local folder or hub id.")],
-    task: Annotated[str, typer.Option(help="The task, for instance sst2 or jsonl.")],
+    context: typer.Context,
+    model: Annotated[Optional[str], typer.Argument(help="Local folder or hub id.")] = None,  # noqa: UP045
+    task: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The task, for instance sst2 or jsonl."),
+    ] = None,
     data: Annotated[Optional[str], typer.Option(help="Local file or hub id.")] = None,  # noqa: UP045
     split: Annotated[
         Literal["all", "validation", "test"], typer.Option(help="Which examples to ask.")
@@ -109,12 +115,32 @@ def evaluate(
     chat_template: Annotated[
         bool, typer.Option("--chat-template", help="Ask each question as a user's message.")
     ] = False,
+    preset: PresetName = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a model, and the same model after interventions.
 
+    With --preset: a published model, task and cut, beside the published figures; MODEL and --data
+    may name other copies of the same.
+
     Example: laser-search evaluate ./bert-sst2 --task sst2 --data dev.tsv --intervention 1.fc_in=0.1
     """
+    if preset is not None:
+        evaluate_preset(
+            context,
+            preset,
+            model=model,
+            data=data,
+            data_revision=data_revision,
+            revision=revision,
+            factors=factors,
+            products=products,
+            dtype=dtype,
+            as_json=as_json,
+        )
+        return
+    if model is None or task is None:
+        raise InputError("name a model and a task (--task), or a published result with --preset")
     with reporting() as phases:
         phases.enter("loading the program")
         from search.config import SplitConfig, TaskConfig

@@ -20,6 +20,7 @@ class PaperModel:
     path: str
     dtype: str
     head: str
+    layers: int
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Cell:
 
 MODELS = MappingProxyType(
     {
-        "roberta": PaperModel("RoBERTa-base", "FacebookAI/roberta-base", "float32", "masked"),
-        "gptj": PaperModel("GPT-J-6B", "EleutherAI/gpt-j-6b", "float16", "causal"),
-        "llama2": PaperModel("Llama2-7B", "meta-llama/Llama-2-7b-hf", "float32", "causal"),
+        "roberta": PaperModel("RoBERTa-base", "FacebookAI/roberta-base", "float32", "masked", 12),
+        "gptj": PaperModel("GPT-J-6B", "EleutherAI/gpt-j-6b", "float16", "causal", 28),
+        "llama2": PaperModel("Llama2-7B", "meta-llama/Llama-2-7b-hf", "float32", "causal", 32),
     }
 )
 

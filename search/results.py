@@ -23,6 +23,7 @@ from search.report import maps, plots
 from search.report.content import gather, winning_cuts
 from search.report.frames import interventions_frame, trials_frame
 from search.report.html import render
+from search.report.notebook import ShownVerdict, as_html, print_study, study_line
 from search.report.views import draw, of_view
 from search.study.outcomes import FOLDER
 from search.study.study_record import StudyRecord
@@ -73,7 +74,15 @@ class Study:
     @property
     def verdict(self) -> Verdict | None:
         """Baseline and winner on validation and test; None while test is not scored."""
-        return gather(self.record).verdict
+        found = gather(self.record).verdict
+        return None if found is None else ShownVerdict.of(found, self.summary.objective)
+
+    def __repr__(self) -> str:
+        """The study in one line."""
+        return f"<Study {study_line(self.record)}>"
+
+    def _repr_html_(self) -> str:
+        return as_html(lambda console: print_study(console, self.record, self.verdict))
 
     def trials_frame(self) -> pd.DataFrame:
         """One row per trial; see `search.report.frames.trials_frame`."""

@@ -6,6 +6,8 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from rich.console import Console
+
 from search.config import SplitConfig, TaskConfig
 from search.cuts.composition import Composition
 from search.evaluation.evaluator import Hosting, Questions, open_evaluator
@@ -13,8 +15,10 @@ from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource, own_device
 from search.phases import SILENT, Phases, in_batches
 from search.plan import data_notices, open_task
+from search.report.notebook import as_html
 from search.report.text import PAPER_TIES, print_scores, score_warnings, truncation_notices
 from search.study.jobs import Job
+from search.terminal import Terminal
 from search.weights.fused import fused_notice, whole_weights, widened
 from search.weights.matrices import Matrix, all_matrices
 from search.weights.selection import check_interventions, laser_triple, read_composition
@@ -45,11 +49,12 @@ class StandaloneResult:
         """Plain data."""
         return asdict(self)
 
-    def print(self) -> None:
-        """Print a table."""
-        from search.terminal import Terminal
+    def _repr_html_(self) -> str:
+        return as_html(self.print)
 
-        console = Terminal(markup=False, emoji=False)
+    def print(self, console: Console | None = None) -> None:
+        """Print a table on `console`, by default the terminal."""
+        console = console or Terminal(markup=False, emoji=False)
         if self.sizes:
             console.print(sizes_text(self.sizes), highlight=False)
         for notice in self.notices:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-import shlex
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from search.options import JsonFlag, StudyFolder
+from search.options import JsonFlag, PresetName, StudyFolder
 from search.phases import reporting
 from tasks.base import HeadChoice
+from tasks.errors import InputError
 
 if TYPE_CHECKING:
-    from search.export.cut import Done
+    from search.export.cut import WrittenCut
     from search.export.heal import Healing
     from search.export.run import Wish
+    from search.study.study_record import StudyRecord
+    from search.study.trials import TrialRecord
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not load it again and ask it.")]
@@ -62,14 +65,14 @@ def export(
     with reporting() as phases:
         phases.enter("loading the program")
         from search.export.exported_trial import check_supported, choose_trial
-        from search.export.run import Wish, export
+        from search.export.run import Wish, export, export_words
         from search.study.study_record import StudyRecord
 
         record = StudyRecord.read(folder)
         chosen = choose_trial(record, trial)
         if not anyway:
             check_supported(record, chosen)
-        wish = Wish(out, form, overwrite, not no_verify, _words(folder, out, form, trial))
+        wish = Wish(out, form, overwrite, not no_verify, export_words(folder, out, form, trial))
         verdict = export(record, chosen, wish, phases)
     composition = chosen.text
     agrees = verdict is None or verdict.agrees
@@ -93,16 +96,9 @@ def export(
         raise typer.Exit(1)
 
 
-def _words(folder: Path, out: Path, form: str, trial: int | None) -> str:
-    """The command as its card tells it: folders by their names."""
-    names = [folder.resolve().name, "--out", out.resolve().name]
-    chosen = [] if trial is None else ["--trial", str(trial)]
-    return shlex.join(["laser-search", "export", *names, "--format", form, *chosen])
-
-
 def cut(
-    model: Annotated[str, typer.Argument(help="Local folder or hub id.")],
     out: Annotated[Path, typer.Option(help="A new folder.")],
+    model: Annotated[Optional[str], typer.Argument(help="Local folder or hub id.")] = None,  # noqa: UP045
     intervention: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="MATRIX=RHO, '*.attn=rank:384', or a file of them; may be repeated."),
@@ -121,12 +117,15 @@ def cut(
         Optional[str],  # noqa: UP045
         typer.Option(help="Branch, tag or commit of a model on the hub."),
     ] = None,
+    preset: PresetName = None,
     push: Push = None,
     overwrite: Overwrite = False,
     no_verify: NoVerify = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write a model with a cut that is already known, without a study.
+
+    With --preset it is a published cut, of the published model unless MODEL names another copy.
 
     It is then loaded in a fresh process, and its output on a few texts compared with that of the
     model edited in memory; exit code 1 if it differs. Nothing is searched, and nothing is scored.
@@ -135,23 +134,37 @@ def cut(
     """
     with reporting() as phases:
         phases.enter("loading the program")
-        from search.export.cut import cut
+        from search.export.cut import BY_HAND, cut, cut_words
         from search.export.intervention_file import spelled_out
         from search.export.run import Wish
         from search.model import ModelSource
-        from search.published import model_name
 
-        texts = spelled_out(intervention or [])  # a card names no file of this machine
-        named = [word for text in texts for word in ("--intervention", text)]
-        words = ["laser-search", "cut", model_name(model), *named, "--out", out.resolve().name]
-        command = shlex.join([*words, "--format", form])
-        wish = Wish(out, form, overwrite, not no_verify, command)
-        source = ModelSource(model, revision, head, dtype)
-        done = cut(source, texts, wish, factors, phases=phases)
+        texts, named, chosen = spelled_out(intervention or []), BY_HAND, head
+        if preset is not None:
+            model, texts, named, chosen = _of_preset(preset, model, texts, head)
+        if model is None:
+            raise InputError("name a model, or a published cut with --preset")
+        wish = Wish(out, form, overwrite, not no_verify, cut_words(model, texts, out, form))
+        source = ModelSource(model, revision, chosen, dtype)
+        done = cut(source, texts, wish, factors, named, phases)
     _end_of_cut(done, wish, push, as_json)
 
 
-def _end_of_cut(done: Done, wish: Wish, push: str | None, as_json: bool) -> None:
+def _of_preset(
+    name: str, model: str | None, texts: list[str], head: HeadChoice
+) -> tuple[str, list[str], str, HeadChoice]:
+    """Model, interventions, who named them, and head. Raises InputError."""
+    from search.presets import get_preset
+
+    preset = get_preset(name)
+    if texts:
+        raise InputError("--preset and --intervention both say what is cut; leave one of them out")
+    cuts = list(preset.checked_interventions())
+    chosen: Any = preset.head if head == "auto" else head
+    return preset.checked_model(model), cuts, f"published ({preset.about})", chosen
+
+
+def _end_of_cut(done: WrittenCut, wish: Wish, push: str | None, as_json: bool) -> None:
     """Say what was written and upload it if it is as it should be; exit code 1 if it is not."""
     verdict = done.verdict
     agrees, address = verdict is None or verdict.agrees, None
@@ -224,7 +237,20 @@ def heal(
     learning_rate: Annotated[float, typer.Option(min=0)] = 1e-4,
     batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the order and the adapter.")] = 0,
-    task: Annotated[str, typer.Option(help="Of a study of several: which the data is for.")] = "",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="Of a study of several: which the data is for; with --intervention: the task."
+        ),
+    ] = "",
+    intervention: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Then DIR is a model, which is cut so; MATRIX=RHO or a file of them."),
+    ] = None,
+    data: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --intervention: the questions that it is scored on."),
+    ] = None,
     apart: Annotated[
         bool, typer.Option("--apart", help="Keep adapter or thin layers; else one dense model.")
     ] = False,
@@ -232,6 +258,9 @@ def heal(
     as_json: JsonFlag = False,
 ) -> None:
     """Train the cut model until it has recovered, score it as the trials were, and write it.
+
+    With --intervention no study is needed: the model in DIR is cut so and trained. What `cut` wrote
+    is named by its folder (--intervention ./my-cut).
 
     Example: laser-search heal ./my-study --train train.jsonl --steps 500 --out ./healed
     """
@@ -242,16 +271,23 @@ def heal(
         from search.export.heal import heal as train_after_cut
         from search.study.study_record import StudyRecord
 
-        record = StudyRecord.read(folder)
-        recipe = Recipe(steps, method, rank, learning_rate, batch, seed, not apart, task)
+    with reporting() as phases, ExitStack() as held:
+        phases.enter("loading the program")
+        from search.export.exported_trial import choose_trial
+        from search.export.heal import Recipe
+        from search.export.heal import heal as train_after_cut
+        from search.study.study_record import StudyRecord
+
+        if intervention is None:
+            record = StudyRecord.read(folder)
+            chosen, label = choose_trial(record, trial), task
+        else:
+            phases.enter("scoring the cut")
+            record, chosen = _known(folder, intervention, task, data, held)
+            label = ""
+        recipe = Recipe(steps, method, rank, learning_rate, batch, seed, not apart, label)
         found, verdict = train_after_cut(
-            record,
-            choose_trial(record, trial),
-            train,
-            recipe,
-            out,
-            overwrite=overwrite,
-            phases=phases,
+            record, chosen, train, recipe, out, overwrite=overwrite, phases=phases
         )
     if as_json:
         _print_json({"out": str(out), **asdict(found), "verdict": asdict(verdict)})
@@ -259,6 +295,25 @@ def heal(
         _print_healed(found, f"{out}: {verdict.sentence()}")
     if not verdict.agrees:
         raise typer.Exit(1)
+
+
+def _known(
+    model: Path, interventions: list[str], task: str, data: str | None, held: ExitStack
+) -> tuple[StudyRecord, TrialRecord]:
+    """A cut that is named as a study of one trial, in a folder that goes with `held`."""
+    from search.config import TaskConfig
+    from search.export.known_study import study_of_cut
+    from search.leftovers import marked_scratch
+    from search.model import ModelSource
+
+    if not task:
+        raise InputError("say with --task and --data on which questions the cut model is scored")
+    scratch = held.enter_context(marked_scratch()).folder
+    if data is not None and Path(data).exists():
+        data = str(Path(data).absolute())
+    asked = TaskConfig(name=task, data=data)
+    factors = str(scratch / "factors")
+    return study_of_cut(scratch / "study", ModelSource(str(model)), interventions, asked, factors)
 
 
 def _print_healed(found: Healing, verdict: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ BY_HAND = "named by hand"
 
 
 @dataclass(frozen=True)
-class Done:
+class WrittenCut:
     """What was written: the composition, parameters of the base and of this, and the check's end.
 
     `thin_parameters`: those in pairs of thin layers, which some published counts leave out.
@@ -52,7 +53,7 @@ def cut(
     factors: str | None = None,
     named: str = BY_HAND,
     phases: Phases = SILENT,
-) -> Done:
+) -> WrittenCut:
     """Write `source` with `interventions` as a folder, with a card; then load it afresh.
 
     `interventions`: texts such as ``27.fc_in=0.01``, patterns such as ``*.attn=rank:384``, or files
@@ -87,7 +88,14 @@ def cut(
             card = wish.out / "README.md"
             write_text(card, cut_card(source.path, composition, named, contents, verdict))
     thin = int(written.facts.get("thin_parameters", 0))
-    return Done(composition, contents.parameters, thin, verdict)
+    return WrittenCut(composition, contents.parameters, thin, verdict)
+
+
+def cut_words(model: str, interventions: Sequence[str], out: Path, form: str) -> str:
+    """The command as its card tells it: the model and the folder by their names."""
+    named = [word for text in interventions for word in ("--intervention", text)]
+    words = ["laser-search", "cut", model_name(model), *named, "--out", out.resolve().name]
+    return shlex.join([*words, "--format", form])
 
 
 @contextmanager

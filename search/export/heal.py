@@ -277,7 +277,7 @@ class _Patient:
         self, plan: Plan, examples: Sequence[Example], phases: Phases = SILENT
     ) -> tuple[float, int]:
         """Train in place; returns the mean loss and the number of trained parameters."""
-        from transformers import Trainer, TrainingArguments
+        from transformers import PrinterCallback, Trainer, TrainingArguments
 
         recipe = self._recipe
         phases.enter("training: step", recipe.steps)
@@ -310,6 +310,7 @@ class _Patient:
                 data_collator=Collator(fill),
                 callbacks=[step_counter(phases)],
             )
+            trainer.remove_callback(PrinterCallback)  # standard output is for results
             done = trainer.train()
         target.eval().requires_grad_(False)
         return float(done.training_loss), trained

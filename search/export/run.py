@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ def export(
     )
     write_text(wish.out / "README.md", model_card(record, trial, contents, verdict))
     return verdict
+
+
+def export_words(folder: Path, out: Path, form: str, trial: int | None) -> str:
+    """The command as its card tells it: folders by their names."""
+    names = [folder.resolve().name, "--out", out.resolve().name]
+    chosen = [] if trial is None else ["--trial", str(trial)]
+    return shlex.join(["laser-search", "export", *names, "--format", form, *chosen])
 
 
 def open_base(record: StudyRecord) -> Base:

@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 import typer
 
 from search.interruption import Interrupted
-from search.options import JsonFlag, StudyFolder
+from search.options import JsonFlag, PresetName, StudyFolder
 from search.phases import reporting
 
 
@@ -209,14 +209,25 @@ def init(
     cuts: Annotated[int, typer.Option(min=1, help="Matrices cut at once.")] = 3,
     trials: Annotated[int, typer.Option(min=1, help="Evaluations.")] = 200,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a file.")] = False,
+    preset: PresetName = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write a commented study.yaml from a few answers; what no option says is asked for.
+
+    With --preset it is the study that repeats a published result; --model and --data may name
+    other copies of the same.
 
     Example: laser-search init study.yaml --model openai-community/gpt2 --task counterfact
     """
     from search.report.new_study import Answers, check_model, check_task, write_study
 
+    if preset is not None:
+        from search.presets import get_preset
+        from search.report.preset_study import write_preset_study
+
+        write_preset_study(get_preset(preset), out, model, data, replace=replace)
+        _say_written(out, as_json)
+        return
     if model is None:
         model = typer.prompt("Model (a folder or a hub id)", value_proc=_asked(check_model))
         task = task or typer.prompt(
@@ -231,6 +242,10 @@ def init(
     kinds = tuple(kind.strip() for kind in matrices.split(",") if kind.strip())
     answers = Answers(model, task or "jsonl", data, matrices=kinds, cuts=cuts, trials=trials)
     write_study(answers, out, replace=replace)
+    _say_written(out, as_json)
+
+
+def _say_written(out: Path, as_json: bool) -> None:
     found = json.dumps({"study": str(out)})
     typer.echo(found if as_json else f"{out}: start it with laser-search launch {out}")
 

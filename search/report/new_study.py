@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def study_text(answers: Answers, file: str) -> str:
         trials=answers.trials,
         factors=_yaml(answers.factors),
     )
-    _check(text, file)
+    check_study(text, file)
     return text
 
 
@@ -104,9 +104,14 @@ def write_study(answers: Answers, path: Path, *, replace: bool = False) -> None:
 
     Raises InputError if the answers are wrong, or the file exists and `replace` is False.
     """
+    put_study(lambda: study_text(answers, path.name), path, replace=replace)
+
+
+def put_study(make: Callable[[], str], path: Path, *, replace: bool) -> None:
+    """Durably write what `make` says to `path`; see `write_study`."""
     if path.exists() and not replace:
         raise InputError(f"{path} exists; name another with --out, or add --replace")
-    text = study_text(answers, path.name)
+    text = make()
     try:
         write_text(path, text)
     except OSError as error:
@@ -115,7 +120,8 @@ def write_study(answers: Answers, path: Path, *, replace: bool = False) -> None:
         ) from None
 
 
-def _check(text: str, where: str) -> StudyConfig:
+def check_study(text: str, where: str) -> StudyConfig:
+    """The configuration that `text` is. Raises InputError if it is none."""
     import yaml
 
     from tasks.registry import get_task

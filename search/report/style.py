@@ -35,6 +35,8 @@ VARIABLES = {
 """Colours that stand for a variable of the page's style sheet."""
 
 WIDTH_IN = 4.4
+SCREEN_DPI = 110
+"""Of pictures that a notebook shows, in pixels an inch."""
 STYLE: Any = {
     "figure.facecolor": CARD,
     "savefig.facecolor": CARD,
@@ -105,9 +107,24 @@ def styled() -> Iterator[None]:
         yield
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, whether or not matplotlib's backend for notebooks is on."""
+
+    def __repr__(self) -> str:
+        """Its size, which is all that a text can show of it."""
+        width, height = self.get_size_inches()
+        return f"<Picture {width:g} x {height:g} in>"
+
+    def _repr_png_(self) -> bytes:
+        sink = io.BytesIO()
+        with styled():
+            self.savefig(sink, format="png", dpi=SCREEN_DPI)
+        return sink.getvalue()
+
+
 def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     """An empty figure, of no global state. Draw on it inside `styled`."""
-    return Figure(figsize=(width_in, height_in), layout="constrained")
+    return Picture(figsize=(width_in, height_in), layout="constrained")
 
 
 def to_svg(figure: Figure, name: str, label: str) -> str:

@@ -38,6 +38,7 @@ OLD = Path(__file__).parents[1] / "old"
         ["logs", OLD / "study"],
         ["factors", "du", OLD / "factors"],
         ["schema"],
+        ["presets"],
     ],
     ids=lambda words: " ".join(map(str, words[:2])).replace(str(OLD), "OLD"),
 )

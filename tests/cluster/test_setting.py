@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.driver import _setting
 from search.config import parse_config
 from search.demo.study import HERE
+from search.opening import setting_of
 from search.origin import WeightOrigin
 from search.plan import make_plan
 from search.strategies.base import History
@@ -38,7 +38,7 @@ def test_snr_reads_the_spectra_of_the_factors(tmp_path: Path, threshold: str) ->
             keys[str(matrix.ref)] = key = cache.key(weight)
             cache.ensure(weight, key, "here")
             values[matrix.ref] = torch.linalg.svdvals(weight.double()).numpy()
-    setting = _setting(plan, keys)
+    setting = setting_of(plan, keys)
     for ref, expected in values.items():
         np.testing.assert_allclose(setting.spectra[ref].values, expected, rtol=1e-4, atol=1e-5)
     first = make_strategy(config.search, setting).suggest(History(plan.max_ranks, 10))

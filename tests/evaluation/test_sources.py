@@ -146,6 +146,15 @@ def test_rouge_before_and_after(t5, tmp_path, capsys):
     assert before["log_loss"] != after["log_loss"]
 
 
+def test_attention_in_thin_layers_is_as_large_as_before(t5, tmp_path, capsys):
+    command = one("laser-search cut").replace("google/flan-t5-base", str(t5))
+    command = command.replace("rank:384", "rank:16").replace("./flan-t5-384", str(tmp_path / "cut"))
+    found = json.loads(run(f"{command} --json --no-verify", capsys))
+    size = found["parameters"]
+    assert size["base"] == size["here"]
+    assert size["thin"] == 3 * 2 * 4 * 32 * 32, "two layers of q, k, v, o in three attentions"
+
+
 def test_curves_are_those_of_explicit_products(t5, tmp_path, capsys):
     command = one("--address 'encoder.*.q_proj'").replace("google/flan-t5-base", str(t5))
     run(command.replace("./spectra", str(tmp_path / "s")), capsys)

@@ -182,7 +182,7 @@ def test_an_interrupted_check_says_so_at_once_and_at_the_next_try(gptj, run, mon
         def stopped(*_, **__):
             raise Interrupted(2)
 
-        patched.setattr("search.export.afresh.subprocess.run", stopped)
+        patched.setattr("search.export.afresh._listen", stopped)
         source = ModelSource(str(gptj.model))
         with pytest.raises(Interrupted, match="--overwrite lets the same command replace it"):
             cuts.cut(source, ["1.fc_in=rank:3"], Wish(out))

@@ -89,6 +89,26 @@ def test_a_classifier_learns_what_the_cut_cost(
     assert "after training" in (out / "README.md").read_text()
 
 
+def test_a_known_cut_is_healed_without_a_study(classifier, run, tmp_path):
+    """What `cut` wrote says what is cut; a task is named whose questions are asked."""
+    cut, out = tmp_path / "cut", tmp_path / "healed"
+    named = ("--intervention", "*.fc_in=rank:6", "--intervention", "1.q_proj=rank:4")
+    assert run("cut", classifier.model, *named, "--out", cut, "--no-verify")[0] == 0
+    train = write(tmp_path / "train.jsonl", sentences(0, 300))
+    words = ["heal", classifier.model, "--train", train, "--steps", 60, "--out", out]
+    words += ["--intervention", cut, "--learning-rate", "0.01", "--json"]
+    code, _, error = run(*words)
+    assert code == 2 and "--task and --data" in error
+    code, said, _ = run(*words, "--task", "jsonl", "--data", tmp_path / "asked.jsonl")
+    assert code == 0
+    found = json.loads(said)
+    assert found["composition"] == "0.fc_in=rank:6 1.q_proj=rank:4 1.fc_in=rank:6"
+    assert found["verdict"]["different"] == 0
+    assert found["left_out"] == 60
+    assert found["scores"]["healed"]["test"] > found["scores"]["cut"]["test"] + 0.1
+    assert AutoModelForSequenceClassification.from_pretrained(out)
+
+
 def test_training_data_that_the_study_asks_is_refused(classifier, run, tmp_path):
     train = write(tmp_path / "train.jsonl", sentences(0, 60))
     words = ("--trial", 0, "--train", train, "--steps", 1, "--out", tmp_path / "healed")

@@ -37,12 +37,6 @@ def test_every_cell_of_the_notebook_runs(demo_study, monkeypatch):
     assert best == demo_study.summary.best.score > demo_study.summary.baseline.score
 
 
-def test_the_notebook_is_stored_without_outputs():
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    assert all(not cell.get("outputs") for cell in cells)
-    assert len(_cells("markdown")) > 5
-
-
 def test_frames_agree_with_the_outcome_files(demo_study):
     study = Study.open(demo_study.folder)
     trials = study.trials_frame().set_index("trial")

@@ -1,0 +1,66 @@
+"""A model scored from Python, before and after a composition."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from laser_search.given_cuts import Interventions, intervention_texts
+from laser_search.given_model import Model, local_or_id, model_path
+from laser_search.given_questions import Questions, questions_path
+from search.config import SplitConfig, TaskConfig
+from search.model import DType, ModelSource
+from search.standalone import CutRequest, StandaloneResult, evaluate_compositions
+from tasks.base import HeadChoice
+
+
+def evaluate(
+    model: Model,
+    questions: Questions = None,
+    interventions: Interventions = (),
+    *,
+    tokenizer: Any = None,
+    task: str = "jsonl",
+    part: Literal["all", "validation", "test"] = "all",
+    validation: float = 0.2,
+    seed: int = 0,
+    factors: str | os.PathLike[str] | None = None,
+    head: HeadChoice = "auto",
+    dtype: DType = "auto",
+) -> StandaloneResult:
+    """Score `model` on `questions`, and again with `interventions`, here.
+
+    Args:
+        model: A local folder, a hub id, or a loaded transformers model with its `tokenizer`, which
+            is saved into a temporary folder and not changed.
+        questions: As in `laser_search.search`.
+        interventions: Texts such as ``27.fc_in=0.01``, a composition, a file, or a study, whose
+            winner is meant. Without any, the model alone is scored.
+        tokenizer: Of a loaded model.
+        task: The task's name.
+        part: Which questions are asked.
+        validation: The fraction of the validation part, where a part is asked.
+        seed: Of the split.
+        factors: A factor cache; by default the SVDs are not kept.
+        head: Which head to load.
+        dtype: What the model is loaded in; ``auto``: the checkpoint's own.
+
+    Returns:
+        Scores by composition, ``baseline`` first, and their comparison. A notebook shows it.
+
+    Raises:
+        InputError: On bad input, in one sentence.
+    """
+    texts = tuple(intervention_texts(interventions))
+    with tempfile.TemporaryDirectory(prefix="laser-search-") as name:
+        scratch = Path(name)
+        return evaluate_compositions(
+            source=ModelSource(model_path(model, tokenizer, scratch), None, head, dtype),
+            task=TaskConfig(name=task, data=questions_path(questions, scratch)),
+            part=part,
+            split=SplitConfig(validation=validation, seed=seed),
+            cuts=CutRequest(texts),
+            factors=local_or_id(scratch / "factors" if factors is None else factors),
+        )

@@ -1,0 +1,99 @@
+"""A study from Python, in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from laser_search.given_model import Model, local_or_id, model_path
+from laser_search.given_questions import Questions, questions_path
+from laser_search.progress import Progress
+from search.config import StudyConfig, parse_config
+from search.here import run_here
+from search.place import check_study_place
+from search.results import Study
+from search.study.identity import FILE as IDENTITY_FILE
+
+
+def search(
+    model: Model,
+    questions: Questions = None,
+    *,
+    tokenizer: Any = None,
+    task: str = "jsonl",
+    folder: str | os.PathLike[str] = "laser-study",
+    trials: int = 200,
+    strategy: str = "auto",
+    matrices: Sequence[str] = ("fc_in", "fc_out"),
+    max_interventions: int = 3,
+    validation: float = 0.2,
+    seed: int = 0,
+    factors: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Study:
+    """Search the cuts of `model` that answer `questions` better, here, in one process.
+
+    The search sees the `validation` fraction of the questions; the rest is test, which is scored
+    once at the end, for the unedited model and the best composition. `study.verdict` says what came
+    of it.
+
+    Args:
+        model: A local folder, a hub id, or a loaded transformers model with its `tokenizer`. A
+            loaded model is saved into the study folder (`folder`/model, in safetensors) and read
+            from there, for a study identifies its weights by the bytes of files. The object itself
+            is not changed.
+        questions: A list of dicts, a pandas frame, a `datasets.Dataset` or a file, with the fields
+            of the task: for ``jsonl`` prompt and answer, optionally choices and group, or text and
+            label. Rows are written to `folder`/questions.jsonl. None: the task's own data.
+        tokenizer: Of a loaded model.
+        task: The task's name; `laser-search tasks` lists them.
+        folder: The study folder. If it holds this very study already, it is continued where it is,
+            so that an interrupted call, or a cell, can be run again.
+        trials: How many compositions are evaluated; a larger number continues a finished study.
+        strategy: What is tried next (docs/strategies.md).
+        matrices: Matrix types or groups that may be cut.
+        max_interventions: Matrices cut at once.
+        validation: The fraction of the questions that the search sees.
+        seed: Of the split and of the search.
+        factors: The factor cache, shared by studies; by default `folder`/factors.
+        settings: Further keys of study.yaml (docs/configuration.md), such as
+            ``{"space": {"rho": [0.1, 0.01]}, "model": {"dtype": "bfloat16"}}``; they win over the
+            arguments.
+        progress: Show how far it is, in the cell of a notebook or on a terminal.
+
+    Returns:
+        The study, which reads its folder: frames, figures, verdict, report.
+
+    Raises:
+        InputError: On bad input, in one sentence; or if the folder holds another study.
+    """
+    place = Path(folder).expanduser()
+    if not (place / IDENTITY_FILE).exists():
+        check_study_place(place)
+    given: dict[str, Any] = {
+        "model": {"path": model_path(model, tokenizer, place)},
+        "task": {"name": task, "data": questions_path(questions, place)},
+        "split": {"validation": validation, "seed": seed},
+        "space": {"matrices": list(matrices), "max_interventions": max_interventions},
+        "search": {"strategy": strategy, "trials": trials, "seed": seed},
+        "factors": local_or_id(place / "factors" if factors is None else factors),
+    }
+    config: StudyConfig = parse_config(_merged(given, settings or {}), "laser_search.search")
+    with Progress(quiet=not progress) as shown:
+        run_here(config, place, shown)
+        study = Study.open(place)
+        shown.study(lambda: study.summary, last=True)
+    return study
+
+
+def _merged(given: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` with the keys of `further` in their place, mapping by mapping."""
+    found = dict(given)
+    for key, value in further.items():
+        own = found.get(key)
+        both = isinstance(own, Mapping) and isinstance(value, Mapping)
+        found[key] = _merged(own, value) if both else value  # type: ignore[arg-type]
+    return found

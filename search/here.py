@@ -1,0 +1,150 @@
+"""A whole study in this process, with no Ray: begun in a new folder, continued in its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from search.config import StudyConfig, write_config
+from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
+from search.loop import run_job
+from search.model import own_device
+from search.opening import open_driven, summary_of, world_of
+from search.origin import WeightOrigin
+from search.place import check_study_place
+from search.plan import Plan, make_plan
+from search.reuse.activations import GIB, Room
+from search.study.driven_study import DrivenStudy
+from search.study.driver_log import note_begin, note_end
+from search.study.identity import FILE as IDENTITY_FILE
+from search.study.identity import Identity, digest_weights
+from search.study.journal import mend_journal
+from search.study.lock import driver_lock
+from search.study.storages import open_storage
+from search.study.study_record import CONFIG
+from search.study.summary import Summary
+from search.study.verdict import Verdict, conclude
+from search.study.wall_time import WallTime
+from search.weights.remote import check_factors, open_factors
+from tasks.errors import InputError
+from tasks.inside import check_links
+from tasks.parts import sizes_text
+
+
+class Watcher(Protocol):
+    """Who is told how a study goes."""
+
+    def note(self, text: str) -> None:
+        """A line to know."""
+
+    def factors(self, done: int, total: int) -> None:
+        """So many matrices of `total` are decomposed."""
+
+    def study(self, summarise: Callable[[], Summary]) -> None:
+        """Something happened; `summarise` says where the study stands, and takes time to."""
+
+
+def run_here(config: StudyConfig, folder: Path, watcher: Watcher) -> Verdict | None:
+    """Begin the study in `folder`, or continue it where it is that very study, to its end.
+
+    The factors are computed here, the model is loaded once, and test is scored at the end. An
+    interruption loses nothing that is finished: the same call continues. Returns None if the study
+    stopped before its verdict. Raises InputError if the folder holds another study or what is not
+    ours, or anything that it depends on has changed.
+    """
+    wall = WallTime()
+    known = (folder / IDENTITY_FILE).exists()
+    if not known:
+        check_study_place(folder)
+    check_links(folder)
+    check_factors(config.factors)
+    plan = make_plan(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    with driver_lock(folder) as lease:
+        if known and (notice := mend_journal(folder)):
+            watcher.note(f"note: {notice}")
+        open_storage(folder, config.storage)
+        note_begin(folder)
+        try:
+            verdict = _drive(plan, folder, watcher, lease.check, wall)
+        except InputError as error:
+            note_end(folder, str(error))
+            raise
+        except BaseException as error:
+            note_end(folder, f"it was interrupted ({type(error).__name__})")
+            raise
+        note_end(folder, "" if verdict else "it stopped before its verdict")
+        return verdict
+
+
+def _drive(
+    plan: Plan, folder: Path, watcher: Watcher, guard: Callable[[], None], wall: WallTime
+) -> Verdict | None:
+    watcher.note(sizes_text(plan.sizes))
+    for notice in [*plan.notices, *plan.prospects]:
+        watcher.note(f"note: {notice}")
+    wall.enter("factors")
+    keys = _decompose(plan, watcher)
+    wall.enter("start")
+    plan.witness.seal()  # what was read until here was read from what is digested
+    world = world_of(plan, digest_weights(keys))
+    if (folder / IDENTITY_FILE).exists():
+        identity = Identity.read(folder).check(world)
+    else:
+        identity = Identity.new(world)
+        identity.write(folder)
+    write_config(plan.config, folder / CONFIG)
+    study = open_driven(plan, folder, identity, keys, guard, wall)
+    study.on_change = lambda: watcher.study(lambda: summary_of(study))
+    if (job := study.next_job()) is not None:  # a finished study needs no model
+        with closing(_evaluator(plan, identity)) as evaluator:
+            while job is not None:
+                run_job(study, evaluator, job)
+                job = study.next_job()
+    return _conclude(plan, study)
+
+
+def _decompose(plan: Plan, watcher: Watcher) -> dict[str, str]:
+    """Have the factors of every searched matrix in the cache; their keys by address."""
+    origin = WeightOrigin(plan.source)
+    keys: dict[str, str] = {}
+    with open_factors(plan.config.factors) as cache:
+        for matrix in plan.searched:
+            watcher.factors(len(keys), len(plan.searched))
+            weight = origin.read(matrix)
+            key = cache.key(weight)
+            try:
+                cache.ensure(weight.to(own_device()), key, f"{plan.source.path}:{matrix.ref}")
+            except InputError as error:
+                raise InputError(f"{matrix.ref}: {error}") from None
+            keys[str(matrix.ref)] = key
+    watcher.factors(len(keys), len(plan.searched))
+    return keys
+
+
+def _evaluator(plan: Plan, identity: Identity) -> Evaluator:
+    config, split = plan.config, plan.split
+    parts = {"validation": split.validation, "confirm": split.confirm, "test": split.test}
+    questions = Questions(plan.task, parts, config.search.chunks, plan.objective, identity.study_id)
+    reuse = config.reuse
+    hosting = Hosting(
+        own_device(),
+        config.tokens_per_batch,
+        frozenset(plan.space.matrices),
+        Room(int(reuse.memory_gib * GIB), int(reuse.host_gib * GIB)),
+        factored=config.products == "factored",
+    )
+    return open_evaluator(plan.source, questions, config.factors, hosting)
+
+
+def _conclude(plan: Plan, study: DrivenStudy) -> Verdict | None:
+    if study.stopped or not study.is_intact():
+        return None
+    found = summary_of(study)
+    decision = replace(study.chosen(), infeasible=found.infeasible, finished=found.finished)
+    return conclude(
+        study.folder, study.identity, decision, plan.split, plan.objective, paper=plan.config.paper
+    )

@@ -1,0 +1,114 @@
+"""From a plan to a study that is being driven: what it is of, and what its strategy knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from search.cuts.composition import Composition
+from search.plan import Plan
+from search.strategies.base import Setting
+from search.strategies.registry import strategy_class
+from search.study.driven_study import DrivenStudy, Subject
+from search.study.identity import (
+    Digests,
+    Identity,
+    digest_checkpoint,
+    digest_examples,
+    digest_settings,
+    flat_settings,
+)
+from search.study.questions import write_questions
+from search.study.storages import Guard
+from search.study.summary import Summary, summarise
+from search.study.wall_time import WallTime
+from search.weights.remote import open_factors
+from search.weights.spectra import Spectrum
+
+
+def open_driven(
+    plan: Plan,
+    folder: Path,
+    identity: Identity,
+    keys: Mapping[str, str],
+    guard: Guard,
+    wall: WallTime,
+) -> DrivenStudy:
+    """The study in `folder`, begun or continued. `keys` of the factors by address.
+
+    `guard` is called before every write; it raises StorageLost where this driver may not write.
+    """
+    write_questions(folder, plan.split)
+    subject = Subject(
+        folder=folder,
+        identity=identity,
+        config=plan.config,
+        space=plan.space,
+        max_ranks=plan.max_ranks,
+        objective=plan.objective,
+        setting=setting_of(plan, keys),
+        shapes={m.ref: m.shape for m in plan.matrices if m.block or m in plan.searched},
+    )
+    return DrivenStudy.open(subject, guard=guard, wall=wall, witness=plan.witness)
+
+
+def setting_of(plan: Plan, keys: Mapping[str, str]) -> Setting:
+    """What the strategy knows before the first trial; `keys` of the factors by address."""
+    search = plan.config.search
+    spectra = None
+    if wants_spectra(plan):
+        cache = open_factors(plan.config.factors)
+        spectra = {
+            m.ref: Spectrum(
+                str(m.ref),
+                plan.source.path,
+                m.module,
+                m.shape,
+                np.asarray(cache.spectrum(keys[str(m.ref)]), dtype=np.float64),
+            )
+            for m in plan.searched
+        }
+    return Setting(
+        plan.space,
+        plan.max_ranks,
+        search.seed,
+        search.objectives,
+        spectra=spectra,
+        threshold=search.threshold,
+    )
+
+
+def wants_spectra(plan: Plan) -> bool:
+    """Whether the strategy, a level or a given composition reads singular values."""
+    search = plan.config.search
+    given = [Composition.parse(text.split()) for text in search.warm_start]
+    return (
+        strategy_class(search.strategy).wants_spectra
+        or plan.space.ladder.needs_spectra
+        or any(i.rule.needs_spectrum for one in given for i in one.interventions)
+    )
+
+
+def world_of(plan: Plan, weights: str) -> Digests:
+    """What the trials depend on; `weights` is the digest of the searched matrices."""
+    return Digests(
+        weights,
+        digest_checkpoint(plan.source.folder, plan.witness.digests),
+        digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
+        digest_settings(plan.config),
+        flat_settings(plan.config),
+    )
+
+
+def summary_of(study: DrivenStudy) -> Summary:
+    """Where a study stands that is being driven."""
+    return summarise(
+        study.trials(),
+        study.baseline,
+        study.budget,
+        study.objective,
+        ended=study.ended,
+        chosen=study.chosen(),
+    )
