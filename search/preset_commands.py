@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from search.options import JsonFlag
-from search.presets import PRESETS, get_preset
+from search.phases import reporting
+from search.presets import PRESETS, Preset, get_preset
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,17 +32,21 @@ def presets(as_json: JsonFlag = False) -> None:
     if as_json:
         typer.echo(json.dumps([one.to_json() for one in PRESETS], indent=2))
         return
-    rows = [
-        (one.name, one.model or "any", " ".join(one.interventions) or "-", one.published)
-        for one in PRESETS
-    ]
+    rows = [(one.name, one.model or "any", _cut(one), one.published) for one in PRESETS]
     header = ("preset", "model", "cut", "published")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    widths[2] = min(widths[2], 24)
     for row in (header, *rows):
         typer.echo(
             "  ".join(f"{x:<{width}}" for x, width in zip(row, widths, strict=True)).rstrip()
         )
+
+
+def _cut(preset: Preset) -> str:
+    """What was cut, in a few words."""
+    if not preset.interventions:
+        return "-"
+    first, *others = preset.interventions
+    return f"{first} and {len(others)} more" if others else first
 
 
 def evaluate_preset(
@@ -64,26 +69,31 @@ def evaluate_preset(
     """
     known = get_preset(name)
     _check_options(context, FREE)
-    from search.config import SplitConfig, TaskConfig
-    from search.model import ModelSource
-    from search.preset_check import check_published
-    from search.standalone import CutRequest, evaluate_compositions
+    with reporting() as phases:
+        phases.enter("loading the program")
+        from search.config import SplitConfig, TaskConfig
+        from search.model import ModelSource
+        from search.standalone import CutRequest, evaluate_compositions
 
-    chosen: Any = known.dtype if dtype == "auto" else dtype
-    paper = known.protocol == "paper"
-    found = evaluate_compositions(
-        source=ModelSource(known.checked_model(model), revision, known.head, chosen),  # type: ignore[arg-type]
-        task=TaskConfig(
-            name=known.task,
-            data=data,
-            revision=data_revision,
-            scoring=known.scoring,  # type: ignore[arg-type]
-        ),
-        part="test" if paper else "all",  # the paper's figures are those of the last 80 %
-        split=SplitConfig(validation=0.2, protocol=known.protocol),  # type: ignore[arg-type]
-        cuts=CutRequest(known.interventions, None, products, "named"),
-        factors=factors,
-    )
+        chosen: Any = known.dtype if dtype == "auto" else dtype
+        paper = known.protocol == "paper"
+        found = evaluate_compositions(
+            source=ModelSource(known.checked_model(model), revision, known.head, chosen),  # type: ignore[arg-type]
+            task=TaskConfig(
+                name=known.task,
+                data=data,
+                revision=data_revision,
+                scoring=known.scoring,  # type: ignore[arg-type]
+            ),
+            part="test" if paper else "all",  # the paper's figures are those of the last 80 %
+            split=SplitConfig(validation=0.2, protocol=known.protocol),  # type: ignore[arg-type]
+            cuts=CutRequest(known.interventions, None, products, "named"),
+            factors=factors,
+            phases=phases,
+        )
+
+    from search.preset_check import check_published
+
     rows = check_published(known, found.scores)
     if as_json:
         checks = [asdict(row) | {"agrees": row.agrees} for row in rows]

@@ -5,12 +5,23 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from search.interruption import Interrupted
 from search.phases import SILENT, Phases, retell
 from tasks.errors import InputError
+
+
+@contextmanager
+def unverified(folder: Path) -> Iterator[None]:
+    """While `folder` is whole but its check is not over: an interruption says so."""
+    try:
+        yield
+    except Interrupted as asked:
+        note = f"{folder} is written but not verified; --overwrite lets the same command replace it"
+        raise Interrupted(asked.number, note) from None
 
 
 def run_afresh(module: str, folder: Path, *words: str, phases: Phases = SILENT) -> None:
@@ -22,11 +33,8 @@ def run_afresh(module: str, folder: Path, *words: str, phases: Phases = SILENT) 
     # The public package comes first: a search.py in the working folder is not ours.
     source = f"import laser_search\nfrom {module} import main\nmain()"
     command = [sys.executable, "-c", source, str(folder), *words]
-    try:
+    with unverified(folder):
         code, said = _listen(command, phases)
-    except Interrupted as asked:
-        note = f"{folder} is written but not verified; --overwrite lets the same command replace it"
-        raise Interrupted(asked.number, note) from None
     if code:
         last = (said.strip().splitlines() or [f"exit code {code}"])[-1]
         raise InputError(

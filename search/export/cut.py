@@ -11,6 +11,7 @@ from typing import Any
 
 from search.cuts.composition import Composition
 from search.durable import write_json, write_text
+from search.export.afresh import unverified
 from search.export.base import Base
 from search.export.cut_card import cut_card
 from search.export.folder import MARK, new_folder
@@ -84,9 +85,10 @@ def cut(
         verdict = None
         if wish.verify:
             phases.enter("checking what was written")
-            verdict = verify_output(wish.out, wish.format, source, composition, store)
-            card = wish.out / "README.md"
-            write_text(card, cut_card(source.path, composition, named, contents, verdict))
+            with unverified(wish.out):
+                verdict = verify_output(wish.out, wish.format, source, composition, store)
+                card = wish.out / "README.md"
+                write_text(card, cut_card(source.path, composition, named, contents, verdict))
     thin = int(written.facts.get("thin_parameters", 0))
     return WrittenCut(composition, contents.parameters, thin, verdict)
 

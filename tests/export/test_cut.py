@@ -186,6 +186,10 @@ def test_an_interrupted_check_says_so_at_once_and_at_the_next_try(gptj, run, mon
         source = ModelSource(str(gptj.model))
         with pytest.raises(Interrupted, match="--overwrite lets the same command replace it"):
             cuts.cut(source, ["1.fc_in=rank:3"], Wish(out))
+    with monkeypatch.context() as patched:
+        patched.setattr(same_output, "edited_outputs", stopped)
+        with pytest.raises(Interrupted, match="written but not verified"):
+            cuts.cut(source, ["1.fc_in=rank:3"], Wish(tmp_path / "other"))
     code, _, error = run(*words)
     assert code == 2
     assert "written but not verified" in error

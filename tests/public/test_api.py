@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -237,3 +238,21 @@ def test_progress_is_lines_where_there_is_no_terminal(tmp_path, capsys):
     assert printed.out == ""
     assert "factors: 6 of 6 matrices" in printed.err
     assert "trials: 2/2" in printed.err.splitlines()[-1]
+
+
+def test_the_examples_of_the_docs_run(loaded, tmp_path, monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "python.md"
+    if not page.is_file():
+        pytest.skip("documents are not shipped with the wheel")
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    monkeypatch.chdir(tmp_path)
+    names = {"rows": ROWS, "model": loaded[0], "tokenizer": loaded[1]}
+    names["dataset"] = datasets.Dataset.from_list(ROWS)
+    for block in blocks:
+        code = block.replace('"openai-community/gpt2"', repr(str(DEMO / "model")))
+        code = code.replace("# ... some hundreds of them", "*rows,").replace("bfloat16", "float32")
+        code = code.replace("trials=50", "trials=2").replace('folder="', 'trials=2, folder="')
+        exec(compile(code, str(page), "exec"), names)
+    assert names["study"].summary.finished == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"laser-study", "my-study", "coarse"}
