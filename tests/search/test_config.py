@@ -117,3 +117,16 @@ def test_every_key_is_explained() -> None:
     own = [f"tasks.{key}" for key in keys(GoalConfig) if key not in TaskConfig.model_fields]
     for key in [*keys(StudyConfig), *own]:
         assert f"`{key}`" in page or key.startswith("space.rho."), key
+
+
+def test_a_folder_in_place_of_the_file_is_said_with_what_to_give(tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_config(tmp_path)
+    assert "is a folder; give the path of a study.yaml" in str(caught.value)
+    assert "Errno" not in str(caught.value)
+    (tmp_path / "mine.yaml").write_text("")
+    with pytest.raises(InputError, match=r"such as .*mine\.yaml"):
+        read_config(tmp_path)
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(InputError, match="which laser-search resume"):
+        read_config(tmp_path)
