@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 
+from laser_search.testing.kinds import measured
 from search.cuts.composition import Composition, Intervention
 from search.cuts.kinds.registry import KINDS
 from search.cuts.level import Level
 from search.cuts.rules import RankRule
 from search.demo.study import demo_config
-from search.evaluation.evaluator import Questions, open_evaluator
+from search.evaluation.evaluator import Hosting, Questions, open_evaluator
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
 
@@ -46,7 +47,9 @@ def main() -> int:
         plan = make_plan(demo_config(Path(scratch)))
         few = plan.split.validation[:32]
         questions = Questions(plan.task, {"validation": few})
-        evaluator = open_evaluator(plan.source, questions, Path(scratch))
+        inputs = {matrix.ref: measured(matrix.shape[1]) for matrix in plan.matrices}
+        hosting = Hosting(inputs=inputs)
+        evaluator = open_evaluator(plan.source, questions, Path(scratch), hosting)
         changed = 0
         for number in range(asked.trials):
             composition = draw(plan, chance)

@@ -377,6 +377,14 @@ def decompose(
         Literal["float32", "bfloat16"],
         typer.Option(help="bfloat16 halves the files and puts products off by 0.24 %."),
     ] = "float32",
+    kind: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Factors for this kind of cut too, such as whitened; may be repeated."),
+    ] = None,
+    calibration: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Texts to calibrate on, for --kind whitened: a file or hub data set."),
+    ] = None,
     head: Annotated[HeadChoice, typer.Option(help="Which head to load.")] = "auto",
     ray_address: Annotated[
         Optional[str],  # noqa: UP045
@@ -390,16 +398,23 @@ def decompose(
     """
     with reporting() as phases:
         phases.enter("loading the program")
-        from cluster.decompose import choose, decompose_checkpoint
-        from cluster.precompute import Storing
+        from cluster.decompose import (
+            calibration_for,
+            choose,
+            decompose_checkpoint,
+            kinds_storing,
+        )
         from search.model import ModelSource
 
-        storing = Storing(max_rho, dtype)
+        storing = kinds_storing(max_rho, dtype, kind or ())
         source = ModelSource(model, head_choice=head)
         names = [name for text in types or [] for name in text.split(",") if name]
         phases.enter("reading the checkpoint")
         matrices = choose(source, names, address or [])
-        done = decompose_checkpoint(source, matrices, factors, storing, ray_address, phases)
+        measured = calibration_for(source, matrices, storing, calibration)
+        done = decompose_checkpoint(
+            source, matrices, factors, storing, ray_address, phases, measured
+        )
     if as_json:
         typer.echo(json.dumps({"factors": factors, **asdict(done)}))
         return

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
+from cluster.calibrate import calibrate
 from cluster.course import Decomposed, FactorCourse
 from cluster.precompute import Storing, precompute
 from cluster.preemption import Preemption
 from cluster.resources import divide, living_nodes
-from search.config import ClusterConfig
+from search.calibration.calibration import Calibration, shortfalls
+from search.calibration.texts import texts_of_data
+from search.config import CalibrationConfig, ClusterConfig
+from search.cuts.level import Level
+from search.cuts.rules import RankRule
 from search.interruption import Interrupted, ending_of_command
 from search.model import ModelSource
 from search.phases import SILENT, Phases
@@ -28,10 +34,12 @@ def decompose_checkpoint(
     storing: Storing,
     ray_address: str | None,
     phases: Phases = SILENT,
+    calibration: Calibration | None = None,
 ) -> Decomposed:
     """Have the factors of `matrices` in the cache at `root`, by all nodes of a Ray cluster.
 
-    Without `ray_address`, by this machine. Raises InputError; what is finished stays.
+    Without `ray_address`, by this machine. `calibration`: what is measured first, for kinds of cut
+    that need it. Raises InputError; what is finished stays.
     """
     from cluster.session import ray_session
 
@@ -41,13 +49,48 @@ def decompose_checkpoint(
     preemption = Preemption(ending=_ending)
     with preemption, ray_session(config, preemption):
         shares = divide(config, living_nodes())
-        course = FactorCourse(phases, matrices)
         check = partial(_check, preemption)
+        if calibration is not None:
+            phases.enter("calibrating")
+            inputs = calibrate(calibration, os.fspath(root), shares, check)
+            storing = replace(storing, inputs=inputs)
+            for sentence in shortfalls(inputs):
+                phases.note(f"note: {sentence}")
+        course = FactorCourse(phases, matrices)
         keys = precompute(source, matrices, root, shares, storing, course.built, check)
         done = course.result()
     if ray_address is None:  # nodes of a cluster may share a folder that is not this machine's
         check_built(root, keys)
     return done
+
+
+def kinds_storing(max_rho: float, dtype: str, kinds: Sequence[str]) -> Storing:
+    """What is stored for `kinds` of cut, beside the exact factors. Raises InputError."""
+    levels = tuple(Level(RankRule("rho", max_rho), kind) for kind in kinds)
+    for level in levels:
+        if not level.made_by.needs_factors:
+            raise InputError(f"--kind {level.kind}: this kind of cut has no factors; leave it out")
+    return Storing(max_rho, dtype, levels, every_rank=True)
+
+
+def calibration_for(
+    source: ModelSource, matrices: Sequence[Matrix], storing: Storing, data: str | None
+) -> Calibration | None:
+    """What is measured before factors of `matrices` are made; None if none needs it.
+
+    Raises InputError where it is needed and there is no `data`.
+    """
+    needy = [level.kind for level in storing.levels if level.made_by.needs_inputs]
+    if not needy:
+        return None
+    if data is None:
+        raise InputError(
+            f"--kind {needy[0]} needs texts to calibrate on; give --calibration FILE or a hub "
+            "data set, with no question in it that you will test on"
+        )
+    usual = CalibrationConfig()
+    texts = texts_of_data(data, (), usual.tokens, usual.seed)
+    return Calibration(source, tuple(matrix.ref for matrix in matrices), texts)
 
 
 def check_built(root: str | os.PathLike[str], keys: Mapping[str, str]) -> None:

@@ -17,7 +17,14 @@ from cluster.resources import Resources, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest, was_asked
 from cluster.view import LOADING, StudyView
+from search.calibration.calibration import (
+    Calibration,
+    noted_calibration,
+    read_calibration,
+    shortfalls,
+)
 from search.config import StudyConfig, read_config, with_trials, write_config
+from search.cuts.refs import MatrixRef
 from search.interruption import Interrupted
 from search.opening import open_driven, summary_of, wants_spectra, world_of
 from search.outline import Outline, factor_bytes, size_text
@@ -39,6 +46,7 @@ from search.study.study_record import CONFIG, StudyRecord
 from search.study.summary import Summary
 from search.study.verdict import Verdict, conclude, read_result
 from search.study.wall_time import WallTime
+from search.weights.moments import SecondMoment
 from search.weights.remote import check_factors
 from tasks.errors import InputError
 from tasks.inside import check_links
@@ -325,12 +333,13 @@ def _identify(
 
     search = plan.config.search  # a space says which ranks it uses, but is not all that is tried
     every_rank = wants_spectra(plan) or bool(search.warm_start)
+    inputs = _calibrated(plan, folder, shares, view, check)
     keys = precompute(
         plan.source,
         plan.searched,
         plan.config.factors,
         shares,
-        Storing.for_space(plan.space, every_rank=every_rank),
+        Storing.for_space(plan.space, every_rank=every_rank, inputs=inputs),
         FactorCourse(view.phases, plan.searched).built,
         check,
     )
@@ -345,6 +354,26 @@ def _identify(
     identity = Identity.new(world)
     identity.write(folder)
     return identity, keys
+
+
+def _calibrated(
+    plan: Plan,
+    folder: Path,
+    shares: Resources,
+    view: StudyView,
+    check: Callable[[], None],
+) -> Mapping[MatrixRef, SecondMoment]:
+    """What the matrices of the space are given, measured once and noted in the study's folder."""
+    from cluster.calibrate import calibrate
+
+    def run(calibration: Calibration) -> Mapping[MatrixRef, SecondMoment]:
+        view.phases.enter("calibrating")
+        return calibrate(calibration, plan.config.factors, shares, check)
+
+    found = noted_calibration(plan.calibration, folder, plan.config.factors, run)
+    for sentence in shortfalls(found):
+        view.note(f"note: {sentence}")
+    return found
 
 
 def _search(plan: Plan, study: DrivenStudy, shares: Resources, is_cut: Callable[[], bool]) -> None:
@@ -375,6 +404,7 @@ def _blueprint(plan: Plan, study: DrivenStudy, shares: Resources) -> Blueprint:
         tuple(plan.split.confirm),
         Holder.here(),
         plan.witness.facts(),
+        read_calibration(study.folder, plan.config.factors),
     )
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.orphan import end_with
 from cluster.resources import Resources
-from search.cuts.kinds.base import Factoring
+from search.cuts.kinds.base import Factoring, Inputs
 from search.cuts.kinds.triples import reach
 from search.cuts.level import Level
+from search.cuts.refs import MatrixRef
 from search.cuts.rules import fraction_of
 from search.locations import absolute_location
 from search.model import ModelSource
@@ -30,7 +31,8 @@ CHECK_S = 0.2
 class Storing:
     """What is kept of a matrix: the ranks up to `max_rho` of all, in `dtype`.
 
-    `levels`: the cuts that read them. Factors that hold what these read are left as they are; with
+    `inputs`: what matrices are given, for the kinds of cut that need it. `levels`: the cuts that
+    read them. Factors that hold what these read are left as they are; with
     `every_rank`, or no levels, only those that hold all that is kept.
     """
 
@@ -38,6 +40,7 @@ class Storing:
     dtype: str = "float32"
     levels: tuple[Level, ...] = ()
     every_rank: bool = False
+    inputs: Mapping[MatrixRef, Inputs] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a fraction that keeps nothing or more than all."""
@@ -47,17 +50,22 @@ class Storing:
             )
 
     @staticmethod
-    def for_space(space: Space, *, every_rank: bool = False) -> Storing:
+    def for_space(
+        space: Space,
+        *,
+        every_rank: bool = False,
+        inputs: Mapping[MatrixRef, Inputs] | None = None,
+    ) -> Storing:
         """All ranks are kept, but those that the levels of a space read are enough."""
-        return Storing(levels=space.levels, every_rank=every_rank)
+        return Storing(levels=space.levels, every_rank=every_rank, inputs=dict(inputs or {}))
 
-    @property
-    def factorings(self) -> list[Factoring | None]:
-        """How the factors are made, by the kinds that need any: None is the SVD.
+    def factorings(self, matrix: Matrix) -> list[Factoring | None]:
+        """How the factors of `matrix` are made, by the kinds that need any: None is the SVD.
 
         The SVD is always among them: its keys are what the study knows the weights by.
         """
-        own = (level.made_by.factoring for level in self.levels)
+        inputs = self.inputs.get(matrix.ref)
+        own = (level.made_by.factoring_on(inputs) for level in self.levels)
         return [None, *{one.name: one for one in own if one is not None}.values()]
 
     def rank(self, matrix: Matrix) -> int:
@@ -127,7 +135,7 @@ def factor_matrices(
             where = f"{source.path}:{matrix.ref}"
             key, computed = cache.key(weight), False
             try:
-                for factoring in storing.factorings:
+                for factoring in storing.factorings(matrix):
                     computed |= cache.ensure(
                         weight.to(device),
                         key if factoring is None else cache.key(weight, factoring),

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from search.study.jobs import Job
 from search.study.lock import Holder
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation, outcome_bytes, read_outcomes, write_outcomes
+from search.weights.moments import SecondMoment
 from search.witness import FilesChanged, Trace, Witness
 from tasks.base import Example
 from tasks.printable import printable
@@ -56,6 +57,7 @@ class Blueprint:
     confirm: tuple[Example, ...] = ()
     driver: Holder | None = None
     sealed: Mapping[str, tuple[Trace | None, str]] | None = None
+    inputs: Mapping[MatrixRef, SecondMoment] = field(default_factory=dict)
 
     def build(self) -> tuple[Evaluator, Witness]:
         """Load the model and the factors on this worker's device.
@@ -94,6 +96,7 @@ class Blueprint:
             self.searched,
             room,
             factored=self.config.products == "factored",
+            inputs=self.inputs,
         )
         return open_evaluator(source, questions, self.config.factors, hosting)
 

@@ -116,6 +116,10 @@ def evaluate(
         bool, typer.Option("--chat-template", help="Ask each question as a user's message.")
     ] = False,
     preset: PresetName = None,
+    calibration: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Texts for whitened cuts: a file or hub data set, not what is scored."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a model, and the same model after interventions.
@@ -165,6 +169,7 @@ def evaluate(
                 _triple(lname, lnum, rate, intervention),
                 products,
                 fused,
+                calibration,
             ),
             factors=factors,
             phases=phases,

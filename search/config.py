@@ -141,6 +141,18 @@ class GoalConfig(TaskConfig):
     floor: FloorConfig | None = None
 
 
+class CalibrationConfig(Strict):
+    """What cuts that need it are calibrated on: the inputs of matrices on these texts.
+
+    `data`: a file of texts (.txt), of rows with ``text`` or ``prompt``, or a hub data set; by
+    default the prompts of validation. Questions of test are never read. `tokens`: how far.
+    """
+
+    data: str | None = None
+    tokens: Count = 65536
+    seed: int = 0
+
+
 class SplitConfig(Strict):
     """The fraction of examples that the search sees; the rest is the test part.
 
@@ -329,6 +341,7 @@ class StudyConfig(Strict):
     tasks: Annotated[list[GoalConfig], Field(min_length=1)] | None = None
     objective: Literal["scores", "relative"] = "scores"
     split: SplitConfig = SplitConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
     space: SpaceConfig = SpaceConfig()
     search: SearchConfig = SearchConfig()
     factors: str = "./factors"
@@ -503,6 +516,7 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
             ]
         }
     )
+    calibration = config.calibration.model_copy(update={"data": present(config.calibration.data)})
     reuse = config.reuse
     if reuse.folder is not None:
         reuse = reuse.model_copy(update={"folder": absolute(reuse.folder)})
@@ -511,6 +525,7 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
             "model": model,
             **asked,
             "search": search,
+            "calibration": calibration,
             "factors": absolute(config.factors),
             "reuse": reuse,
         }

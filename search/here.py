@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from search.calibration.calibration import Moments, noted_calibration, shortfalls
 from search.config import StudyConfig, write_config
 from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
 from search.loop import run_job
@@ -87,6 +88,12 @@ def _drive(
     for notice in [*plan.notices, *plan.prospects]:
         watcher.note(f"note: {notice}")
     wall.enter("factors")
+    factors = plan.config.factors
+    inputs = noted_calibration(
+        plan.calibration, folder, factors, lambda one: one.run(factors, own_device())
+    )
+    for notice in shortfalls(inputs):
+        watcher.note(f"note: {notice}")
     keys = _decompose(plan, watcher)
     wall.enter("start")
     plan.witness.seal()  # what was read until here was read from what is digested
@@ -100,7 +107,7 @@ def _drive(
     study = open_driven(plan, folder, identity, keys, guard, wall)
     study.on_change = lambda: watcher.study(lambda: summary_of(study))
     if (job := study.next_job()) is not None:  # a finished study needs no model
-        with closing(_evaluator(plan, identity)) as evaluator:
+        with closing(_evaluator(plan, identity, inputs)) as evaluator:
             while job is not None:
                 run_job(study, evaluator, job)
                 job = study.next_job()
@@ -125,7 +132,7 @@ def _decompose(plan: Plan, watcher: Watcher) -> dict[str, str]:
     return keys
 
 
-def _evaluator(plan: Plan, identity: Identity) -> Evaluator:
+def _evaluator(plan: Plan, identity: Identity, inputs: Moments) -> Evaluator:
     config, split = plan.config, plan.split
     parts = {"validation": split.validation, "confirm": split.confirm, "test": split.test}
     questions = Questions(plan.task, parts, config.search.chunks, plan.objective, identity.study_id)
@@ -136,6 +143,7 @@ def _evaluator(plan: Plan, identity: Identity) -> Evaluator:
         frozenset(plan.space.matrices),
         Room(int(reuse.memory_gib * GIB), int(reuse.host_gib * GIB)),
         factored=config.products == "factored",
+        inputs=inputs,
     )
     return open_evaluator(plan.source, questions, config.factors, hosting)
 

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from search.calibration.calibration import Calibration, needs_inputs, study_texts
+from search.calibration.texts import Texts
 from search.config import StudyConfig, TaskConfig
+from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource
@@ -32,7 +35,7 @@ class Plan:
     """A checked study: its questions, its model's matrices, its space.
 
     The configuration's `search.warm_start` holds compositions alone. `witness` noted the files of
-    model and data before any was read.
+    model and data before any was read. `texts`: what is calibrated on, where a cut needs that.
     """
 
     config: StudyConfig
@@ -43,6 +46,7 @@ class Plan:
     space: Space
     objective: Objective
     witness: Witness = field(default_factory=Witness)
+    texts: Texts | None = None
 
     @property
     def max_ranks(self) -> dict[MatrixRef, int]:
@@ -54,6 +58,13 @@ class Plan:
         """The matrices of the space."""
         chosen = set(self.space.matrices)
         return tuple(matrix for matrix in self.matrices if matrix.ref in chosen)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What is measured before the factors are made; None where no cut needs it."""
+        if self.texts is None:
+            return None
+        return Calibration(self.source, tuple(m.ref for m in self.searched), self.texts)
 
     @property
     def sizes(self) -> list[PartSize]:
@@ -142,7 +153,12 @@ def make_plan(config: StudyConfig) -> Plan:
         space = replace(space, ladder=space.ladder.as_laser(source.model_type))
     if config.search.warm_start:
         config = _with_compositions(config, matrices, space)
-    return Plan(config, source, task, split, matrices, space, objective, witness)
+    plan = Plan(config, source, task, split, matrices, space, objective, witness)
+    given = [Composition.parse(text.split()) for text in config.search.warm_start]
+    if needs_inputs(space.levels, given):
+        texts = study_texts(config.calibration, task, split, source.head)
+        plan = replace(plan, texts=texts)
+    return plan
 
 
 def _with_compositions(

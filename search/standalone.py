@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rich.console import Console
 
-from search.config import SplitConfig, TaskConfig
+from search.calibration.calibration import Calibration, study_texts
+from search.config import CalibrationConfig, SplitConfig, TaskConfig
 from search.cuts.composition import Composition
+from search.cuts.refs import MatrixRef
 from search.evaluation.evaluator import Hosting, Questions, open_evaluator
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource, own_device
@@ -21,9 +24,12 @@ from search.study.jobs import Job
 from search.terminal import Terminal
 from search.weights.fused import fused_notice, whole_weights, widened
 from search.weights.matrices import Matrix, all_matrices
+from search.weights.moments import SecondMoment
 from search.weights.selection import check_interventions, laser_triple, read_composition
-from tasks.base import Example
+from tasks.base import Example, Task
 from tasks.comparison import Comparison, compare
+from tasks.datasets import Split
+from tasks.errors import InputError
 from tasks.metrics import shown_change, shown_interval
 from tasks.parts import PartSize, size_of, sizes_text
 from tasks.scoring import Scores, summarise
@@ -79,12 +85,15 @@ class CutRequest:
 
     `triple`, instead: LASER's ``--lname``, ``--lnum`` and ``--rate``, which name all of a fused
     weight if `fused` is ``whole``. `products` ``svd-lowrank``: cuts are made as LASER's code does.
+    `calibration`: texts for kinds of cut that are made from what matrices are given; by default
+    the validation part's, where test is scored.
     """
 
     interventions: tuple[str, ...] = ()
     triple: tuple[str, int, float] | None = None
     products: Literal["exact", "svd-lowrank"] = "exact"
     fused: Literal["named", "whole"] = "named"
+    calibration: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no intervention, before anything is read."""
@@ -142,7 +151,10 @@ def evaluate_compositions(
         asked.request(example, source.head)
     check_vocabulary(source, source.skeleton(), examples)
     questions = Questions(asked, {part: examples})
-    hosting = Hosting(own_device(), further=resolved.further)
+    if any(cut.made_by.needs_inputs for cut in composition.interventions):
+        phases.enter("calibrating")
+    inputs = _inputs(source, asked, parts, part, cuts, composition, factors)
+    hosting = Hosting(own_device(), further=resolved.further, inputs=inputs)
     phases.enter("loading the model")
     evaluator = open_evaluator(source, questions, factors, hosting)
     phases.enter("factors", len(composition.interventions))
@@ -166,6 +178,31 @@ def evaluate_compositions(
         *([PAPER_TIES] if task.scoring == "paper" else []),
     ]
     return StandaloneResult(asked.metric, part, scores, comparison, notices, sizes)
+
+
+def _inputs(
+    source: ModelSource,
+    task: Task,
+    parts: Mapping[str, list[Example]],
+    part: str,
+    cuts: CutRequest,
+    composition: Composition,
+    factors: str | os.PathLike[str],
+) -> Mapping[MatrixRef, SecondMoment]:
+    """What the cut matrices are given, measured where a cut needs it. Raises InputError."""
+    needy = [cut for cut in composition.interventions if cut.made_by.needs_inputs]
+    if not needy:
+        return {}
+    chosen = CalibrationConfig(data=cuts.calibration)
+    if chosen.data is None and part != "test":
+        raise InputError(
+            f"{needy[0]} is made from what the matrix is given on texts; name some that are not "
+            "scored with --calibration, or score --split test, which calibrates on validation"
+        )
+    apart = Split(parts.get("validation", []), parts[part])
+    texts = study_texts(chosen, task, apart, source.head)
+    refs = tuple(cut.matrix for cut in needy)
+    return Calibration(source, refs, texts).run(os.fspath(factors), own_device())
 
 
 def _parts(examples: list[Example], part: str, split: SplitConfig) -> dict[str, list[Example]]:

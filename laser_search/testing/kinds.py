@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,17 @@ import torch
 from torch import Tensor
 
 from search.cuts.composition import Composition, Intervention
-from search.cuts.kinds.base import Kind, spectrum_for
+from search.cuts.kinds.base import Factoring, Kind, spectrum_for
 from search.cuts.kinds.registry import get_kind
 from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
 from search.cuts.rules import RankRule
 from search.study.trials import kept_share
 from search.weights.factors import FactorCache
+from search.weights.moments import digest_moment
 from search.weights.products import Products
+from search.weights.whitening import whitening
+from tasks.errors import InputError
 
 SHAPES = [(12, 8), (8, 12), (9, 9)]
 VALUES = {
@@ -45,6 +49,34 @@ def matrix(shape: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor
     return torch.randn(shape, generator=torch.Generator().manual_seed(7)).to(dtype)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a matrix is given, made up: the second moment of seeded inputs of different sizes."""
+
+    moment: Tensor
+
+    @property
+    def digest(self) -> str:
+        """Of its bytes."""
+        return digest_moment(len(self.moment), self.moment.numpy().tobytes())
+
+    def read(self) -> Tensor:
+        """C [in, in], float64."""
+        return self.moment
+
+    def whitening(self) -> Factoring:
+        """The factoring that it makes."""
+        return whitening(self.digest, self.read)
+
+
+def measured(width: int, seed: int = 5) -> Measured:
+    """The second moment of seeded inputs [width], the last ten times smaller than the first."""
+    draw = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(4 * width, width, generator=draw, dtype=torch.float64)
+    inputs = inputs * torch.logspace(0, -1, width, dtype=torch.float64)
+    return Measured(inputs.T @ inputs / len(inputs))
+
+
 class KindContract:
     """Override `kind`. The kind must be installed: it is found by its name."""
 
@@ -54,9 +86,9 @@ class KindContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def products(self, tmp_path: Path) -> Products:
-        """Where factors come from."""
-        return Products(FactorCache(tmp_path / "factors"))
+    def products(self, shape: tuple[int, int], tmp_path: Path) -> Products:
+        """Where factors come from, for a matrix of this shape, whose inputs were measured."""
+        return Products(FactorCache(tmp_path / "factors", inputs={REF: measured(shape[1])}))
 
     def test_it_is_found_by_its_name(self, kind: Kind) -> None:
         assert type(get_kind(kind.name)) is type(kind)
@@ -123,17 +155,27 @@ class KindContract:
 
     def test_its_factors_are_the_matrix(self, kind: Kind, tmp_path: Path) -> None:
         """And they have a key of their own, which another matrix does not share."""
-        if kind.factoring is None:
-            return
         cache = FactorCache(tmp_path / "factors")
         for shape in SHAPES:
-            weight = matrix(shape)
-            U, S, V = kind.factoring.decompose(weight)
+            weight, factoring = matrix(shape), kind.factoring_on(measured(shape[1]))
+            if factoring is None:
+                return
+            U, S, V = factoring.decompose(weight)
             assert U.shape == (shape[0], min(shape)), "U is [out, k]"
             assert V.shape == (shape[1], min(shape)), "V is [in, k]"
             assert torch.dist((U * S) @ V.T, weight) <= 1e-5 * weight.norm()
-            assert cache.key(weight, kind.factoring) != cache.key(weight)
-            assert cache.key(weight, kind.factoring) != cache.key(weight + 1, kind.factoring)
+            assert cache.key(weight, factoring) != cache.key(weight)
+            assert cache.key(weight, factoring) != cache.key(weight + 1, factoring)
+
+    def test_other_inputs_have_other_factors(self, kind: Kind) -> None:
+        """And without any, a kind that is made from them says so."""
+        if not kind.needs_inputs:
+            assert kind.factoring_on(None) is kind.factoring
+            return
+        with pytest.raises(InputError):
+            kind.factoring_on(None)
+        names = {str(kind.factoring_on(measured(8, seed))) for seed in range(3)}
+        assert len({name.partition("decompose")[0] for name in names}) == 3
 
     @pytest.mark.parametrize("shape", SHAPES)
     def test_what_it_stores_is_at_most_the_matrix(self, kind: Kind, shape: tuple[int, int]) -> None:

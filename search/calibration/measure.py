@@ -15,7 +15,7 @@ from torch import Tensor
 from search.calibration.operands import Operands, Unit, identity_of
 from search.calibration.rows import Row, batches
 from search.cuts.refs import MatrixRef
-from search.weights.matrices import Matrix, find_matrices
+from search.weights.matrices import Matrix, all_matrices
 from search.weights.moments import MomentStore, SecondMoment
 from tasks.errors import InputError
 
@@ -38,7 +38,7 @@ class Inputs:
 
         q, k and v, gate and up. The first of them in the order of addresses gives the name.
         """
-        matrices = find_matrices(model)
+        matrices = all_matrices(model)
         seen: dict[Unit, list[tuple[Any, ...]]] = defaultdict(list)
         held: list[Tensor] = []  # so that no other input takes the memory of one
 
@@ -78,7 +78,7 @@ def measure(
     """
     inputs = Inputs.find(model, rows[:1])
     needed = list(dict.fromkeys(inputs.of[ref] for ref in wanted))
-    found = {unit: store.find(calibration, str(unit), inputs.widths[unit]) for unit in needed}
+    found = {unit: store.find(calibration, str(unit)) for unit in needed}
     missing = [unit for unit in needed if found[unit] is None]
     done = len(needed) - len(missing)
     on_progress(done, len(needed))
@@ -141,7 +141,7 @@ def _sums(
     """The sums of one group, by a pass over all rows."""
     sums = Sums(group, widths)
     names = {unit.parameter for unit in group}
-    matrices = [m for m in find_matrices(model) if m.parameter in names]
+    matrices = [m for m in all_matrices(model) if m.parameter in names]
     _run(model, matrices, rows, sums.add)
     return sums
 
@@ -155,7 +155,9 @@ def _run(
     """Forward passes over all rows; `seen` is told what the parameters of `matrices` multiply."""
     parameters = dict(model.named_parameters())
     widths = {matrix.parameter: matrix.shape[1] for matrix in matrices}
-    body = model.base_model  # the head's logits are of no use here
+    prefix = f"{model.base_model_prefix}."
+    inside = all(name.startswith(prefix) for name in widths)
+    body = model.base_model if inside else model  # logits cost much, and are needed by few
     device = model.get_input_embeddings().weight.device
     options = {"use_cache": False} if "use_cache" in _parameters(body) else {}
     watched = {name: parameters[name] for name in widths}

@@ -107,19 +107,17 @@ def texts_of_data(data: str, held_out: Sequence[Example], tokens: int, seed: int
     groups = {example.group for example in held_out}
     if data.lower().endswith(".txt"):
         found = [Passage(text) for text in _joined(row.text(field) for row in rows)]
+        whole = len(found)
     else:
-        found = [
-            _of_row(row, field)
-            for row in rows
-            if not (row.has("group") and row.name("group") in groups)
-        ]
+        others = [row for row in rows if not (row.has("group") and row.name("group") in groups)]
+        found, whole = [_of_row(row, field) for row in others], len(rows)
     kept = [one for one in found if not apart.holds(one.text)]
     if not kept:
         raise InputError(
             f"calibration.data {data} has no text that is not a question of test; give other texts"
         )
-    gone = len(rows) - len(kept) if len(found) < len(rows) else len(found) - len(kept)
-    said = f"{data}, less {gone} texts with questions held out" if len(kept) < len(found) else data
+    gone = whole - len(kept)
+    said = f"{data}, less {gone} texts with questions held out" if gone else data
     return _ordered(kept, tokens, seed, said)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from search.cuts.composition import Composition
+from search.cuts.kinds.base import Inputs
 from search.cuts.refs import MatrixRef
 from search.evaluation.finite import first_non_finite
 from search.evaluation.predictor import NonFiniteLogits, RecordingPredictor, make_predictor
@@ -74,6 +75,7 @@ class Hosting:
     `searched`: matrices that jobs may edit (default: all), before whose blocks activations are
     kept, as far as `room` goes. `factored`: small ranks multiply as two thin factors. `further`:
     matrices that may be edited beside those that are found, such as all of a fused weight.
+    `inputs`: what matrices are given, where that was measured, for kinds of cut that need it.
     """
 
     device: str | torch.device = "cpu"
@@ -82,6 +84,7 @@ class Hosting:
     room: Room | None = None
     factored: bool = False
     further: Sequence[Matrix] = ()
+    inputs: Mapping[MatrixRef, Inputs] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -297,7 +300,8 @@ def open_evaluator(
     """Load the model and lay the questions before it. Raises InputError."""
     model = source.load(hosting.device)
     matrices = [*all_matrices(model), *hosting.further]
-    editor = Editor(model, matrices, open_factors(factors), factored=hosting.factored)
+    store = open_factors(factors, inputs=hosting.inputs)
+    editor = Editor(model, matrices, store, factored=hosting.factored)
     passes = ForwardPasses.of(model, matrices, hosting.searched, hosting.room)
     predictor = make_predictor(
         source.head,

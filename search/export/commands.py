@@ -108,6 +108,10 @@ def cut(
         Optional[str],  # noqa: UP045
         typer.Option(help="A factor cache to use; by default the SVDs are not kept."),
     ] = None,
+    calibration: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Texts for whitened cuts: a file or hub data set."),
+    ] = None,
     head: Annotated[HeadChoice, typer.Option(help="Which head to load.")] = "auto",
     dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16"],
@@ -146,7 +150,7 @@ def cut(
             raise InputError("name a model, or a published cut with --preset")
         wish = Wish(out, form, overwrite, not no_verify, cut_words(model, texts, out, form))
         source = ModelSource(model, revision, chosen, dtype)
-        done = cut(source, texts, wish, factors, named, phases)
+        done = cut(source, texts, wish, factors, named, phases, calibration)
     _end_of_cut(done, wish, push, as_json)
 
 

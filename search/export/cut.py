@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.calibration.calibration import Calibration
+from search.calibration.texts import texts_of_data
+from search.config import CalibrationConfig
 from search.cuts.composition import Composition
+from search.cuts.kinds.base import Inputs
+from search.cuts.refs import MatrixRef
 from search.durable import write_json, write_text
 from search.export.afresh import unverified
 from search.export.base import Base
@@ -21,12 +26,11 @@ from search.export.intervention_file import spelled_out
 from search.export.run import Wish, contents_of
 from search.export.same_output import SameOutput, verify_output
 from search.leftovers import marked_scratch
-from search.model import ModelSource
+from search.model import ModelSource, own_device
 from search.phases import SILENT, Phases
 from search.published import model_name
 from search.study.identity import own_versions
 from search.weights.factors import FactorCache
-from search.weights.memory import FactorStore
 from search.weights.remote import check_factors, open_factors
 from search.weights.selection import check_interventions, read_composition
 from tasks.errors import InputError
@@ -54,12 +58,14 @@ def cut(
     factors: str | None = None,
     named: str = BY_HAND,
     phases: Phases = SILENT,
+    calibration: str | None = None,
 ) -> WrittenCut:
     """Write `source` with `interventions` as a folder, with a card; then load it afresh.
 
     `interventions`: texts such as ``27.fc_in=0.01``, patterns such as ``*.attn=rank:384``, or files
     that hold them. `factors`: a cache whose SVDs are used and added to; by default they are
-    computed and thrown away. `named`: who named the interventions, for the card. Raises InputError
+    computed and thrown away. `named`: who named the interventions, for the card. `calibration`:
+    texts for kinds of cut that are made from what matrices are given. Raises InputError
     if nothing is cut, the folder or the disk is not free, or the format cannot hold the
     composition.
     """
@@ -72,6 +78,8 @@ def cut(
     base = Base(source)
     composition = read_composition(texts, list(base.matrices.values()))
     with _store(factors) as store:
+        root = str(store.root) if factors is None else factors
+        store.inputs = _inputs(source, composition, root, calibration)
         work = Work(base, composition, store)
         keep = [base.reader.folder, *([Path(factors)] if factors and "://" not in factors else [])]
         with new_folder(wish.out, form.size(work), overwrite=wish.overwrite, keep=keep) as partial:
@@ -100,8 +108,26 @@ def cut_words(model: str, interventions: Sequence[str], out: Path, form: str) ->
     return shlex.join([*words, "--format", form])
 
 
+def _inputs(
+    source: ModelSource, composition: Composition, root: str, data: str | None
+) -> Mapping[MatrixRef, Inputs]:
+    """What the matrices are given whose cuts are made from it. Raises InputError without `data`."""
+    needy = [cut for cut in composition.interventions if cut.made_by.needs_inputs]
+    if not needy:
+        return {}
+    if data is None:
+        raise InputError(
+            f"{needy[0]} is made from what the matrix is given on texts; name some with "
+            "--calibration, or export a study that calibrated"
+        )
+    usual = CalibrationConfig()
+    texts = texts_of_data(data, (), usual.tokens, usual.seed)
+    refs = tuple(one.matrix for one in needy)
+    return Calibration(source, refs, texts).run(root, own_device())
+
+
 @contextmanager
-def _store(factors: str | None) -> Iterator[FactorStore]:
+def _store(factors: str | None) -> Iterator[FactorCache]:
     """The cache at `factors`, or one that goes at the end."""
     if factors is not None:
         check_factors(factors)

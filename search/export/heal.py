@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from search.calibration.calibration import study_factors
 from search.cuts.composition import Composition
 from search.durable import write_bytes, write_json, write_text
 from search.export.base import Base
@@ -39,7 +40,6 @@ from search.study.study_record import StudyRecord
 from search.study.trials import TrialRecord
 from search.weights.edit import Editor
 from search.weights.products import Products
-from search.weights.remote import open_factors
 from tasks.base import Example
 from tasks.comparison import Comparison, compare
 from tasks.errors import InputError
@@ -263,7 +263,7 @@ class _Patient:
         base: Base, record: StudyRecord, composition: Composition, recipe: Recipe, scratch: Path
     ) -> _Patient:
         """The model with the composition applied: factored layers, or dense."""
-        store = open_factors(record.config.factors)
+        store = study_factors(record)
         if recipe.method == "factors":
             plan: FactorPlan = plan_factored(base, base.place(composition), Products(store))
             write_factored(base, plan, store, scratch)
@@ -362,7 +362,7 @@ class _Patient:
             return
         (out / CUT).mkdir()
         placed = base.place(self._composition)
-        write_dense(base, placed, open_factors(record.config.factors), out / CUT)
+        write_dense(base, placed, study_factors(record), out / CUT)
         for config in self._adapted.peft_config.values():
             config.base_model_name_or_path = CUT  # beside it, wherever both are put
         # Left to itself, peft asks the hub for a model of that name, to see if its vocabulary grew.

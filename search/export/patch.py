@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from search.cuts.composition import Composition
-from search.cuts.kinds.base import Factoring
+from search.cuts.kinds.base import Factoring, Inputs
 from search.cuts.kinds.triples import reach
+from search.cuts.refs import MatrixRef
 from search.durable import write_file, write_json
 from search.export.base import Base, Placed
 from search.export.dense import dense_changes
@@ -27,6 +28,7 @@ from search.weights.factor_file import Factors, multiplied
 from search.weights.factors import FactorCache, content_key
 from search.weights.matrices import all_matrices
 from search.weights.memory import FactorStore
+from search.weights.moments import MomentStore, NotedMoment
 from search.weights.products import Products
 from search.weights.whole import open_weights
 from tasks.base import HeadChoice
@@ -34,6 +36,9 @@ from tasks.errors import InputError
 from tasks.foreign import words_of
 
 PATCH, RECIPE = "patch.safetensors", "recipe.json"
+MOMENTS = "recipe"
+"""In the place of a calibration's name, for the second moments in a recipe's folder."""
+
 _DTYPES = ("float64", "float32", "float16", "bfloat16")
 PATCH_FORMAT, RECIPE_FORMAT = "laser-patch-1", "laser-recipe-1"
 
@@ -43,6 +48,8 @@ class Origin:
     """What an edit belongs to: `base` digests every tensor of the model, as Base.digest does.
 
     `tensors`: digests of the edited tensors after the edit, by name, where they are known.
+    `inputs`: digests of what the cut matrices were given on calibration texts, by address, where
+    their cuts were made from it.
     """
 
     format: str
@@ -53,9 +60,10 @@ class Origin:
     base: str
     composition: dict[str, Any]
     tensors: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def of(base: Base, kind: str, composition: Composition) -> Origin:
+    def of(base: Base, kind: str, composition: Composition, store: FactorStore) -> Origin:
         """Describe `base`, of which every byte is read for its digest."""
         source = base.source
         return Origin(
@@ -66,6 +74,7 @@ class Origin:
             str(source.torch_dtype).removeprefix("torch."),
             base.digest,
             composition.to_dict(),
+            inputs={str(ref): one.digest for ref, one in calibrated(composition, store).items()},
         )
 
     def open(self, model: str) -> Base:
@@ -105,8 +114,11 @@ class _PatchRows:
 class PatchFactors:
     """The factors of a patch, by the content keys of the untouched matrices; never computed."""
 
-    def __init__(self, rows: Mapping[str, _PatchRows]) -> None:
+    def __init__(self, rows: Mapping[str, _PatchRows], noted: Mapping[str, str]) -> None:
         self._rows = dict(rows)
+        self.inputs: Mapping[MatrixRef, Inputs] = {
+            MatrixRef.parse(ref): NotedMoment(digest) for ref, digest in noted.items()
+        }
 
     def key(self, weight: Tensor, factoring: Factoring | None = None) -> str:
         """The content key of the factors of `weight` [out, in]."""
@@ -130,7 +142,7 @@ class PatchFactors:
 def write_patch(base: Base, placed: list[Placed], store: FactorStore, out: Path) -> Origin:
     """Write patch.safetensors to `out`: rows of factors, spectra, and what they belong to."""
     composition = Composition(tuple(one.intervention for one in placed))
-    origin = Origin.of(base, PATCH_FORMAT, composition)
+    origin = Origin.of(base, PATCH_FORMAT, composition, store)
     products = Products(store, base.source.path, 0)
     tensors: dict[str, Tensor] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -148,7 +160,7 @@ def write_patch(base: Base, placed: list[Placed], store: FactorStore, out: Path)
         tensors |= {f"{name}.U": U.clone(), f"{name}.V": V.clone()}
         tensors[f"{name}.S"] = factors.spectrum.clone()
         rows[name] = {
-            "key": content_key(original, factoring=one.intervention.made_by.factoring),
+            "key": content_key(original, factoring=products.factoring(one.intervention)),
             "first": needed.start,
         }
     origin = Origin(**{**asdict(origin), "tensors": edited_digests(base, placed, products)})
@@ -158,11 +170,44 @@ def write_patch(base: Base, placed: list[Placed], store: FactorStore, out: Path)
 
 
 def write_recipe(base: Base, placed: list[Placed], store: FactorStore, out: Path) -> Origin:
-    """Write recipe.json to `out`: the composition and what it belongs to. `store` is not read."""
+    """Write recipe.json to `out`: the composition and what it belongs to.
+
+    No factors are read. Second moments that cuts were made from lie beside it, in their own files.
+    """
     composition = Composition(tuple(one.intervention for one in placed))
-    origin = Origin.of(base, RECIPE_FORMAT, composition)
+    origin = Origin.of(base, RECIPE_FORMAT, composition, store)
+    moments = {one.digest: one for one in calibrated(composition, store).values()}
+    for digest, one in moments.items():
+        MomentStore(out).save(MOMENTS, digest, one.read(), 0)
     write_json(out / RECIPE, {k: v for k, v in asdict(origin).items() if k != "tensors"})
     return origin
+
+
+def calibrated(composition: Composition, store: FactorStore) -> dict[MatrixRef, Inputs]:
+    """What the matrices are given whose cuts are made from it. Raises InputError if unknown."""
+    found = {}
+    for cut in composition.interventions:
+        if cut.made_by.needs_inputs:
+            one = store.inputs.get(cut.matrix)
+            cut.made_by.factoring_on(one)  # which refuses where there is none
+            found[cut.matrix] = one
+    return {ref: one for ref, one in found.items() if one is not None}
+
+
+def recipe_factors(path: Path, origin: Origin, scratch: Path) -> FactorCache:
+    """A cache in `scratch` for the recipe at `path`, with the second moments beside it."""
+    store = MomentStore(path if path.is_dir() else path.parent)
+    inputs: dict[MatrixRef, Inputs] = {}
+    for ref, digest in origin.inputs.items():
+        matrix = MatrixRef.parse(ref)
+        found = store.find(MOMENTS, digest)
+        if found is None or found.digest != digest:
+            raise InputError(
+                f"{path} lacks the second moment {digest[:12]} that {ref} was calibrated on, a "
+                "file in its folder moments; copy the whole folder, or export it again"
+            )
+        inputs[matrix] = found
+    return FactorCache(scratch, inputs=inputs)
 
 
 def edited_digests(base: Base, placed: list[Placed], products: Products) -> dict[str, str]:
@@ -219,7 +264,8 @@ def _read_patch(file: Path) -> tuple[Origin, FactorStore]:
             if count != same or first < 0 or not first + count <= whole <= min(height, width):
                 raise ValueError(f"the factors of {name} do not fit together")
             rows[row["key"]] = _PatchRows((height, width), S, first, U, V)
-    return _origin(facts["origin"]), PatchFactors(rows)
+    origin = _origin(facts["origin"])
+    return origin, PatchFactors(rows, origin.inputs)
 
 
 def _origin(text: str) -> Origin:
@@ -231,8 +277,8 @@ def _origin(text: str) -> Origin:
     for name, known in (("head", get_args(HeadChoice)), ("dtype", _DTYPES)):
         if (value := getattr(found, name)) not in known:
             raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
-    if not isinstance(found.composition, dict) or not isinstance(found.tensors, dict):
-        raise ValueError("composition and tensors are mappings")
+    if not all(isinstance(x, dict) for x in (found.composition, found.tensors, found.inputs)):
+        raise ValueError("composition, tensors and inputs are mappings")
     if not isinstance(found.revision, str | None):
         raise ValueError(f"revision is {found.revision!r}, expected text")
     return found
@@ -277,7 +323,9 @@ class Recipe(Format):
 
     def size(self, work: Work) -> int:
         """See `Format.size`."""
-        return 4096
+        needed = calibrated(work.composition, work.store)
+        widths = {one.digest: work.base.matrices[ref].shape[1] for ref, one in needed.items()}
+        return 4096 + sum(8 * width**2 + 1024 for width in widths.values())
 
     def write(self, work: Work, out: Path) -> Written:
         """See `Format.write`."""
@@ -299,6 +347,6 @@ def load_edit(folder: Path, base: ModelSource, device: str, scratch: Path) -> An
     """The base with a patch or recipe applied in memory; factors are computed in `scratch`."""
     origin, store = read_edit(folder)
     loaded = base.load(device)
-    cache = FactorCache(scratch / "factors") if store is None else store
+    cache = recipe_factors(folder, origin, scratch / "factors") if store is None else store
     Editor(loaded, all_matrices(loaded), cache).apply(Composition.from_dict(origin.composition))
     return loaded

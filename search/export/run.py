@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.calibration.calibration import study_factors
 from search.cuts.composition import Composition
 from search.durable import write_json, write_text
 from search.export.base import Base
@@ -15,15 +16,13 @@ from search.export.dense import dense_bytes, write_dense
 from search.export.folder import MARK, new_folder
 from search.export.format import Work, Written
 from search.export.formats import get_format, parameters
-from search.export.patch import read_edit
+from search.export.patch import read_edit, recipe_factors
 from search.export.verify import Verification, verify_afresh
 from search.phases import SILENT, Phases
 from search.published import model_name
 from search.study.identity import digest_checkpoint
 from search.study.study_record import StudyRecord
 from search.study.trials import TrialRecord
-from search.weights.factors import FactorCache
-from search.weights.remote import open_factors
 from tasks.errors import InputError
 
 
@@ -51,7 +50,7 @@ def export(
     phases.enter("reading the checkpoint")
     base = open_base(record)
     composition = trial.composition
-    work = Work(base, composition, open_factors(record.config.factors))
+    work = Work(base, composition, study_factors(record))
     keep = (base.reader.folder, record.folder, Path(record.config.factors))
     with new_folder(wish.out, form.size(work), overwrite=wish.overwrite, keep=keep) as partial:
         phases.enter("writing the model" if form.own_model else f"writing the {form.name}")
@@ -103,7 +102,8 @@ def apply_edit(
         phases.enter("writing the model")
         if store is None:
             scratch = partial / ".factors"
-            done = write_dense(base, placed, FactorCache(scratch), partial)
+            cache = recipe_factors(path, origin, scratch)
+            done = write_dense(base, placed, cache, partial)
             _remove(scratch)
         else:
             done = write_dense(base, placed, store, partial)

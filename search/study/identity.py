@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search.config import StudyConfig
+from search.config import CalibrationConfig, StudyConfig
 from search.study.sealed_files import read_sealed_json, write_sealed_json
 from search.witness import digest_file
 from tasks.base import Example
@@ -255,6 +255,9 @@ def _decisive(config: StudyConfig) -> dict[str, Any]:
     for part, key, unused in _LATER:
         if settings[part][key] == unused:  # so that a study of an earlier version goes on
             del settings[part][key]
+    del settings["calibration"]["data"]  # its texts are compared, not where they are
+    if settings["calibration"] == CalibrationConfig().model_dump(mode="json", exclude={"data"}):
+        del settings["calibration"]
     if config.tasks is None:
         del settings["tasks"], settings["objective"]
     else:

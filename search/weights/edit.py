@@ -155,10 +155,10 @@ class Editor:
 
     def _key_for(self, intervention: Intervention) -> str | None:
         """The key of the matrix, where its factors may be needed."""
-        kind = intervention.made_by
-        if kind.factoring is None and kind.needs(intervention.rule) == "nothing":
+        factoring = self._products.factoring(intervention)
+        if factoring is None and intervention.made_by.needs(intervention.rule) == "nothing":
             return None
-        return self._key(intervention.matrix, kind.factoring)
+        return self._key(intervention.matrix, factoring)
 
     def _put_back(self, ref: MatrixRef) -> None:
         if ref in self._thin:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from filelock import FileLock
 
-from search.cuts.kinds.base import Factoring
+from search.cuts.kinds.base import Factoring, Inputs
+from search.cuts.refs import MatrixRef
 from search.durable import write_file
 from search.weights import factor_file
 from search.weights.claims import claim
@@ -88,9 +89,16 @@ class FactorCache:
     `stored` ``bfloat16`` halves the files. Each entry of U and V is then off by up to 1/256 of
     itself, and a product by 0.0024 of its norm (measured). Such factors have keys of their own: a
     reader gets them only if it asks for them.
+
+    `inputs`: what matrices are given, where that was measured, for kinds of cut that need it.
     """
 
-    def __init__(self, root: str | os.PathLike[str], stored: str = "float32") -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        stored: str = "float32",
+        inputs: Mapping[MatrixRef, Inputs] | None = None,
+    ) -> None:
         if stored not in factor_file.STORED_DTYPES:
             raise InputError(
                 f"factors cannot be stored in {stored!r}; "
@@ -98,6 +106,7 @@ class FactorCache:
             )
         self.root = Path(root)
         self.stored = stored
+        self.inputs: Mapping[MatrixRef, Inputs] = dict(inputs or {})
         self._pending: dict[str, Entry] = {}
         self._batch = 1
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from search.cuts.kinds.base import Factoring
+from search.cuts.kinds.base import Factoring, Inputs
+from search.cuts.refs import MatrixRef
 from search.weights.factor_file import Factors
 
 BUDGET_BYTES = 2**30
@@ -22,6 +24,8 @@ Place = Literal["device", "pinned", "host"]
 
 class FactorStore(Protocol):
     """Where factors are read: a cache, or an exported patch. See FactorCache for each method."""
+
+    inputs: Mapping[MatrixRef, Inputs]
 
     def key(self, weight: Tensor, factoring: Factoring | None = None) -> str:
         """The key of the factors of `weight` [out, in]."""

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from search.cuts.kinds.base import Factoring
 from search.durable import write_file
 from search.weights.claims import claim
 from tasks.errors import InputError
@@ -50,6 +51,12 @@ class SecondMoment:
     calibration: str
     root: str
 
+    def whitening(self) -> Factoring:
+        """See `search.weights.whitening`; C is read when factors are made."""
+        from search.weights.whitening import whitening
+
+        return whitening(self.digest, self.read)
+
     def read(self) -> Tensor:
         """C [n, n], float64, on the host, checked. Raises InputError if it cannot be had."""
         from search.weights.remote import open_moments
@@ -63,6 +70,25 @@ class SecondMoment:
         return found
 
 
+@dataclass(frozen=True)
+class NotedMoment:
+    """A second moment of which the digest alone is known: enough for the key of factors."""
+
+    digest: str
+
+    def whitening(self) -> Factoring:
+        """See `search.weights.whitening`; no factors can be made."""
+        from search.weights.whitening import whitening
+
+        return whitening(self.digest, self.read)
+
+    def read(self) -> Tensor:
+        """Refuse. Raises InputError."""
+        raise InputError(
+            f"the second moment {self.digest[:12]} is not at hand, so no factors can be made of it"
+        )
+
+
 class MomentStore:
     """The second moments in the factor cache at `root`: ``moments/<calibration>/<name>``.
 
@@ -72,7 +98,7 @@ class MomentStore:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = os.fspath(root)
 
-    def find(self, calibration: str, name: str, width: int) -> SecondMoment | None:
+    def find(self, calibration: str, name: str) -> SecondMoment | None:
         """The second moment of an input as the head of its file has it; None if there is none.
 
         Raises InputError if the file is of another model or other texts.
@@ -80,16 +106,13 @@ class MomentStore:
         facts = self._facts(calibration, name)
         if facts is None:
             return None
-        if (facts["calibration"], facts["name"]) != (calibration, name) or (
-            int(facts["width"]) != width
-        ):
+        if (facts["calibration"], facts["name"]) != (calibration, name):
             raise InputError(
                 f"{self._place(calibration, name)} in {self.root} is of another model or of other "
                 f"calibration texts ({facts['name']}, {facts['calibration'][:12]}); remove it"
             )
-        return SecondMoment(
-            facts["digest"], int(facts["tokens"]), width, name, calibration, self.root
-        )
+        tokens, width = int(facts["tokens"]), int(facts["width"])
+        return SecondMoment(facts["digest"], tokens, width, name, calibration, self.root)
 
     def load(self, wanted: SecondMoment) -> Tensor | None:
         """C [n, n] of `wanted`, float64, every byte checked; None if it is absent or damaged."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from search.cuts.composition import Intervention
-from search.cuts.kinds.base import spectrum_for
+from search.cuts.kinds.base import Factoring, spectrum_for
 from search.weights.factor_file import DamagedFactorsError, Factors
 from search.weights.memory import BUDGET_BYTES, FactorMemory, FactorStore
+from tasks.errors import InputError
 
 
 class Products:
@@ -51,6 +52,13 @@ class Products:
         """Where the intervention's kind finds the factors of `original`."""
         return _Source(self, intervention, original, key)
 
+    def factoring(self, intervention: Intervention) -> Factoring | None:
+        """How the intervention's factors are made, None for the SVD. Raises InputError."""
+        try:
+            return intervention.made_by.factoring_on(self._cache.inputs.get(intervention.matrix))
+        except InputError as error:
+            raise InputError(f"{intervention}: {error}") from None
+
     def factors(
         self,
         intervention: Intervention,
@@ -60,7 +68,7 @@ class Products:
         key: str | None = None,
     ) -> Factors:
         """`rank` ranks read of at least `holding`; all are computed where the cache has fewer."""
-        factoring = intervention.made_by.factoring
+        factoring = self.factoring(intervention)
         key = self._cache.key(original, factoring) if key is None else key
         try:
             return self._memory.load(key, rank, holding=holding, device=original.device)

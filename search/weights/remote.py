@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import fsspec
 
-from search.cuts.kinds.base import Factoring
+from search.cuts.kinds.base import Factoring, Inputs
+from search.cuts.refs import MatrixRef
 from search.durable import write_file
 from search.weights.factor_file import DamagedFactorsError, FactorFile, Factors
 from search.weights.factor_index import Entry, has_origins, merge, read_index, write_index
@@ -38,17 +39,22 @@ _COPIES = "copies-"
 _log = logging.getLogger(__name__)
 
 
-def open_factors(location: str | os.PathLike[str], stored: str = "float32") -> FactorCache:
+def open_factors(
+    location: str | os.PathLike[str],
+    stored: str = "float32",
+    inputs: Mapping[MatrixRef, Inputs] | None = None,
+) -> FactorCache:
     """The factor cache at `location`, a folder or an fsspec URL such as ``s3://bucket/prefix``.
 
-    Raises InputError if the URL's driver is missing or the node's cache is misconfigured.
+    `inputs`: what matrices are given, where that was measured. Raises InputError if the URL's
+    driver is missing or the node's cache is misconfigured.
     """
     text = os.fspath(location)
     if "://" not in text:
-        return FactorCache(text, stored=stored)
+        return FactorCache(text, stored, inputs)
     if text.startswith("file://"):
-        return FactorCache(text.removeprefix("file://"), stored=stored)
-    return RemoteFactorCache(text, stored=stored)
+        return FactorCache(text.removeprefix("file://"), stored, inputs)
+    return RemoteFactorCache(text, stored, inputs=inputs)
 
 
 def open_moments(location: str | os.PathLike[str]) -> MomentStore:
@@ -97,6 +103,7 @@ class RemoteFactorCache(FactorCache):
         stored: str = "float32",
         folder: Path | None = None,
         budget_bytes: int | None = None,
+        inputs: Mapping[MatrixRef, Inputs] | None = None,
     ) -> None:
         """Connects to nothing yet. Raises InputError if no driver knows `url`."""
         self.url = url.rstrip("/")
@@ -104,7 +111,7 @@ class RemoteFactorCache(FactorCache):
         self._base = cache_folder() if folder is None else folder
         self._budget_bytes = cache_bytes() if budget_bytes is None else budget_bytes
         name = hashlib.blake2b(self.url.encode(), digest_size=8).hexdigest()
-        super().__init__(self._base / f"{_COPIES}{name}", stored=stored)
+        super().__init__(self._base / f"{_COPIES}{name}", stored, inputs)
         try:
             found = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except (ImportError, ValueError, TypeError) as error:

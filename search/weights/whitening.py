@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
+from search.cuts.kinds.base import Factoring
 from search.weights.svd import Decomposition, decompose_wide, widened
 from tasks.errors import InputError
 
@@ -54,6 +58,21 @@ def whiten(weight: Tensor, root: Tensor) -> Decomposition:
     real = torch.finfo(S.dtype).eps * max(wide.shape) * S[:1] < S
     V = torch.where(real, (wide.T @ U) / torch.where(real, S, 1.0), 0.0)
     return Decomposition(U, S, V)
+
+
+def whitening(digest: str, read: Callable[[], Tensor]) -> Factoring:
+    """The factoring by the second moment that `read` gives and that has this digest.
+
+    Its factors are those of `whiten`, rounded to float32.
+    """
+    return Factoring(f"whitened-{VERSION}:{FLOOR:g}:{digest}", partial(_factors, read))
+
+
+def _factors(read: Callable[[], Tensor], weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    home = weight.device
+    moment = read().to("cpu" if home.type == "mps" else home)
+    U, S, V = (part.to(home, torch.float32) for part in whiten(weight, floored_root(moment)))
+    return U, S, V
 
 
 def _eigen(moment: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ import torch
 import yaml
 
 from cluster import driver
+from cluster.calibrate import calibrate_here
 from cluster.cli import main
 from cluster.precompute import factor_matrices
 from cluster.session import LOCAL_SETTINGS, SETTINGS
@@ -118,6 +119,9 @@ def one_process() -> Run:
             on_built(built)
         return {built.address: built.key for built in batch.ready}
 
+    def measured(calibration, root, shares, check):
+        return calibrate_here(calibration, root, shares, None)
+
     def searched(plan, study, shares, is_cut):
         threads = torch.get_num_threads()
         evaluator, _ = driver._blueprint(plan, study, shares).build()
@@ -132,6 +136,7 @@ def one_process() -> Run:
             patch("cluster.driver.ray_session", lambda *_: nullcontext()),
             patch("cluster.driver.living_nodes", lambda: [{"CPU": CPUS}]),
             patch("cluster.precompute.precompute", ensured),
+            patch("cluster.calibrate.calibrate", measured),
             patch("cluster.driver._search", searched),
         ):
             return in_this_process(*words, code=code)

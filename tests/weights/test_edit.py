@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
+from laser_search.testing.kinds import measured
 from search.cuts.composition import Composition, Intervention
 from search.cuts.kinds.prune import pruned
 from search.cuts.kinds.registry import KINDS
@@ -52,7 +53,8 @@ def same(model, state):
 def bench(tmp_path_factory):
     model = phi3()
     matrices = find_matrices(model)
-    cache = FactorCache(tmp_path_factory.mktemp("factors"))
+    inputs = {matrix.ref: measured(matrix.shape[1]) for matrix in matrices}
+    cache = FactorCache(tmp_path_factory.mktemp("factors"), inputs=inputs)
     return model, matrices, Editor(model, matrices, cache), cache
 
 

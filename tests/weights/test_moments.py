@@ -20,7 +20,7 @@ def second(width=6, seed=0):
 def test_what_is_stored_is_what_is_read_and_other_programs_read_it_too(tmp_path):
     store = MomentStore(tmp_path)
     saved = store.save(CALIBRATION, NAME, second(), 20)
-    assert MomentStore(tmp_path).find(CALIBRATION, NAME, 6) == saved
+    assert MomentStore(tmp_path).find(CALIBRATION, NAME) == saved
     again = pickle.loads(pickle.dumps(saved))
     assert torch.equal(again.read(), second())
     (path,) = tmp_path.rglob("*.safetensors")
@@ -42,7 +42,7 @@ def test_each_bit_of_a_file_counts(tmp_path):
         assert path.with_name(f"{path.name}.damaged").exists()
     path.write_bytes(whole[:-1])
     assert store.load(saved) is None
-    assert store.find(CALIBRATION, NAME, 6) is None
+    assert store.find(CALIBRATION, NAME) is None
 
 
 def test_a_file_of_another_model_is_refused(tmp_path):
@@ -52,7 +52,7 @@ def test_a_file_of_another_model_is_refused(tmp_path):
     (tmp_path / "moments" / CALIBRATION).mkdir()
     path.rename(tmp_path / "moments" / CALIBRATION / path.name)
     with pytest.raises(InputError, match="of another model or of other calibration texts"):
-        store.find(CALIBRATION, NAME, 6)
+        store.find(CALIBRATION, NAME)
 
 
 def test_one_that_is_gone_is_named(tmp_path):
@@ -69,8 +69,8 @@ def test_a_url_is_as_good_as_a_folder(tmp_path, monkeypatch):
 
     url = f"memory://{tmp_path.name}/factors"
     store = open_moments(url)
-    assert store.find(CALIBRATION, NAME, 6) is None
+    assert store.find(CALIBRATION, NAME) is None
     with store.claimed(CALIBRATION):
         saved = store.save(CALIBRATION, NAME, second(), 20)
-    assert open_moments(url).find(CALIBRATION, NAME, 6) == saved
+    assert open_moments(url).find(CALIBRATION, NAME) == saved
     assert torch.equal(saved.read(), second())

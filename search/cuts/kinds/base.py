@@ -35,6 +35,23 @@ class Triples(Protocol):
         ...
 
 
+class Inputs(Protocol):
+    """What a matrix [out, in] is given, as it was measured on calibration texts."""
+
+    @property
+    def digest(self) -> str:
+        """Of the second moment, for the names of factorings that are made from it."""
+        ...
+
+    def read(self) -> Tensor:
+        """The second moment C = E[x xᵀ] [in, in], float64, on the host."""
+        ...
+
+    def whitening(self) -> Factoring:
+        """The factoring whose leading triples are best under E‖(W − W_r) x‖²."""
+        ...
+
+
 class Source(Protocol):
     """What a kind may ask for beside the matrix: its factors, from a cache or a patch."""
 
@@ -74,7 +91,8 @@ class Kind(ABC):
 
     `about`: one line for lists. `rules`: the rank rules that its values are read by. `fixed`: the
     only value of a kind that takes none. `factoring`: how its factors are made, None for the SVD.
-    `needs_factors`: whether an edit reads factors.
+    `needs_factors`: whether an edit reads factors. `needs_inputs`: whether its factors are made
+    from what a matrix is given, so that a study calibrates first.
     """
 
     name: ClassVar[str]
@@ -83,6 +101,19 @@ class Kind(ABC):
     fixed: ClassVar[RankRule | None] = None
     factoring: Factoring | None = None
     needs_factors: ClassVar[bool] = False
+    needs_inputs: ClassVar[bool] = False
+
+    def factoring_on(self, inputs: Inputs | None) -> Factoring | None:
+        """How the factors of a matrix are made that is given `inputs`; None for the SVD.
+
+        Raises InputError if it needs inputs and they were not measured.
+        """
+        if self.needs_inputs and inputs is None:
+            raise InputError(
+                f"kind {self.name!r} is made from what the matrix is given, which was not measured "
+                "here; use it in a study, which calibrates first, or name texts with --calibration"
+            )
+        return self.factoring
 
     def check(self, rule: RankRule) -> None:
         """Raise InputError if a value means nothing to this kind."""

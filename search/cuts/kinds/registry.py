@@ -10,6 +10,7 @@ from search.cuts.kinds.keep_bottom import KeepBottom
 from search.cuts.kinds.keep_top import KeepTop
 from search.cuts.kinds.prune import Prune, PrunePaper
 from search.cuts.kinds.svd_lowrank import SvdLowrank, SvdLowrank20
+from search.cuts.kinds.whitened import Whitened
 from search.cuts.kinds.zero import Zero
 from tasks.errors import InputError, nearest
 from tasks.plugins import Plugins
@@ -19,6 +20,7 @@ GROUP = "laser_search.kinds"
 
 BUILT_IN: tuple[Kind, ...] = (
     KeepTop(),
+    Whitened(),
     KeepBottom(),
     Zero(),
     Prune(),
