@@ -153,7 +153,7 @@ def _run(
     seen: Callable[[Unit, Tensor], None],
 ) -> None:
     """Forward passes over all rows; `seen` is told what the parameters of `matrices` multiply."""
-    parameters = dict(model.named_parameters())
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     widths = {matrix.parameter: matrix.shape[1] for matrix in matrices}
     prefix = f"{model.base_model_prefix}."
     inside = all(name.startswith(prefix) for name in widths)
