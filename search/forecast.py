@@ -141,8 +141,16 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
         workers,
         phases_s,
         mean_s,
-        tuple([*plan.notices, *plan.prospects]),
+        (*plan.notices, *plan.prospects, *_elsewhere(plan)),
     )
+
+
+def _elsewhere(plan: Plan) -> list[str]:
+    """What cannot be known from here."""
+    address = plan.config.cluster.address
+    if address is None:
+        return []
+    return [f"workers and times are those of this machine, not of the cluster at {address}"]
 
 
 def missing_factors(plan: Plan, phases: Phases = SILENT) -> list[Matrix]:
