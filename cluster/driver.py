@@ -295,6 +295,7 @@ def _concluded(plan: Plan, study: DrivenStudy, view: StudyView, preemption: Pree
             plan.split,
             plan.objective,
             paper=plan.config.paper,
+            general_text=plan.general_text,
         )
     return End(
         summary_of(study), verdict, study.stopped, preemption.asked if verdict is None else None
@@ -405,6 +406,7 @@ def _blueprint(plan: Plan, study: DrivenStudy, shares: Resources) -> Blueprint:
         Holder.here(),
         plan.witness.facts(),
         read_calibration(study.folder, plan.config.factors),
+        () if plan.general_text is None else plan.general_text.examples,
     )
 
 

@@ -34,6 +34,7 @@ from search.study.outcomes import Evaluation, outcome_bytes, read_outcomes, writ
 from search.weights.moments import SecondMoment
 from search.witness import FilesChanged, Trace, Witness
 from tasks.base import Example
+from tasks.guarded import Guarded
 from tasks.printable import printable
 from tasks.secrets import hide_secrets
 
@@ -58,6 +59,7 @@ class Blueprint:
     driver: Holder | None = None
     sealed: Mapping[str, tuple[Trace | None, str]] | None = None
     inputs: Mapping[MatrixRef, SecondMoment] = field(default_factory=dict)
+    general_text: tuple[Example, ...] = ()
 
     def build(self) -> tuple[Evaluator, Witness]:
         """Load the model and the factors on this worker's device.
@@ -84,8 +86,13 @@ class Blueprint:
 
     def _evaluator(self, source: ModelSource, room: Room) -> Evaluator:
         questions = Questions(
-            open_asked(self.config, source.head),
-            {"validation": self.validation, "confirm": self.confirm, "test": self.test},
+            Guarded(open_asked(self.config, source.head)),
+            {
+                "validation": self.validation,
+                "confirm": self.confirm,
+                "test": self.test,
+                "guard": self.general_text,
+            },
             self.config.search.chunks,
             self.objective,
             self.study_id,

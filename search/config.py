@@ -329,6 +329,17 @@ class ClusterConfig(Strict):
     storage_wait_s: Seconds = 600.0
 
 
+class GuardConfig(Strict):
+    """General text on which baseline and winner are compared when the search is over.
+
+    `data`: a text file, a hub id, or ``wikitext2``, ``ptb`` or ``c4``; None: the prompts of the
+    test questions. `tokens`: how many of it are read at most.
+    """
+
+    data: str | None = None
+    tokens: Count = 16384
+
+
 class StudyConfig(Strict):
     """The whole of study.yaml.
 
@@ -344,6 +355,7 @@ class StudyConfig(Strict):
     calibration: CalibrationConfig = CalibrationConfig()
     space: SpaceConfig = SpaceConfig()
     search: SearchConfig = SearchConfig()
+    guard: GuardConfig | None = GuardConfig()
     factors: str = "./factors"
     storage: str | None = None
     cluster: ClusterConfig = ClusterConfig()
@@ -517,6 +529,9 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
         }
     )
     calibration = config.calibration.model_copy(update={"data": present(config.calibration.data)})
+    guard = config.guard
+    if guard is not None:
+        guard = guard.model_copy(update={"data": present(guard.data)})
     reuse = config.reuse
     if reuse.folder is not None:
         reuse = reuse.model_copy(update={"folder": absolute(reuse.folder)})
@@ -526,6 +541,7 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
             **asked,
             "search": search,
             "calibration": calibration,
+            "guard": guard,
             "factors": absolute(config.factors),
             "reuse": reuse,
         }

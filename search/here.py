@@ -31,6 +31,7 @@ from search.study.verdict import Verdict, conclude
 from search.study.wall_time import WallTime
 from search.weights.remote import check_factors, open_factors
 from tasks.errors import InputError
+from tasks.guarded import Guarded
 from tasks.inside import check_links
 from tasks.parts import sizes_text
 
@@ -134,8 +135,15 @@ def _decompose(plan: Plan, watcher: Watcher) -> dict[str, str]:
 
 def _evaluator(plan: Plan, identity: Identity, inputs: Moments) -> Evaluator:
     config, split = plan.config, plan.split
-    parts = {"validation": split.validation, "confirm": split.confirm, "test": split.test}
-    questions = Questions(plan.task, parts, config.search.chunks, plan.objective, identity.study_id)
+    parts = {
+        "validation": split.validation,
+        "confirm": split.confirm,
+        "test": split.test,
+        "guard": () if plan.general_text is None else plan.general_text.examples,
+    }
+    questions = Questions(
+        Guarded(plan.task), parts, config.search.chunks, plan.objective, identity.study_id
+    )
     reuse = config.reuse
     hosting = Hosting(
         own_device(),
@@ -154,5 +162,11 @@ def _conclude(plan: Plan, study: DrivenStudy) -> Verdict | None:
     found = summary_of(study)
     decision = replace(study.chosen(), infeasible=found.infeasible, finished=found.finished)
     return conclude(
-        study.folder, study.identity, decision, plan.split, plan.objective, paper=plan.config.paper
+        study.folder,
+        study.identity,
+        decision,
+        plan.split,
+        plan.objective,
+        paper=plan.config.paper,
+        general_text=plan.general_text,
     )

@@ -50,6 +50,7 @@ def open_driven(
         objective=plan.objective,
         setting=setting_of(plan, keys),
         shapes={m.ref: m.shape for m in plan.matrices if m.block or m in plan.searched},
+        general_text=None if plan.general_text is None else plan.general_text.digest,
     )
     return DrivenStudy.open(subject, guard=guard, wall=wall, witness=plan.witness)
 

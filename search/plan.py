@@ -11,10 +11,12 @@ from search.calibration.texts import Texts
 from search.config import StudyConfig, TaskConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
+from search.evaluation.general_text import read_general_text
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource
 from search.space import Space
 from search.strategies.registry import check_strategy
+from search.study.collateral import GeneralText
 from search.study.objective import Objective
 from search.study.warm_start import resolve
 from search.weights.matrices import Matrix, all_matrices
@@ -36,6 +38,7 @@ class Plan:
 
     The configuration's `search.warm_start` holds compositions alone. `witness` noted the files of
     model and data before any was read. `texts`: what is calibrated on, where a cut needs that.
+    `general_text`: what the winner's collateral is measured on.
     """
 
     config: StudyConfig
@@ -47,6 +50,7 @@ class Plan:
     objective: Objective
     witness: Witness = field(default_factory=Witness)
     texts: Texts | None = None
+    general_text: GeneralText | None = None
 
     @property
     def max_ranks(self) -> dict[MatrixRef, int]:
@@ -132,7 +136,9 @@ def make_plan(config: StudyConfig) -> Plan:
     """Check a configuration against its task, data and model, cheapest first. Raises InputError."""
     check_strategy(config.search)
     source = config.model.source()
-    data = [Path(goal.data).expanduser() for goal in config.goals.values() if goal.data]
+    named = [goal.data for goal in config.goals.values()]
+    named.append(None if config.guard is None else config.guard.data)
+    data = [Path(name).expanduser() for name in named if name]
     witness = Witness(source.folder, [file for path in data for file in data_files(path)])
     task = open_asked(config, source.head)
     only = config.task or TaskConfig(name=task.name)
@@ -147,13 +153,16 @@ def make_plan(config: StudyConfig) -> Plan:
     skeleton = source.skeleton()
     matrices = tuple(all_matrices(skeleton))
     source.check_weights()
-    check_vocabulary(source, skeleton, examples)
+    general_text = read_general_text(config.guard, source, split.test)
+    further = general_text.examples if general_text else ()
+    check_vocabulary(source, skeleton, [*examples, *further])
     space = Space.build(config.space, matrices)
     if config.products == "svd-lowrank":
         space = replace(space, ladder=space.ladder.as_laser(source.model_type))
     if config.search.warm_start:
         config = _with_compositions(config, matrices, space)
     plan = Plan(config, source, task, split, matrices, space, objective, witness)
+    plan = replace(plan, general_text=general_text)
     given = [Composition.parse(text.split()) for text in config.search.warm_start]
     if needs_inputs(space.levels, given):
         texts = study_texts(config.calibration, task, split, source.head)

@@ -29,7 +29,12 @@ from search.weights.edit import Editor
 from search.weights.matrices import Matrix, all_matrices
 from search.weights.remote import open_factors
 from tasks.base import Example, Outcome, Reply, Task
+from tasks.guarded import GENERAL_TEXT
+from tasks.metrics import PERPLEXITY
 from tasks.scoring import by_task, mean_log_loss, mean_score
+
+ON_GENERAL_TEXT = Objective((Goal(GENERAL_TEXT, PERPLEXITY),))
+"""What the part ``guard`` is worth, whatever the study looks for."""
 
 SCREENED_EXAMPLES = 100
 """Questions of validation that a screen reads."""
@@ -144,7 +149,7 @@ class Evaluator:
                 mark = time.perf_counter()
                 for example, reply in zip(examples, replies, strict=True):
                     outcomes[example.id] = self._task.outcome(example, reply)
-                score = self._value(job, _scores(outcomes.values()))
+                score = self._objective_of(job).value(_scores(outcomes.values()), job.baseline)
                 seconds["score"] += time.perf_counter() - mark
                 if step < len(chunks):
                     chunk = {example.id: outcomes[example.id].score for example in examples}
@@ -251,13 +256,13 @@ class Evaluator:
             effect=job.effect,
             part=job.part,
             score=score,
-            log_loss=self._objective.mean(losses),
+            log_loss=self._objective_of(job).mean(losses),
             seconds=rounded,
             outcomes=in_order,
             truncated=sum(
                 getattr(prepared, "truncated", 0) for _, prepared in self._prepared[job.part]
             ),
-            scores={} if self._objective.single else _scores(in_order),
+            scores={} if self._objective_of(job).single else _scores(in_order),
         )
 
     def _start(self, job: Job) -> int:
@@ -277,8 +282,8 @@ class Evaluator:
             for prepared in missing:
                 self._predictor.record(prepared)
 
-    def _value(self, job: Job, scores: Mapping[str, float]) -> float:
-        return self._objective.value(scores, job.baseline)
+    def _objective_of(self, job: Job) -> Objective:
+        return ON_GENERAL_TEXT if job.part == "guard" else self._objective
 
     def _prepare(self, part: str) -> list[tuple[list[Example], Any]]:
         if part not in self._prepared:

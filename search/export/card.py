@@ -13,6 +13,7 @@ from search.export.exported_trial import support
 from search.export.same_output import SameOutput
 from search.export.verify import Verification
 from search.published import data_name, hub_name, model_name
+from search.study.collateral import Collateral
 from search.study.jobs import trial_name
 from search.study.objective import FloorCheck, floor_sentence
 from search.study.outcomes import read_outcomes
@@ -289,6 +290,8 @@ def _results(record: StudyRecord, trial: TrialRecord) -> str:
     if result is not None and result["trial"] == trial.number:
         floors = result.get("floors", {}).get("test", [])
         lines += [f"\nIt {floor_sentence(FloorCheck(**check))}." for check in floors]
+        if cost := result.get("collateral"):
+            lines.append(f"\nOn {Collateral(**cost).sentence()}.")
     return "\n".join(lines)
 
 

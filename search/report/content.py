@@ -142,6 +142,9 @@ def _tiles(record: StudyRecord, verdict: Verdict | None, metric: str) -> list[tu
                 f"95 % interval {shown_interval(metric, found.low, found.high)}",
             ),
         ]
+        if (cost := verdict.collateral) is not None:
+            interval = f"95 % interval {cost.low:+.1%} to {cost.high:+.1%}; {cost.source}"
+            tiles.append(("perplexity of general text", f"{cost.change:+.1%}", interval))
     elif summary.baseline is not None and summary.best is not None:
         tiles += [
             ("on validation", f"{shown(metric, summary.baseline.score):.4f}", "baseline"),

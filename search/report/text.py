@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from search.study.collateral import Collateral
 from search.study.objective import GAIN, FloorCheck, Objective, floor_sentence
 from search.study.summary import Summary
 from search.study.verdict import Verdict
@@ -30,6 +31,8 @@ def print_verdict(console: Console, verdict: Verdict, objective: Objective) -> N
     else:
         print_scores(console, score_rows(verdict.scores), metric)
         _print_warnings(console, verdict.scores)
+    if (cost := verdict.collateral) is not None:
+        console.print(cost.sentence(), soft_wrap=True, highlight=False, markup=False)
     for notice in verdict_notices(verdict):
         console.print(f"Note: {notice}", style="yellow", highlight=False, soft_wrap=True)
     for column, values in verdict.columns.items():
@@ -109,6 +112,10 @@ def result_lines(result: Mapping[str, Any], objective: Objective) -> list[str]:
         f"{shown_interval(metric, test['low'], test['high'])})"
         for name, metric, test in rows
     ]
+    if cost := result.get("collateral"):
+        found = Collateral(**cost)
+        lines.append(f"  {found.sentence()}")
+        lines += [f"  warning: {found.warning}"] if found.warning else []
     for side, own in result["scores"].items():
         if tied := own["test"].get("tied", 0.0):
             lines.append(f"  tied answers of {side} on test: {tied:.1%}")
@@ -164,6 +171,8 @@ def verdict_notices(verdict: Verdict) -> list[str]:
     found = [n for part, cut in verdict.truncated.items() for n in truncation_notices(part, cut)]
     if looks := looks_text(verdict.looks):
         found.append(looks)
+    if verdict.collateral is not None and verdict.collateral.warning:
+        found.append(verdict.collateral.warning)
     if verdict.paper:
         found.append(PAPER_TIES)
     return found

@@ -89,6 +89,7 @@ class Subject:
     `max_ranks`: min(out, in) of the matrices of `space`. `objective` knows the tasks' metrics;
     without it they are called ``score``. `setting` is what the strategy is to know, by default the
     space. `shapes` [out, in] of all matrices of the model say how much a trial keeps.
+    `general_text`: the digest of the texts on which the winner is compared at the end.
     """
 
     folder: Path
@@ -99,6 +100,7 @@ class Subject:
     objective: Objective | None = None
     setting: Setting | None = None
     shapes: Mapping[MatrixRef, tuple[int, ...]] | None = None
+    general_text: str | None = None
 
 
 class DrivenStudy:
@@ -131,7 +133,11 @@ class DrivenStudy:
         self._shapes = subject.shapes
         self._stopping = Stopping(config.search.stop, self.objective.metric)
         self._confirmation = Confirmation(
-            self.folder, self.identity.study_id, config.search.confirm, self.objective
+            self.folder,
+            self.identity.study_id,
+            config.search.confirm,
+            self.objective,
+            subject.general_text,
         )
         self._stored = stored
         self._clock = clock

@@ -244,7 +244,8 @@ _LATER = (("search", "confirm", None), ("search", "pareto", False), ("space", "l
 
 
 def _decisive(config: StudyConfig) -> dict[str, Any]:
-    settings = config.model_dump(mode="json", exclude={"factors", "storage", "cluster", "reuse"})
+    elsewhere = {"factors", "storage", "cluster", "reuse", "guard"}  # no trial depends on these
+    settings = config.model_dump(mode="json", exclude=elsewhere)
     for part, key in (
         ("search", "trials"),
         ("search", "stop"),

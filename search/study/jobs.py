@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from search.cuts.composition import Composition, Intervention
 
-Part = Literal["validation", "confirm", "test", "screen"]
-"""What of the data is asked. ``screen``: a backward pass over some of validation, no trial."""
+Part = Literal["validation", "confirm", "test", "guard", "screen"]
+"""What is asked. ``guard``: general text. ``screen``: a backward pass over some of validation, no
+trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,16 @@ def trial_name(number: int) -> str:
 def test_name(number: int) -> str:
     """The evaluation name of a trial on test."""
     return f"trial-{number:05d}-test"
+
+
+def guard_baseline(digest: str) -> str:
+    """The evaluation name of the unedited model on general text with this digest."""
+    return f"baseline-guard-{digest}"
+
+
+def guard_name(number: int, digest: str) -> str:
+    """The evaluation name of a trial on general text with this digest."""
+    return f"trial-{number:05d}-guard-{digest}"
 
 
 def confirm_name(number: int) -> str:

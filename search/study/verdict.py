@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from search.study.collateral import Collateral, GeneralText
 from search.study.identity import Identity
 from search.study.jobs import (
     BASELINE,
     CONFIRM_BASELINE,
     TEST_BASELINE,
     confirm_name,
+    guard_baseline,
+    guard_name,
     test_name,
     trial_name,
 )
@@ -61,7 +64,8 @@ class Verdict:
     many trials were asked again on the confirmation part, which none had seen; 0: there is none.
     `looks`: every winner of this study that test has judged so far, this one last, as its `trial`
     and how many trials were `finished` then (None: not on record).
-    `paper`: scored by the rules of the paper's code, whose ties go by order.
+    `paper`: scored by the rules of the paper's code, whose ties go by order. `collateral`: what the
+    winner costs on general text, None where that is not asked.
     """
 
     trial: int | None
@@ -77,6 +81,7 @@ class Verdict:
     finalists: int = 0
     looks: list[dict[str, int | None]] = field(default_factory=list)
     paper: bool = False
+    collateral: Collateral | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for result.json."""
@@ -91,8 +96,9 @@ def conclude(
     objective: Objective,
     *,
     paper: bool = False,
+    general_text: GeneralText | None = None,
 ) -> Verdict | None:
-    """Compare and durably write result.json; None while test is not scored."""
+    """Compare and durably write result.json; None while test, or general text, is not scored."""
     winner, finalists = decision.winner, decision.finalists
 
     def read(name: str, effect: str) -> Evaluation | None:
@@ -117,12 +123,21 @@ def conclude(
     }
     if any(len(found) < len(parts) for found in known.values()):
         return None
+    collateral = None
+    if winner is not None and general_text is not None:
+        digest = general_text.digest
+        before = read(guard_baseline(digest), "")
+        after = read(guard_name(winner.number, digest), winner.effect)
+        if before is None or after is None:
+            return None
+        collateral = Collateral.of(general_text.source, before, after)
     verdict = replace(
         _verdict(winner, known, parts, objective),
         infeasible=decision.infeasible,
         finalists=finalists,
         looks=_looks(folder, winner, decision.finished),
         paper=paper,
+        collateral=collateral,
     )
     write_sealed_json(folder / FILE, verdict.to_json())
     return verdict
@@ -350,7 +365,16 @@ def read_verdict(result: dict[str, Any] | None) -> Verdict | None:
         found = _known(Verdict, result)
         scores, compared = _sides_of(found["scores"]), _compared(found["comparisons"])
         tasks = {label: _task(own) for label, own in found.get("tasks", {}).items()}
-        return Verdict(**{**found, "scores": scores, "comparisons": compared, "tasks": tasks})
+        cost = found.get("collateral")
+        return Verdict(
+            **{
+                **found,
+                "scores": scores,
+                "comparisons": compared,
+                "tasks": tasks,
+                "collateral": None if cost is None else Collateral(**_known(Collateral, cost)),
+            }
+        )
     except (TypeError, KeyError, AttributeError):
         return None  # another version's; the report shows the rest
 

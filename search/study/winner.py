@@ -16,6 +16,8 @@ from search.study.jobs import (
     Job,
     Part,
     confirm_name,
+    guard_baseline,
+    guard_name,
     test_name,
     trial_name,
 )
@@ -73,12 +75,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The end of the study in `folder`. `confirm` None: the winner is the best on validation."""
+    """The end of the study in `folder`. `confirm` None: the winner is the best on validation.
+
+    `general_text`: the digest of the texts on which the winner is compared too.
+    """
 
     folder: Path
     study_id: str
     confirm: ConfirmConfig | None
     objective: Objective
+    general_text: str | None = None
 
     def chosen(self, trials: Trials, baseline: Evaluation | None) -> Decision:
         """The winner; until all finalists are confirmed, the best on validation."""
@@ -104,7 +110,16 @@ class Confirmation:
             return self._missing("test", TEST_BASELINE, {})
         # Its answers on validation too, should their file have been damaged since.
         known = self._missing("validation", BASELINE, {trial_name(winner.number): winner})
-        return known or self._missing("test", TEST_BASELINE, {test_name(winner.number): winner})
+        return known or [
+            *self._missing("test", TEST_BASELINE, {test_name(winner.number): winner}),
+            *self._general_text(winner),
+        ]
+
+    def _general_text(self, winner: TrialRecord) -> list[Job]:
+        if (digest := self.general_text) is None:
+            return []
+        names = {guard_name(winner.number, digest): winner}
+        return self._missing("guard", guard_baseline(digest), names)
 
     def _finalists(self, trials: Trials, baseline: Evaluation | None) -> list[TrialRecord]:
         count = 1 if self.confirm is None else self.confirm.finalists
