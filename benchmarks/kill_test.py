@@ -98,6 +98,7 @@ def evaluations(study: Path) -> Counter[str]:
         if event["event"] == "done"
         and event["job"] != "screen"
         and not event["job"].endswith("-test")
+        and "-guard-" not in event["job"]
     )
 
 

@@ -164,7 +164,7 @@ class Landscape:
         return {
             matrix.ref: Spectrum(
                 *(str(matrix.ref), self.plan.source.path, matrix.module, matrix.shape),
-                evaluator.editor.factors(_half(matrix.ref)).spectrum.double().numpy(),
+                evaluator.editor.source(_half(matrix.ref)).factors(0).spectrum.double().numpy(),
             )
             for matrix in self.plan.searched
         }
