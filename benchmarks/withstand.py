@@ -263,6 +263,17 @@ def postgresql(folder: Path) -> Iterator[str]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def workers_of(driver: psutil.Process) -> list[psutil.Process]:
+    """The processes that evaluate; Ray names them after what they do at the moment."""
+    found = []
+    for process in driver.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            title = " ".join(process.cmdline()[:1])
+            if title.startswith("ray::") and ("Worker" in title or "Trainable" in title):
+                found.append(process)
+    return found
+
+
 def memory(folder: Path) -> Iterator[str]:
     """Resident memory of driver and worker at each look, over 500 trials."""
     driver, study, log = launched(folder / "memory", 500)
@@ -275,8 +286,7 @@ def memory(folder: Path) -> Iterator[str]:
         root = psutil.Process(driver.pid)
         with contextlib.suppress(psutil.Error):
             own = root.memory_info().rss
-            workers = [p for p in root.children(recursive=True) if "StudyWorker" in p.name()
-                       or any("StudyWorker" in word for word in p.cmdline()[:1])]  # fmt: skip
+            workers = workers_of(root)
             rows.append((done, own, sum(p.memory_info().rss for p in workers), len(workers)))
     verdict(driver, study, log)
     hold(len(rows) > 10, f"{len(rows)} looks are too few")
@@ -299,9 +309,10 @@ def stops(folder: Path) -> Iterator[str]:
     driver, study, log = launched(folder / "stops", trials)
     until(lambda: finished(study) >= 2, driver, log)
     root = psutil.Process(driver.pid)
-    for name in ("driver", "StudyWorker", "raylet", "gcs_server"):
-        family = [root] if name == "driver" else root.children(recursive=True)
-        found = [p for p in family if name == "driver" or name in " ".join(p.cmdline()[:1])]
+    for name in ("driver", "worker", "raylet", "gcs_server"):
+        found = {"driver": [root], "worker": workers_of(root)}.get(name) or [
+            p for p in root.children(recursive=True) if name in " ".join(p.cmdline()[:1])
+        ]
         if driver.poll() is not None or not found:
             yield f"{name}: not there ({driver.poll()})"
             continue

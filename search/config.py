@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -17,20 +17,19 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from search.cuts.level import Level
 from search.durable import write_text
 from search.locations import absolute_location
+from search.mistakes import mistakes
 from search.model import DType, ModelSource
 from search.overrides import apply_overrides
 from search.plain_yaml import read_yaml
 from tasks.base import HeadChoice
-from tasks.errors import InputError, nearest
+from tasks.errors import InputError
 from tasks.secrets import has_secret, hide_secrets
 from tasks.splits import Protocol
 
-_LONGEST = 200
 PAPER_RHO = (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05, 0.01, 0.005)
 """The grid of the LASER paper, as fractions kept."""
 
@@ -472,7 +471,7 @@ def parse_config(data: dict[str, Any], where: str) -> StudyConfig:
     try:
         return StudyConfig.model_validate(data)
     except ValidationError as error:
-        found = list(dict.fromkeys(_sentence(group) for group in _by_place(error)))
+        found = mistakes(error, StudyConfig)
         if len(found) == 1:
             raise InputError(f"{where}: {found[0]}") from None
         lines = "".join(f"\n  {sentence}" for sentence in found)
@@ -546,89 +545,3 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
             "reuse": reuse,
         }
     )
-
-
-def _by_place(error: ValidationError) -> list[list[ErrorDetails]]:
-    """What is wrong, by place: a value that fits no branch of a union has one error for each.
-
-    Errors inside one branch say that the others were not meant.
-    """
-    found = error.errors()
-    inside = {
-        tuple(_path(e)[:depth])
-        for e in found
-        if not _is_other_branch(e["loc"], e["type"])
-        for depth in range(len(_path(e)))
-    }
-    places: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
-    for e in found:
-        if not (_is_other_branch(e["loc"], e["type"]) and tuple(_path(e)) in inside):
-            places.setdefault(tuple(_path(e)), []).append(e)
-    return list(places.values())
-
-
-def _sentence(found: Sequence[ErrorDetails]) -> str:
-    """What is wrong at one place, as one sentence."""
-    first = next((e for e in found if not _is_other_branch(e["loc"], e["type"])), found[0])
-    path = _path(first)
-    key = ".".join(str(part) for part in path)
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(path[:-1])
-        hint = nearest(str(path[-1]), known)
-        return f"key {key!r} is unknown; expected one of {', '.join(known)}{hint}"
-    if first["type"] == "missing":
-        return f"key {key!r} is missing"
-    value = first["input"]
-    message = first["msg"].removeprefix("Value error, ")
-    if _is_other_branch(first["loc"], first["type"]):
-        alternatives = [e["msg"].removeprefix("Input should be ") for e in found]
-        message = f"input should be {' or '.join(dict.fromkeys(alternatives))}"
-    if first["type"] == "literal_error" and isinstance(value, str):
-        expected = first["ctx"]["expected"]
-        message += nearest(
-            value, [name.strip(" '") for name in expected.replace(" or ", ",").split(",")]
-        )
-    if isinstance(value, dict):
-        return f"{key}: {message}" if key else message
-    return f"{key} is {_quoted(value)}: {message[:1].lower()}{message[1:]}"
-
-
-def _quoted(value: Any) -> str:
-    """A value as it was read, its beginning if it is long."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
-
-
-def _path(error: ErrorDetails) -> list[int | str]:
-    """Where an error is, in the user's words."""
-    return [part for part in error["loc"] if not _is_branch(part)]
-
-
-def _is_other_branch(path: tuple[int | str, ...], kind: str) -> bool:
-    """Whether an error only says that a value is not of one branch of a union."""
-    return (
-        bool(path) and _is_branch(path[-1]) and (kind.endswith("_type") or kind == "literal_error")
-    )
-
-
-def _is_branch(part: int | str) -> bool:
-    """Whether a location names a branch of a union, which the user never wrote."""
-    return isinstance(part, str) and (
-        "[" in part or part in {"int", "str", "float", "RhoRange", "literal['all']"}
-    )
-
-
-def _keys_at(path: list[int | str]) -> list[str]:
-    model: type[BaseModel] = StudyConfig
-    for part in path:
-        if isinstance(part, str):  # a number is a place in a list
-            model = _model_in(model.model_fields[part].annotation) or model
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation names, alone or as one of its parts."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_model_in(part) for part in get_args(annotation))
-    return next((model for model in found if model is not None), None)
