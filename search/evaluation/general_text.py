@@ -26,9 +26,9 @@ def read_general_text(
 ) -> GeneralText | None:
     """The texts that `guard` of study.yaml names, as many as its `tokens` allow.
 
-    Without `data` they are the prompts of `test`, each once. None where it is off, or where the
-    head gives text no likelihood. Raises InputError for data that cannot be read, or for a head
-    that cannot read the data that was named.
+    Without `data` they are the prompts of `test`, each once. None where it is off, where the head
+    gives text no likelihood, or where all prompts are too short. Raises InputError for data that
+    cannot be read, or for a head that cannot read the data that was named.
     """
     if config is None:
         return None
@@ -48,6 +48,8 @@ def read_general_text(
         found = Perplexity(corpus).load(None if corpus else config.data)
         name = f"perplexity:{corpus}" if corpus else Path(config.data).name
     chosen = tuple(replace(x, task=GENERAL_TEXT) for x in _within(found, config.tokens, source))
+    if not chosen and config.data is None:
+        return None
     if not chosen:
         raise InputError(f"guard: {name} holds no text of at least {MIN_TOKENS} tokens")
     return GeneralText(name, chosen)

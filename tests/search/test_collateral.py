@@ -100,9 +100,13 @@ def test_a_head_without_a_perplexity_is_compared_on_no_text():
         read_general_text(GuardConfig(data="wikitext2"), masked, asked(4))
 
 
-def test_texts_that_are_too_short_are_refused(demo_source):
-    with pytest.raises(InputError, match="no text of at least 2 tokens"):
-        read_general_text(GuardConfig(), demo_source, [Example("e", "g", "", "a")])
+def test_a_file_of_texts_that_are_too_short_is_refused_and_such_prompts_are_no_text(
+    demo_source, tmp_path
+):
+    assert read_general_text(GuardConfig(), demo_source, [Example("e", "g", "a", "b")]) is None
+    (tmp_path / "text.txt").write_text("We\n")
+    with pytest.raises(InputError, match=r"text\.txt holds no text of at least 2 tokens"):
+        read_general_text(GuardConfig(data=str(tmp_path / "text.txt")), demo_source, [])
 
 
 def test_a_digest_is_of_the_texts():
