@@ -10,6 +10,7 @@ from pathlib import Path
 
 from search.weights.factor_file import DamagedFactorsError, FactorFile
 from search.weights.factors import FactorCache
+from search.weights.moments import FOLDER
 from search.weights.remote import check_factors, open_factors
 from tasks.errors import InputError, nearest
 
@@ -144,9 +145,13 @@ def _own_origin(cache: FactorCache, key: str) -> tuple[str, ...]:
 
 
 def _waste(cache: FactorCache, age_s: float) -> list[Removable]:
-    found = [Removable(path, _size(path), "damaged") for path in cache.root.glob("??/*.damaged")]
+    found = [
+        Removable(path, _size(path), "damaged")
+        for pattern in ("??/*.damaged", f"{FOLDER}/*/*.damaged")
+        for path in cache.root.glob(pattern)
+    ]
     now = time.time()
-    for pattern in ("??/.*.tmp", ".*.tmp"):
+    for pattern in ("??/.*.tmp", ".*.tmp", f"{FOLDER}/*/.*.tmp"):
         for path in cache.root.glob(pattern):
             try:
                 old = now - path.stat().st_mtime >= age_s

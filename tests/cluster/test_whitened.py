@@ -15,6 +15,9 @@ LEVELS = [0.2, "whitened/0.2", "whitened/rank:3"]
 
 
 def write(given: Path, **changed: object) -> Path:
+    questions = given.with_name("questions.jsonl")
+    few = questions.read_text(encoding="utf-8").splitlines(keepends=True)[:96]
+    questions.write_text("".join(few), encoding="utf-8")
     raw = yaml.safe_load(given.read_text())
     raw["space"] = {"levels": LEVELS, "max_interventions": 2}
     given.write_text(yaml.safe_dump(raw | changed))
@@ -26,8 +29,8 @@ def test_a_study_with_whitened_levels_is_the_same_twice_and_resumes(
     tmp_path, make_study, one_process
 ) -> None:
     """From calibration on, in two folders of factors; the screen orders whitened cuts too."""
-    calibration = {"tokens": 3000}
-    study = write(make_study(tmp_path / "study", trials=9), calibration=calibration)
+    calibration = {"tokens": 300}
+    study = write(make_study(tmp_path / "study", trials=6), calibration=calibration)
     whole, half = tmp_path / "whole", tmp_path / "half"
     one_process("launch", study, "--out", whole, "--quiet")
     trials = StudyRecord.read(whole).trials
@@ -37,8 +40,8 @@ def test_a_study_with_whitened_levels_is_the_same_twice_and_resumes(
 
     raw = yaml.safe_load(study.read_text()) | {"factors": str(tmp_path / "other")}
     study.write_text(yaml.safe_dump(raw))
-    one_process("launch", study, "--out", half, "--quiet", "--trials", 4)
-    one_process("resume", half, "--quiet", "--trials", 9)
+    one_process("launch", study, "--out", half, "--quiet", "--trials", 3)
+    one_process("resume", half, "--quiet", "--trials", 6)
     again = StudyRecord.read(half).trials
     assert [t.text for t in again] == [t.text for t in trials]
     assert [(t.score, t.values) for t in again] == [(t.score, t.values) for t in trials]
@@ -47,22 +50,15 @@ def test_a_study_with_whitened_levels_is_the_same_twice_and_resumes(
         for folder in (whole, half)
     )
     assert one == other
-    best = next(
-        t.number for t in trials if all(i.kind == "whitened" for i in t.composition.interventions)
-    )
-    words = ("--trial", best, "--format", "recipe", "--anyway", "--json")
-    said = one_process("export", whole, "--out", tmp_path / "out", *words).stdout
-    assert json.loads(said)["verdict"]["agrees"], said
-
     # Moments that were lost are measured again, and must be what the study began with.
     for path in (tmp_path / "other").rglob("moment-*.safetensors"):
         path.unlink()
-    one_process("resume", half, "--quiet", "--trials", 10)
-    changed = {"calibration": {"data": str(tmp_path / "texts.txt"), "tokens": 3000}}
+    one_process("resume", half, "--quiet", "--trials", 7)
+    changed = {"calibration": {"data": str(tmp_path / "texts.txt"), "tokens": 300}}
     (tmp_path / "texts.txt").write_text("Something else altogether.\n" * 90)
     frozen = yaml.safe_load((half / "study.yaml").read_text()) | changed
     (half / "study.yaml").write_text(yaml.safe_dump(frozen))
-    done = one_process("resume", half, "--quiet", "--trials", 11, code=2)
+    done = one_process("resume", half, "--quiet", "--trials", 8, code=2)
     assert "calibration texts changed since the study began" in done.stderr
 
 
@@ -107,3 +103,27 @@ def test_a_cut_by_hand_wants_texts_too(tmp_path, one_process) -> None:
     texts = HERE / "questions.jsonl"
     one_process(*words, "--out", tmp_path / "out", "--calibration", texts, "--format", "patch")
     assert (tmp_path / "out" / "patch.safetensors").exists()
+
+
+def test_a_study_in_one_process_calibrates_too(tmp_path) -> None:
+    import laser_search
+    from search.demo.study import HERE
+
+    lines = (HERE / "questions.jsonl").read_text(encoding="utf-8").splitlines()[:80]
+    settings = {
+        "space": {"levels": ["whitened/0.2"], "layers": [0], "matrices": ["fc_in"]},
+        "calibration": {"tokens": 20},
+    }
+    laser_search.search(
+        str(HERE / "model"),
+        [json.loads(line) for line in lines],
+        folder=tmp_path / "study",
+        trials=1,
+        max_interventions=1,
+        validation=0.5,
+        settings=settings,
+        progress=False,
+    )
+    (trial,) = StudyRecord.read(tmp_path / "study").trials
+    assert str(trial.composition) == "0.fc_in=whitened/0.2"
+    assert len(read_calibration(tmp_path / "study", str(tmp_path))) == 1

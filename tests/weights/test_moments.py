@@ -1,12 +1,15 @@
 """Second moments on disk: whole, of the right model, or absent."""
 
+import os
 import pickle
 
 import pytest
 import torch
 from safetensors import safe_open
 
+from search.weights.factors import FactorCache
 from search.weights.moments import MomentStore
+from search.weights.upkeep import collect
 from tasks.errors import InputError
 
 NAME, CALIBRATION = "model.layers.0.mlp.up_proj.weight", "c0ffee"
@@ -61,6 +64,18 @@ def test_one_that_is_gone_is_named(tmp_path):
         path.unlink()
     with pytest.raises(InputError, match=r"no longer holds .*up_proj"):
         saved.read()
+
+
+def test_what_damage_and_kills_leave_is_waste(tmp_path):
+    saved = MomentStore(tmp_path).save(CALIBRATION, NAME, second(), 20)
+    (path,) = tmp_path.rglob("*.safetensors")
+    left = path.with_name(".moment-x.safetensors.abc.tmp")
+    left.write_bytes(b"")
+    os.utime(left, (0, 0))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert MomentStore(tmp_path).load(saved) is None
+    found = collect(FactorCache(tmp_path), None)
+    assert {one.path for one in found} == {left, path.with_name(f"{path.name}.damaged")}
 
 
 def test_a_url_is_as_good_as_a_folder(tmp_path, monkeypatch):
