@@ -140,6 +140,9 @@ def test_what_is_refused(gptj, run, tmp_path):
     assert "stays dense" in refused(
         gptj.model, "--intervention", "1.fc_in=0.9", "--out", out, "--format", "factored"
     )
+    assert "search it in a study" in refused(
+        gptj.model, "--intervention", "1.fc_in=whitened/0.1", "--out", out
+    )
     assert "reads" in refused(gptj.model, *cut[:2], "--out", gptj.model, "--overwrite")
     out.mkdir()
     (out / "notes.txt").write_text("mine")
