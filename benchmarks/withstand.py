@@ -303,19 +303,16 @@ def memory(folder: Path) -> Iterator[str]:
 
 
 def stops(folder: Path) -> Iterator[str]:
-    """SIGSTOP for a minute, then SIGCONT: driver, worker, raylet, GCS, one after the other."""
-    trials = 240  # workers go on while the raylet or the GCS is stopped
-    expected = alone(folder, trials)
-    driver, study, log = launched(folder / "stops", trials)
-    until(lambda: finished(study) >= 2, driver, log)
-    root = psutil.Process(driver.pid)
+    """SIGSTOP for a minute, then SIGCONT: driver, worker, raylet, GCS, a study for each."""
+    expected = alone(folder, 60)
     for name in ("driver", "worker", "raylet", "gcs_server"):
+        driver, study, log = launched(folder / name, 60)
+        until(lambda study=study: finished(study) >= 2, driver, log)  # type: ignore[misc]
+        root = psutil.Process(driver.pid)
         found = {"driver": [root], "worker": workers_of(root)}.get(name) or [
             p for p in root.children(recursive=True) if name in " ".join(p.cmdline()[:1])
         ]
-        if driver.poll() is not None or not found:
-            yield f"{name}: not there ({driver.poll()})"
-            continue
+        hold(bool(found), f"{name}: no such process")
         before = finished(study)
         for process in found:
             process.suspend()
@@ -324,11 +321,9 @@ def stops(folder: Path) -> Iterator[str]:
         for process in found:
             with contextlib.suppress(psutil.Error):
                 process.resume()
-        hold(driver.poll() is None, f"{name}: the driver ended: {log.read_text()[-600:]}")
-        yield f"{name} ({len(found)}): {before} trials before, {during} after a minute"
-    verdict(driver, study, log)
-    hold(trial_table(study) == expected, "other trials than undisturbed")
-    yield f"the same {trials} trials"
+        verdict(driver, study, log)
+        hold(trial_table(study) == expected, f"{name}: other trials than undisturbed")
+        yield f"{name}: {before} trials before, {during} after a minute; the same 60 trials"
 
 
 def orphans(folder: Path) -> Iterator[str]:
