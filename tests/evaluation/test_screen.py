@@ -8,6 +8,7 @@ import torch
 import transformers
 from transformers import AutoConfig
 
+from laser_search.testing.kinds import measured
 from search.cuts.composition import Composition
 from search.evaluation.predictor import make_predictor
 from search.evaluation.screen import predict_changes
@@ -16,6 +17,7 @@ from search.study.objective import Goal, Objective
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
+from search.weights.whitening import floored_root, whiten
 from tasks.base import Choose, Classify, Complete, Example, Generate, Outcome
 from tasks.errors import InputError
 
@@ -104,8 +106,10 @@ def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers,
     matrices = [m for m in find_matrices(model) if m.searchable]
     passes = ForwardPasses.of(model, matrices)
     predictor = make_predictor(head, model, tokenizers[tokens], passes=passes)
-    editor = Editor(model, matrices, FactorCache(tmp_path))
-    texts = [f"{m.ref}=rho:{rho}" for m in matrices for rho in (0.05, 0.4, 0.9)]
+    inputs = {m.ref: measured(m.shape[1]) for m in matrices}
+    editor = Editor(model, matrices, FactorCache(tmp_path, inputs=inputs))
+    levels = ("rho:0.05", "whitened/0.4", "0.4", "whitened/0.1", "0.9")
+    texts = [f"{m.ref}={level}" for m in matrices for level in levels]
     cuts = [Composition.parse([text]).interventions[0] for text in texts]
     task, asked = Ask(), examples()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -125,7 +129,12 @@ def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers,
     for cut in cuts[:: max(1, len(cuts) // 24)]:
         parameter, matrix = editor.parameter(cut.matrix), editor.matrix(cut.matrix)
         original = matrix.read(parameter)
-        U, S, V = torch.linalg.svd(original, full_matrices=False)
+        if cut.kind == "whitened":
+            root = floored_root(inputs[cut.matrix].read())
+            U, S, columns = (part.to(original.dtype) for part in whiten(original, root))
+            V = columns.T
+        else:
+            U, S, V = torch.linalg.svd(original, full_matrices=False)
         rank = cut.rule.rank(min(original.shape))
         change = (U[:, :rank] * S[:rank]) @ V[:rank] - original
         values = []
