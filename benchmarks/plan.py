@@ -1,10 +1,13 @@
 """How far `launch --plan` is from what a launch takes, on three small studies on this machine.
 
-    python benchmarks/plan.py --out DIR [--trials 60]
+    python benchmarks/plan.py --out DIR [--trials 60] [--without-ray]
 
-The demo's model with its own strategy; a random Llama of 12 layers, every single cut once; a random
+The demo's model with its own strategy; a random Llama of 8 layers, every single cut once; a random
 BERT classifier, random compositions. Prints, for each, the seconds that were said and those that
-were taken, by phase and in all, and exits with 1 if a total is off by more than a quarter.
+were taken, by phase and in all, and exits with 1 if a total is off by more than a quarter. With
+`--without-ray` one process evaluates with one thread, and the phases from the baseline on are
+compared in seconds of processor time, so that a busy machine does no harm: what one timed batch
+says of the questions, without the start and the messages of Ray.
 """
 
 from __future__ import annotations
@@ -14,8 +17,11 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import yaml
@@ -28,13 +34,23 @@ from transformers import (
 )
 
 import search.demo
+from cluster import driver
+from cluster.precompute import factor_matrices
+from cluster.view import StudyView
+from search.config import read_config
+from search.forecast import OVERHEAD_S, Workers, foresee
+from search.loop import run_study
+from search.phases import SILENT
+from search.plan import make_plan
+from search.study.study_record import StudyRecord
+from search.study.wall_time import WallTime
 
 DEMO = Path(search.demo.__file__).parent
 PROGRAM = [sys.executable, "-m", "laser_search"]
 ALLOWED = 0.25
 
 
-def random_llama(folder: Path, layers: int = 12, width: int = 256) -> None:
+def random_llama(folder: Path, layers: int = 8, width: int = 128) -> None:
     """A causal model that answers at random, with the demo's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "model")
     torch.manual_seed(0)
@@ -50,7 +66,7 @@ def random_llama(folder: Path, layers: int = 12, width: int = 256) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def random_bert(folder: Path, layers: int = 6, width: int = 256) -> None:
+def random_bert(folder: Path, layers: int = 4, width: int = 128) -> None:
     """A classifier of two labels, with the demo's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "model")
     torch.manual_seed(0)
@@ -105,7 +121,7 @@ def studies(root: Path, trials: int) -> dict[str, dict[str, Any]]:
 
 def measure(name: str, config: dict[str, Any], root: Path) -> float:
     """Plan and launch one study; prints both and returns how far the total is off, as a share."""
-    folder = root / name
+    folder = root / f"{name}-study"
     folder.mkdir()
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump({**config, "factors": str(folder / "factors")}))
@@ -126,16 +142,63 @@ def measure(name: str, config: dict[str, Any], root: Path) -> float:
     return float(off)
 
 
+def measure_here(name: str, config: dict[str, Any], root: Path) -> float:
+    """The same by one process, from the baseline on."""
+    folder = root / f"{name}-study"
+    folder.mkdir()
+    data = {**config, "factors": str(folder / "factors"), "cluster": {"max_concurrent": 1}}
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(data))
+    plan = make_plan(read_config(path))
+    view = StudyView(SILENT)
+    torch.set_num_threads(1)
+    with patch("time.perf_counter", time.process_time):
+        said = foresee(plan, Workers(1, 1, 1, "cpu", 0.0))
+    with (
+        patch("time.perf_counter", time.process_time),
+        patch("cluster.driver.WallTime", partial(WallTime, time.process_time)),
+        patch("cluster.driver.ray_session", lambda *_: nullcontext()),
+        patch("cluster.driver.living_nodes", lambda: [{"CPU": 1}]),
+        patch("cluster.precompute.precompute", _factors),
+        patch("cluster.driver._search", _search),
+    ):
+        driver.launch(read_config(path), folder / "study", view, None, path)
+    took = StudyRecord.read(folder / "study").summary.wall_s
+    parts = ("baseline", "screen", "trials", "test")
+    expected = sum(said.phases_s[part] for part in parts) - OVERHEAD_S * said.outline.trials
+    spent = sum(took.get(part, 0.0) for part in parts)
+    off = expected / spent - 1
+    print(f"{name}: said {expected:.1f} s, took {spent:.1f} s ({off:+.0%})")
+    print(f"  said {json.dumps({k: round(v, 2) for k, v in said.phases_s.items()})}")
+    print(f"  took {json.dumps({k: round(v, 2) for k, v in took.items()})}", flush=True)
+    return float(off)
+
+
+def _factors(
+    source: Any, matrices: Any, root: Any, shares: Any, storing: Any, on_built: Any, check: Any
+) -> dict[str, str]:
+    batch = factor_matrices(source, matrices, str(root), shares, storing, wait=True)
+    for built in batch.ready:
+        on_built(built)
+    return {built.address: built.key for built in batch.ready}
+
+
+def _search(plan: Any, study: Any, shares: Any, is_cut: Any) -> None:
+    evaluator, _ = driver._blueprint(plan, study, shares).build()
+    run_study(study, evaluator)
+
+
 def main() -> int:
     """Measure all three."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--without-ray", action="store_true")
     given = parser.parse_args()
+    by = measure_here if given.without_ray else measure
     given.out.mkdir(parents=True)
     found = [
-        measure(name, config, given.out)
-        for name, config in studies(given.out, given.trials).items()
+        by(name, config, given.out) for name, config in studies(given.out, given.trials).items()
     ]
     return int(max(map(abs, found)) > ALLOWED)
 
