@@ -108,8 +108,9 @@ def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers,
     predictor = make_predictor(head, model, tokenizers[tokens], passes=passes)
     inputs = {m.ref: measured(m.shape[1]) for m in matrices}
     editor = Editor(model, matrices, FactorCache(tmp_path, inputs=inputs))
-    levels = ("rho:0.05", "whitened/0.4", "0.4", "whitened/0.1", "0.9")
-    texts = [f"{m.ref}={level}" for m in matrices for level in levels]
+    texts = [f"{m.ref}=rho:{rho}" for m in matrices for rho in (0.05, 0.4, 0.9)]
+    plain = len(texts)
+    texts += [f"{m.ref}=whitened/0.4" for m in matrices]
     cuts = [Composition.parse([text]).interventions[0] for text in texts]
     task, asked = Ask(), examples()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -126,7 +127,8 @@ def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers,
     prepared = predictor.prepare([task.request(x, head) for x in asked])
     step = 5e-4  # log-softmax is float32, so the quotient is good to 1e-3
     slopes = []
-    for cut in cuts[:: max(1, len(cuts) // 24)]:
+    whitened = cuts[plain :: max(1, len(matrices) // 6)]
+    for cut in [*cuts[: plain : max(1, plain // 24)], *whitened]:
         parameter, matrix = editor.parameter(cut.matrix), editor.matrix(cut.matrix)
         original = matrix.read(parameter)
         if cut.kind == "whitened":
