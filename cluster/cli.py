@@ -54,7 +54,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     show: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Then exit.")
     ] = False,
 ) -> None:
     """Search for the rank reductions (LASER) that raise a transformer's accuracy."""
@@ -86,7 +86,7 @@ def launch(
     ] = None,
     nodes: Annotated[int, typer.Option(min=1, help="With --on: machines.")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=0, help="With --on.")] = 0,
-    cpus_per_node: Annotated[int, typer.Option(min=0, help="With --on; 0: as it comes.")] = 0,
+    cpus_per_node: Annotated[int, typer.Option(min=0, help="With --on; 0: the default there.")] = 0,
     option: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="With --on: NAME=VALUE, such as partition=gpu; may be repeated."),
@@ -204,9 +204,7 @@ def resume(
     address: Address = None,
     accept_change: Annotated[
         bool,
-        typer.Option(
-            "--accept-change", help="Other versions or settings, where its trials stay true."
-        ),
+        typer.Option("--accept-change", help="Continue with other versions or settings."),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:

@@ -90,7 +90,7 @@ def evaluate(
         Literal["auto", "groups", "paper"], typer.Option(help="How to split.")
     ] = "auto",
     scoring: Annotated[
-        Literal["default", "paper"], typer.Option(help="Rules; paper has its code's faults.")
+        Literal["default", "paper"], typer.Option(help="paper: as in the paper's code.")
     ] = "default",
     num_fewshot: Annotated[
         Optional[int],  # noqa: UP045
@@ -110,7 +110,7 @@ def evaluate(
     ] = None,
     data_revision: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="The same of a data set on the hub."),
+        typer.Option(help="Branch, tag or commit of a hub data set."),
     ] = None,
     chat_template: Annotated[
         bool, typer.Option("--chat-template", help="Ask each question as a user's message.")
@@ -385,7 +385,7 @@ def compare(
         Optional[Literal["validation", "test"]],  # noqa: UP045
         typer.Option(help="Which questions; test where it is scored."),
     ] = None,
-    trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
+    trial: Annotated[Optional[int], typer.Option(help="A trial; by default the winner.")] = None,  # noqa: UP045
     task: Annotated[Optional[str], typer.Option(help="One of several tasks, by label.")] = None,  # noqa: UP045
     examples: Annotated[int, typer.Option(min=0, help="Questions of each kind to show.")] = 5,
     as_json: JsonFlag = False,

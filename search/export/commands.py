@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from search.study.trials import TrialRecord
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")]
-NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not load it again and ask it.")]
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not load and check the result.")]
 FormatName = Annotated[
     str,
     typer.Option("--format", help="dense (any program loads it), factored, patch, recipe, lora."),
@@ -51,7 +51,7 @@ def export(
     overwrite: Overwrite = False,
     no_verify: NoVerify = False,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Even if test does not support it as a gain.")
+        bool, typer.Option("--anyway", help="Even if test shows no clear gain.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
