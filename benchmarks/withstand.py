@@ -29,6 +29,7 @@ import psutil
 from kill_test import trial_table
 from signals import marked, start, write_study
 
+import search.demo
 from search.config import read_config, write_config
 from search.study.study_record import StudyRecord
 from tasks.errors import InputError
@@ -361,12 +362,15 @@ def commands(folder: Path) -> Iterator[str]:
     verdict(driver, folder / "s", folder / "log")
     model, data = config.model.path, str(config.goals[""].data)
     trial = ["--trial", "0"]
+    train = folder / "train.jsonl"  # what the study does not ask
+    with (Path(search.demo.__file__).parent / "questions.jsonl").open(encoding="utf-8") as lines:
+        train.write_text("".join(list(lines)[144:600]), encoding="utf-8")
     made = {
         "decompose": ["decompose", model, "--factors", folder / "out"],
         "evaluate": ["evaluate", model, "--task", "jsonl", "--data", data, "--factors",
                      folder / "out", "--intervention", "1.fc_in=0.1"],
         "export": ["export", folder / "s", "--out", folder / "out", *trial, "--anyway"],
-        "heal": ["heal", folder / "s", "--out", folder / "out", *trial, "--train", data,
+        "heal": ["heal", folder / "s", "--out", folder / "out", *trial, "--train", train,
                  "--steps", "400"],
     }  # fmt: skip
     for name, words in made.items():

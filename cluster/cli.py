@@ -54,7 +54,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     show: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Then exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Search for the rank reductions (LASER) that raise a transformer's accuracy."""
@@ -78,14 +81,14 @@ def launch(
     ] = False,
     plan: Annotated[
         bool,
-        typer.Option("--plan", help="Say what it would compute and how long it takes; no more."),
+        typer.Option("--plan", help="Print what the study needs and how long it takes, and exit."),
     ] = False,
     on: Annotated[
         Optional[Literal["slurm", "kuberay", "ray-up"]],  # noqa: UP045
         typer.Option(help="Write what starts it there instead of starting it here."),
     ] = None,
-    nodes: Annotated[int, typer.Option(min=1, help="With --on: machines.")] = 1,
-    gpus_per_node: Annotated[int, typer.Option(min=0, help="With --on.")] = 0,
+    nodes: Annotated[int, typer.Option(min=1, help="With --on: number of machines.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="With --on: GPUs per machine.")] = 0,
     cpus_per_node: Annotated[int, typer.Option(min=0, help="With --on; 0: the default there.")] = 0,
     option: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -383,7 +386,7 @@ def decompose(
         Optional[str],  # noqa: UP045
         typer.Option(help="Texts to calibrate on, for --kind whitened: a file or hub data set."),
     ] = None,
-    head: Annotated[HeadChoice, typer.Option(help="Which head to load.")] = "auto",
+    head: Annotated[HeadChoice, typer.Option(help="The model head to load.")] = "auto",
     ray_address: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="A running Ray cluster; by default this machine."),
@@ -426,13 +429,16 @@ def decompose(
 def track(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
     to: Annotated[
-        Literal["tensorboard", "mlflow", "wandb"], typer.Option(help="Where trials are sent.")
+        Literal["tensorboard", "mlflow", "wandb"],
+        typer.Option(help="The service to send trials to."),
     ],
     where: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="A folder (TensorBoard), a tracking URI (MLflow), a project (W&B)."),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Send what there is and end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Send the finished trials and exit.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Send finished trials to TensorBoard, MLflow or Weights & Biases while a study runs, or after.

@@ -282,7 +282,7 @@ def _concluded(plan: Plan, study: DrivenStudy, view: StudyView, preemption: Pree
     view.phases.enter("verdict")
     for notice in summary_of(study).shortfall(plan.config.search.trials):
         view.note(f"note: {notice}")
-    # A worker that Ray stopped could not tidy up: what nobody uses any more goes now.
+    # A worker that Ray stopped could not tidy up, so remove what is no longer used.
     with suppress(OSError):
         SharedScratch(identity.study_id, plan.config.reuse.folder).close()
     verdict = None

@@ -2,7 +2,7 @@
 
 A driver holds Ray in its process, whose C++ code must not be left by an exception of a signal
 handler. So nothing is raised: the search is told to drain, and elsewhere the main thread asks at
-safe points. Where it comes to none in time, the process ends where it is; a study bears that.
+safe points. Where it comes to none in time, the process ends where it is; a study survives that.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def search(
         trials: How many compositions are evaluated; a larger number continues a finished study.
         strategy: What is tried next (docs/strategies.md).
         matrices: Matrix types or groups that may be cut.
-        max_interventions: Matrices cut at once.
+        max_interventions: Cuts per composition, at most.
         validation: The fraction of the questions that the search sees.
         seed: Of the split and of the search.
         factors: The factor cache, shared by studies; by default `folder`/factors.

@@ -78,7 +78,7 @@ def evaluate(
     ] = "exact",
     head: Annotated[
         HeadChoice,
-        typer.Option(help="Which head to load."),
+        typer.Option(help="The model head to load."),
     ] = "auto",
     validation: Annotated[float, typer.Option(help="Fraction of the validation part.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,

@@ -30,11 +30,10 @@ SETTINGS = {
 }
 """What makes these libraries talk; they read it when they are imported."""
 
-QuietFlag = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print the result and errors alone.")
-]
+QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result and errors.")]
 VerboseFlag = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Log what happens, Ray and transformers included.")
+    bool,
+    typer.Option("--verbose", "-v", help="Print debug messages, Ray's and transformers' too."),
 ]
 
 

@@ -23,10 +23,10 @@ factors = Program(
 
 def matrices(
     model: Annotated[str, typer.Argument(help="Local folder or hub id.")],
-    head: Annotated[HeadChoice, typer.Option(help="Which head to load.")] = "auto",
+    head: Annotated[HeadChoice, typer.Option(help="The model head to load.")] = "auto",
     cache: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--factors", help="Say too which are in this cache; reads the weights."),
+        typer.Option("--factors", help="Also show which are in this cache; reads the weights."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -99,7 +99,7 @@ def gc(
     folder: CacheLocation,
     keep_model: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Remove the factors of no such model, too; may be repeated."),
+        typer.Option(help="Also remove the factors of all models but this one; may be repeated."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove; otherwise only say what.")] = False,
     as_json: JsonFlag = False,

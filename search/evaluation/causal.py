@@ -109,7 +109,7 @@ class CausalPredictor:
         return finish(batches, requests, answers, lost, unknown, prompts)
 
     def _shared(self, choices: Mapping[int, Sequence[TokenRow]]) -> dict[int, BranchedRow]:
-        """Questions whose choices share a row, if the model bears that; tried on the longest."""
+        """Questions whose choices share a row, if the model supports that; tried on the longest."""
         found = {place: share_prompt(rows) for place, rows in choices.items()}
         shared = {place: row for place, row in found.items() if row is not None}
         if not shared:
@@ -119,7 +119,7 @@ class CausalPredictor:
         separate = collate(merge_prefixes(choices[longest]), pad_id, device)
         self.scorer.calibrate(separate)
         together = collate_branched([shared[longest]], pad_id, device)
-        return shared if self.scorer.bears_branches(together, separate) else {}
+        return shared if self.scorer.supports_branches(together, separate) else {}
 
     def record(self, prepared: PreparedRequests) -> None:
         """Keep what later passes can begin from; the model is unedited."""

@@ -102,7 +102,7 @@ def make_batches(
     tokens_per_batch: int,
     shared: Sequence[BranchedRow] = (),
 ) -> list[Batch]:
-    """Pack `rows` into batches; `shared`: rows of several choices each, which the scorer bears."""
+    """Pack `rows` into batches; `shared`: rows of several choices each, which it supports."""
     pad_id, device = scorer.pad_id, scorer.device
     scored = max(1, SCORED_CELLS // scorer.vocabulary)
     budget = Budget.of(tokens_per_batch, scored, device)

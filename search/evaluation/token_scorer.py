@@ -52,7 +52,7 @@ class TokenScorer:
 
     Only scored positions reach the output head: a hook picks them out of the hidden states that
     enter it, so whatever the model does to logits afterwards (soft capping, scaling) still
-    happens. Whether a model bears that is tried on its own batch, see `calibrate`; if not, all
+    happens. Whether a model supports that is tried on its own batch, see `calibrate`; if not, all
     logits are computed and picked from. The model is put into evaluation mode, nothing else of it
     is changed.
     """
@@ -90,7 +90,7 @@ class TokenScorer:
                     same = False
                 setattr(self, name, same)
 
-    def bears_branches(self, shared: BranchedBatch, separate: Batch) -> bool:
+    def supports_branches(self, shared: BranchedBatch, separate: Batch) -> bool:
         """Whether rows that share their prompt get the logits of `separate` ones; tried once.
 
         Not where a model has no use for positions or a mask of our own: a recurrent one, say, or

@@ -51,7 +51,7 @@ def export(
     overwrite: Overwrite = False,
     no_verify: NoVerify = False,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="Even if test shows no clear gain.")
+        bool, typer.Option("--anyway", help="Export even if test shows no clear gain.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -112,7 +112,7 @@ def cut(
         Optional[str],  # noqa: UP045
         typer.Option(help="Texts for whitened cuts: a file or hub data set."),
     ] = None,
-    head: Annotated[HeadChoice, typer.Option(help="Which head to load.")] = "auto",
+    head: Annotated[HeadChoice, typer.Option(help="The model head to load.")] = "auto",
     dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16"],
         typer.Option(help="auto: the checkpoint's own."),
@@ -239,8 +239,8 @@ def heal(
     ] = "lora",
     rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter.")] = 8,
     learning_rate: Annotated[float, typer.Option(min=0)] = 1e-4,
-    batch: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of the order and the adapter.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of the order and of the adapter.")] = 0,
     task: Annotated[
         str,
         typer.Option(
@@ -249,7 +249,7 @@ def heal(
     ] = "",
     intervention: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Then DIR is a model, which is cut so; MATRIX=RHO or a file of them."),
+        typer.Option(help="DIR is a model; cut it like this first: MATRIX=RHO, or a file of them."),
     ] = None,
     data: Annotated[
         Optional[str],  # noqa: UP045

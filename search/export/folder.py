@@ -95,7 +95,7 @@ def _check_disk(out: Path, needed_bytes: int) -> None:
 
 
 def _swap(partial: Path, out: Path) -> None:
-    """Put `partial` in the place of `out`; what was there goes only afterwards."""
+    """Put `partial` instead of `out`; what was there goes only afterwards."""
     old = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.old"
     if out.exists():
         out.replace(old)

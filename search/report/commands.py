@@ -26,14 +26,14 @@ def mount(app: typer.Typer) -> None:
 
 def logs(
     folder: StudyFolder,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow until Ctrl-C.")] = False,
     worker: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="One worker, by name or a part of it, such as the host."),
     ] = None,
     last: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Only so many lines."),
+        typer.Option(min=1, help="Number of lines to show."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -99,7 +99,8 @@ def spectra(
     ] = None,
     data: Annotated[Optional[str], typer.Option(help="The task's file or hub id.")] = None,  # noqa: UP045
     figures: Annotated[
-        bool, typer.Option("--figures/--no-figures", help="Draw them; they take most of the time.")
+        bool,
+        typer.Option("--figures/--no-figures", help="Draw figures, which takes longest."),
     ] = True,
     as_json: JsonFlag = False,
 ) -> None:
@@ -140,10 +141,10 @@ def spectra(
 
 def watch(
     folder: StudyFolder,
-    once: Annotated[bool, typer.Option("--once", help="Show it once and end.")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Show the state once and exit.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 2.0,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object for each look.")
+        bool, typer.Option("--json", help="Print one JSON object per update.")
     ] = False,
 ) -> None:
     """Follow a study that runs in another terminal or on another machine, until it is over.
@@ -171,7 +172,7 @@ def watch(
 
 def dashboard(
     folder: StudyFolder,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free port.")] = 8080,
 ) -> None:
     """Open optuna-dashboard on the study, for this machine alone; needs the extra dashboard.
 
@@ -206,9 +207,9 @@ def init(
         typer.Option(help="A local file or hub id."),
     ] = None,
     matrices: Annotated[str, typer.Option(help="Types or groups.")] = "fc_in,fc_out",
-    cuts: Annotated[int, typer.Option(min=1, help="Matrices cut at once.")] = 3,
-    trials: Annotated[int, typer.Option(min=1, help="Evaluations.")] = 200,
-    replace: Annotated[bool, typer.Option("--replace", help="Write over a file.")] = False,
+    cuts: Annotated[int, typer.Option(min=1, help="Cuts per composition, at most.")] = 3,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 200,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the file.")] = False,
     preset: PresetName = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -33,7 +33,7 @@ REPORT = "report.html"
 
 
 def open_server(record: StudyRecord, port: int) -> WSGIServer:
-    """A server of the dashboard on loopback, not yet serving; port 0 takes a free one.
+    """A server of the dashboard on loopback, not yet serving; port 0 picks a free port.
 
     Raises InputError if optuna-dashboard is not installed or the port is taken.
     """

@@ -12,7 +12,7 @@ from search.report.new_study import check_study, put_study
 
 
 def preset_text(preset: Preset, file: str, model: str | None, data: str | None) -> str:
-    """The file's text. `model` and `data` in the place of the preset's own. Raises InputError."""
+    """The file's text. `model` and `data` instead of the preset's own. Raises InputError."""
     asked: dict[str, dict[str, Any]] = {
         "model": {
             "path": preset.checked_model(model),

@@ -47,9 +47,9 @@ class PrefixReuse:
 
     `start` is the place of the first block that differs from the unedited model; set it before a
     pass. Boundaries are chosen for the places in `wanted`, as many as `room` takes. Whether a model
-    bears it is proved on its own first batch: every boundary has to give the logits of a full pass,
-    `torch.equal`. A model whose blocks run twice or in another order (ALBERT) runs whole instead;
-    `refused` says why. Not thread-safe.
+    supports it is proved on its own first batch: every boundary has to give the logits of a full
+    pass, `torch.equal`. A model whose blocks run twice or in another order (ALBERT) runs whole
+    instead; `refused` says why. Not thread-safe.
     """
 
     def __init__(self, blocks: Blocks, wanted: Sequence[int], room: Room | None = None) -> None:

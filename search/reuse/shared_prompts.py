@@ -1,7 +1,8 @@
 """The choices of one question in one row: their prompt is read once, each choice branches off it.
 
 A choice sees the prompt and itself, at the positions that it would have alone, so results are those
-of separate rows but for the order of summation. Whether a model bears it is tried on its own rows.
+of separate rows but for the order of summation. Whether a model supports it is tried on its own
+rows.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def whole_weights(matrices: Sequence[Matrix]) -> dict[MatrixRef, Matrix]:
 
 
 def widened(composition: Composition, rho: float, matrices: Sequence[Matrix]) -> Composition:
-    """`composition` with all of each fused weight in the place of its parts.
+    """`composition` with all of each fused weight instead of its parts.
 
     A weight is cut once, to int(min(out, in) · `rho`) ranks, however many of its parts are named.
     """

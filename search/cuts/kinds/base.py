@@ -204,5 +204,5 @@ class Kind(ABC):
         return torch.stack(changes).cpu()
 
     def as_laser(self, model_type: str) -> str:
-        """The kind that LASER's own code uses in the place of this one, for parity."""
+        """The kind that LASER's own code uses instead of this one, for parity."""
         return self.name

@@ -51,7 +51,7 @@ class SvdLowrank20(SvdLowrank):
 
 
 def lowrank_product(weight: Tensor, rank: int, iterations: int = 2) -> Tensor:
-    """What LASER's code puts in the place of `weight` [out, in]: float32, on its device.
+    """What LASER's code puts in place of `weight` [out, in]: float32, on its device.
 
     `torch.svd_lowrank` of `rank` in [1, min(out, in)] without oversampling (Halko, Martinsson and
     Tropp 2011), in float32 with `iterations` power iterations, multiplied out. Seeded here, and

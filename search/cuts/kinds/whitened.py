@@ -10,7 +10,7 @@ class Whitened(LeadingTriples):
     """The best approximation of its rank under E‖(W − W_r) x‖² for the inputs x of the matrix.
 
     With C = E[x xᵀ] it is the truncated SVD of W C^½, times C^-½ (Wang et al. 2024, SVD-LLM, with
-    eigenvectors in the place of Cholesky's factor). Its rules count ranks: the spectrum is that of
+    eigenvectors instead of Cholesky's factor). Its rules count ranks: the spectrum is that of
     W C^½, of which no law of noise in weights says anything.
     """
 
