@@ -77,12 +77,6 @@ def cut(
     phases.enter("reading the checkpoint")
     base = Base(source)
     composition = read_composition(texts, list(base.matrices.values()))
-    for one in composition.interventions:
-        if one.made_by.needs_inputs:
-            raise InputError(
-                f"{one} is made from what the matrix is given on texts, which cut does not read; "
-                "search it in a study (space.levels) and export that"
-            )
     with _store(factors) as store:
         root = str(store.root) if factors is None else factors
         store.inputs = _inputs(source, composition, root, calibration)

@@ -140,7 +140,7 @@ def test_what_is_refused(gptj, run, tmp_path):
     assert "stays dense" in refused(
         gptj.model, "--intervention", "1.fc_in=0.9", "--out", out, "--format", "factored"
     )
-    assert "search it in a study" in refused(
+    assert "name some with --calibration" in refused(
         gptj.model, "--intervention", "1.fc_in=whitened/0.1", "--out", out
     )
     assert "reads" in refused(gptj.model, *cut[:2], "--out", gptj.model, "--overwrite")

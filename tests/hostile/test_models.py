@@ -166,7 +166,7 @@ def test_a_fault_of_our_own_shows_itself(monkeypatch, run, model):
     def broken(*_):
         raise KeyError("ours")
 
-    monkeypatch.setattr(listing, "find_matrices", broken)
+    monkeypatch.setattr(listing, "all_matrices", broken)
     with pytest.raises(KeyError, match="ours"):
         run("matrices", model)
 

@@ -69,10 +69,10 @@ def recipe_of(model):
     from search.export.base import Base
     from search.export.patch import RECIPE_FORMAT, Origin
     from search.model import ModelSource
+    from search.weights.factors import FactorCache
 
-    origin = Origin.of(
-        Base(ModelSource(str(model))), RECIPE_FORMAT, Composition.parse(["1.fc_in=0.5"])
-    )
+    composition, store = Composition.parse(["1.fc_in=0.5"]), FactorCache(model.parent / "factors")
+    origin = Origin.of(Base(ModelSource(str(model))), RECIPE_FORMAT, composition, store)
     return {key: value for key, value in asdict(origin).items() if key != "tensors"}
 
 

@@ -47,7 +47,8 @@ def test_every_option_that_the_page_names_is_there():
     from tasks.splits import Protocol
 
     text = PAGE.read_text(encoding="utf-8")
-    options = {option for p in get_command(app).commands["evaluate"].params for option in p.opts}
+    commands = [get_command(app).commands[name] for name in ("evaluate", "init", "cut")]
+    options = {option for one in commands for p in one.params for option in p.opts}
     named = set(re.findall(r"--[a-z]+", " ".join(re.findall(r"`([^`]*)`", text)))) - {"--list"}
     assert named <= options, named - options
     assert {"svd-lowrank", "prune-paper"} <= set(KINDS)
