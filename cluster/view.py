@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from search.phases import PhaseReporter, Phases
+from search.phases import SILENT, PhaseReporter, Phases
 from search.report.live import details, find_workers, findings
 from search.study.jobs import Job, Part
 from search.study.summary import Summary
@@ -18,6 +18,7 @@ PLAIN_S = 5.0
 LOOK_S = 1.0
 NAMES: Mapping[Part, str] = {
     "test": "test",
+    "guard": "general text",
     "confirm": "confirmation of the finalists",
     "validation": "trials",
     "screen": "screen",
@@ -53,7 +54,7 @@ class StudyView:
     def look(self, jobs: Sequence[Job], summarise: Callable[[], Summary]) -> None:
         """Look which jobs are in flight now; cheap enough for every step of the driver."""
         now = self._clock()
-        if now - self._looked_at < LOOK_S:
+        if self.phases is SILENT or now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
         stage = self._stage_of(jobs)
@@ -64,7 +65,7 @@ class StudyView:
     def changed(self, jobs: Sequence[Job], summarise: Callable[[], Summary]) -> None:
         """A job has ended, so some worker has loaded the model; `jobs` are still in flight."""
         self._loaded = True
-        if self._clock() - self._told_at >= self._interval_s:
+        if self.phases is not SILENT and self._clock() - self._told_at >= self._interval_s:
             self._tell(self._stage_of(jobs) or self._stage, jobs, summarise())
 
     @property
@@ -80,7 +81,7 @@ class StudyView:
         if jobs and not self._has_loaded():
             return LOADING
         asked = [job.part for job in jobs]
-        for part in ("test", "confirm"):
+        for part in ("test", "guard", "confirm"):
             if part in asked:
                 return NAMES[part]
         if any(job.number is not None for job in jobs):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cluster.view import StudyView
 from search.cuts.composition import Composition
-from search.phases import PhaseReporter
+from search.phases import SILENT, PhaseReporter
 from search.study.jobs import BASELINE, SCREEN, TEST_BASELINE, Job, trial_name
 from search.study.objective import Goal, Objective
 from search.study.outcomes import Evaluation
@@ -110,3 +110,22 @@ def test_a_terminal_has_the_table_below_the_line(clock):
     view.changed([TRIAL], lambda: _summary(3, 20.0))
     phases.console.print(phases.below)
     assert "running" in phases.console.file.getvalue()
+
+
+def test_general_text_has_a_phase_of_its_own(clock):
+    view, phases = _view(clock)
+    view.changed([TRIAL], _summary)
+    for name in ("baseline-guard-0", "trial-00000-guard-0"):
+        _look(view, clock, [_job(name, "guard")])
+        assert phases.line().startswith("general text")
+
+
+def test_a_quiet_view_summarises_nothing(clock):
+    def summarise():
+        raise AssertionError("a summary reads every trial")
+
+    view = StudyView(SILENT, None, clock)
+    for jobs in ([BASE], [TRIAL], TESTS):
+        clock.now += 60.0
+        view.look(jobs, summarise)
+        view.changed(jobs, summarise)
