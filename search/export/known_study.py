@@ -12,7 +12,7 @@ from search.model import ModelSource
 from search.study.study_record import StudyRecord
 from search.study.summary import Summary
 from search.study.trials import TrialRecord
-from search.weights.matrices import find_matrices
+from search.weights.matrices import all_matrices
 from search.weights.selection import check_interventions, read_composition
 from tasks.errors import InputError
 
@@ -39,7 +39,7 @@ def study_of_cut(
     """
     texts = spelled_out(interventions)
     check_interventions(texts)
-    composition = read_composition(texts, find_matrices(source.skeleton()))
+    composition = read_composition(texts, all_matrices(source.skeleton()))
     refs = [cut.matrix for cut in composition.interventions]
     if not refs:
         raise InputError("nothing is cut; name what with --intervention, such as 1.fc_in=0.1")

@@ -13,10 +13,13 @@ from transformers import (
     AutoTokenizer,
 )
 
+from search.config import TaskConfig
 from search.evaluation.encoding import Encoder
 from search.evaluation.predictor import make_predictor
 from search.export.factored import load_factored
+from search.export.known_study import study_of_cut
 from search.export.training import Collator, training_rows
+from search.model import ModelSource
 from tasks.base import Complete
 from tasks.errors import InputError
 from tasks.jsonl import Jsonl
@@ -170,3 +173,13 @@ def test_a_wrong_kind_of_row_is_refused(classifier, tmp_path):
     with pytest.raises(InputError):
         rows_of(classifier, "classifier", tmp_path)
     assert AutoTokenizer.from_pretrained(classifier.model)
+
+
+def test_a_known_cut_outside_the_blocks_is_scored_too(classifier, tmp_path):
+    source = ModelSource(str(classifier.model))
+    task = TaskConfig(name="jsonl", data=str(tmp_path / "asked.jsonl"))
+    record, trial = study_of_cut(
+        tmp_path / "by hand", source, ["classifier=rank:1"], task, str(tmp_path / "factors")
+    )
+    assert trial.text == "classifier=rank:1"
+    assert trial.score is not None and record.summary.baseline is not None
