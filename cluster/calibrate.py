@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from cluster.orphan import end_with
+from cluster.precompute import CHECK_S, answers_of
 from cluster.resources import Resources
 from search.calibration.calibration import Calibration
 from search.cuts.refs import MatrixRef
 from search.locations import absolute_location
 from search.study.lock import Holder
 from search.weights.moments import SecondMoment
-from tasks.errors import InputError
-
-CHECK_S = 0.2
 
 
 def calibrate_here(
@@ -41,22 +40,16 @@ def calibrate(
     second; what it raises ends the wait. Raises InputError.
     """
     import ray  # here, for Ray reads its settings when it is imported
-    from ray.exceptions import RayTaskError
 
     task = ray.remote(calibrate_here).options(
         num_cpus=1, num_gpus=min(1.0, shares.gpus), max_retries=3
     )
     place = absolute_location(root)
+    done: list[Any] = []
     pending = [task.remote(calibration, place, shares, Holder.here())]
-    while True:
+    while not done:
         check()
         done, pending = ray.wait(pending, timeout=CHECK_S)
-        if done:
-            break
-    try:
-        found: dict[MatrixRef, SecondMoment] = ray.get(done[0])
-    except RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise InputError(str(error.cause)) from None
-        raise
+    found: dict[MatrixRef, SecondMoment]
+    (found,) = answers_of(done)
     return found

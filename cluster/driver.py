@@ -26,7 +26,7 @@ from search.calibration.calibration import (
 from search.config import StudyConfig, read_config, with_trials, write_config
 from search.cuts.refs import MatrixRef
 from search.interruption import Interrupted
-from search.opening import open_driven, summary_of, wants_spectra, world_of
+from search.opening import open_driven, summary_of, verdict_of, wants_spectra, world_of
 from search.outline import Outline, factor_bytes, size_text
 from search.place import check_study_place
 from search.plan import Plan, make_plan
@@ -44,7 +44,7 @@ from search.study.lock_table import TableLedger
 from search.study.storages import StorageLost, open_storage
 from search.study.study_record import CONFIG, StudyRecord
 from search.study.summary import Summary
-from search.study.verdict import Verdict, conclude, read_result
+from search.study.verdict import Verdict, read_result
 from search.study.wall_time import WallTime
 from search.weights.moments import SecondMoment
 from search.weights.remote import check_factors
@@ -278,28 +278,17 @@ def _hold_and_open(
 
 def _concluded(plan: Plan, study: DrivenStudy, view: StudyView, preemption: Preemption) -> End:
     """The verdict, if all is scored, and how the run ended."""
-    folder, identity = study.folder, study.identity
+    found = summary_of(study)
     view.phases.enter("verdict")
-    for notice in summary_of(study).shortfall(plan.config.search.trials):
+    for notice in found.shortfall(plan.config.search.trials):
         view.note(f"note: {notice}")
     # A worker that Ray stopped could not tidy up, so remove what is no longer used.
     with suppress(OSError):
-        SharedScratch(identity.study_id, plan.config.reuse.folder).close()
+        SharedScratch(study.identity.study_id, plan.config.reuse.folder).close()
     verdict = None
     if not (study.stopped or study.draining) and study.is_intact():
-        found = summary_of(study)
-        verdict = conclude(
-            folder,
-            identity,
-            replace(study.chosen(), infeasible=found.infeasible, finished=found.finished),
-            plan.split,
-            plan.objective,
-            paper=plan.config.paper,
-            general_text=plan.general_text,
-        )
-    return End(
-        summary_of(study), verdict, study.stopped, preemption.asked if verdict is None else None
-    )
+        verdict = verdict_of(plan, study, found)
+    return End(found, verdict, study.stopped, preemption.asked if verdict is None else None)
 
 
 def _open(

@@ -22,6 +22,7 @@ from search.study.lock import Holder
 from search.weights.factors import Busy
 from search.weights.matrices import Matrix
 from search.weights.remote import open_factors
+from search.weights.svd import work_of
 from tasks.errors import InputError
 
 CHECK_S = 0.2
@@ -192,7 +193,7 @@ def precompute(
         done, pending = ray.wait(pending, timeout=CHECK_S)
         if not done:
             continue
-        for batch in _answers(done, pending):
+        for batch in answers_of(done, pending):
             busy += batch.busy
             for built in batch.ready:
                 keys[built.address] = built.key
@@ -203,8 +204,8 @@ def precompute(
 
 
 def cost(matrix: Matrix) -> float:
-    """What the SVD of `matrix` takes, in proportion: min(out, in)² max(out, in)."""
-    return float(min(matrix.shape) ** 2 * max(matrix.shape))
+    """What the SVD of `matrix` takes, in proportion."""
+    return work_of(matrix.shape)
 
 
 def _groups(source: ModelSource, ordered: Sequence[Matrix]) -> list[list[Matrix]]:
@@ -215,17 +216,17 @@ def _groups(source: ModelSource, ordered: Sequence[Matrix]) -> list[list[Matrix]
     return ([loaded] if loaded else []) + singles
 
 
-def _answers(done: list[Any], pending: list[Any]) -> list[MatrixBatch]:
-    """The tasks' answers; bad input, which Ray wraps, stops what has not begun."""
+def answers_of(done: Sequence[Any], pending: Sequence[Any] = ()) -> list[Any]:
+    """What tasks of Ray answered; bad input, which Ray wraps, stops what has not begun."""
     import ray
     from ray.exceptions import RayTaskError
 
     try:
-        batches: list[MatrixBatch] = ray.get(done)
+        answers: list[Any] = ray.get(list(done))
     except RayTaskError as error:
         for other in pending:
             ray.cancel(other)
         if isinstance(error.cause, InputError):
             raise InputError(str(error.cause)) from None
         raise
-    return batches
+    return answers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,12 +12,11 @@ from search.config import StudyConfig, write_config
 from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
 from search.loop import run_job
 from search.model import own_device
-from search.opening import open_driven, summary_of, world_of
+from search.opening import open_driven, summary_of, verdict_of, world_of
 from search.origin import WeightOrigin
 from search.place import check_study_place
 from search.plan import Plan, make_plan
 from search.reuse.activations import GIB, Room
-from search.study.driven_study import DrivenStudy
 from search.study.driver_log import note_begin, note_end
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity, digest_weights
@@ -27,7 +25,7 @@ from search.study.lock import driver_lock
 from search.study.storages import open_storage
 from search.study.study_record import CONFIG
 from search.study.summary import Summary
-from search.study.verdict import Verdict, conclude
+from search.study.verdict import Verdict
 from search.study.wall_time import WallTime
 from search.weights.remote import check_factors, open_factors
 from tasks.errors import InputError
@@ -112,7 +110,9 @@ def _drive(
             while job is not None:
                 run_job(study, evaluator, job)
                 job = study.next_job()
-    return _conclude(plan, study)
+    if study.stopped or not study.is_intact():
+        return None
+    return verdict_of(plan, study, summary_of(study))
 
 
 def _decompose(plan: Plan, watcher: Watcher) -> dict[str, str]:
@@ -134,15 +134,9 @@ def _decompose(plan: Plan, watcher: Watcher) -> dict[str, str]:
 
 
 def _evaluator(plan: Plan, identity: Identity, inputs: Moments) -> Evaluator:
-    config, split = plan.config, plan.split
-    parts = {
-        "validation": split.validation,
-        "confirm": split.confirm,
-        "test": split.test,
-        "guard": () if plan.general_text is None else plan.general_text.examples,
-    }
+    config = plan.config
     questions = Questions(
-        Guarded(plan.task), parts, config.search.chunks, plan.objective, identity.study_id
+        Guarded(plan.task), plan.parts, config.search.chunks, plan.objective, identity.study_id
     )
     reuse = config.reuse
     hosting = Hosting(
@@ -154,19 +148,3 @@ def _evaluator(plan: Plan, identity: Identity, inputs: Moments) -> Evaluator:
         inputs=inputs,
     )
     return open_evaluator(plan.source, questions, config.factors, hosting)
-
-
-def _conclude(plan: Plan, study: DrivenStudy) -> Verdict | None:
-    if study.stopped or not study.is_intact():
-        return None
-    found = summary_of(study)
-    decision = replace(study.chosen(), infeasible=found.infeasible, finished=found.finished)
-    return conclude(
-        study.folder,
-        study.identity,
-        decision,
-        plan.split,
-        plan.objective,
-        paper=plan.config.paper,
-        general_text=plan.general_text,
-    )

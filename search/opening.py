@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from search.cuts.composition import Composition
 from search.plan import Plan
 from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
@@ -23,6 +23,7 @@ from search.study.identity import (
 from search.study.questions import write_questions
 from search.study.storages import Guard
 from search.study.summary import Summary, summarise
+from search.study.verdict import Verdict, conclude
 from search.study.wall_time import WallTime
 from search.weights.remote import open_factors
 from search.weights.spectra import Spectrum
@@ -83,12 +84,10 @@ def setting_of(plan: Plan, keys: Mapping[str, str]) -> Setting:
 
 def wants_spectra(plan: Plan) -> bool:
     """Whether the strategy, a level or a given composition reads singular values."""
-    search = plan.config.search
-    given = [Composition.parse(text.split()) for text in search.warm_start]
     return (
-        strategy_class(search.strategy).wants_spectra
+        strategy_class(plan.config.search.strategy).wants_spectra
         or plan.space.ladder.needs_spectra
-        or any(i.rule.needs_spectrum for one in given for i in one.interventions)
+        or any(i.rule.needs_spectrum for one in plan.given for i in one.interventions)
     )
 
 
@@ -100,6 +99,19 @@ def world_of(plan: Plan, weights: str) -> Digests:
         digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
         digest_settings(plan.config),
         flat_settings(plan.config),
+    )
+
+
+def verdict_of(plan: Plan, study: DrivenStudy, found: Summary) -> Verdict | None:
+    """The verdict of a study whose summary is `found`, written durably; see `conclude`."""
+    return conclude(
+        study.folder,
+        study.identity,
+        replace(study.chosen(), infeasible=found.infeasible, finished=found.finished),
+        plan.split,
+        plan.objective,
+        paper=plan.config.paper,
+        general_text=plan.general_text,
     )
 
 

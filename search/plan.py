@@ -64,6 +64,17 @@ class Plan:
         return tuple(matrix for matrix in self.matrices if matrix.ref in chosen)
 
     @property
+    def parts(self) -> dict[str, Sequence[Example]]:
+        """What an evaluator of this study asks, by part."""
+        texts = () if self.general_text is None else self.general_text.examples
+        return {**self.split.parts, "guard": texts}
+
+    @property
+    def given(self) -> list[Composition]:
+        """The compositions of `search.warm_start`, which are tried first."""
+        return [Composition.parse(text.split()) for text in self.config.search.warm_start]
+
+    @property
     def calibration(self) -> Calibration | None:
         """What is measured before the factors are made; None where no cut needs it."""
         if self.texts is None:
@@ -73,9 +84,7 @@ class Plan:
     @property
     def sizes(self) -> list[PartSize]:
         """Questions and groups of each part."""
-        split = self.split
-        parts = {"validation": split.validation, "confirm": split.confirm, "test": split.test}
-        return [size_of(name, examples) for name, examples in parts.items()]
+        return [size_of(name, examples) for name, examples in self.split.parts.items()]
 
     @property
     def notices(self) -> list[str]:
@@ -161,12 +170,20 @@ def make_plan(config: StudyConfig) -> Plan:
         space = replace(space, ladder=space.ladder.as_laser(source.model_type))
     if config.search.warm_start:
         config = _with_compositions(config, matrices, space)
-    plan = Plan(config, source, task, split, matrices, space, objective, witness)
-    plan = replace(plan, general_text=general_text)
-    given = [Composition.parse(text.split()) for text in config.search.warm_start]
-    if needs_inputs(space.levels, given):
+    plan = Plan(
+        config,
+        source,
+        task,
+        split,
+        matrices,
+        space,
+        objective,
+        witness,
+        general_text=general_text,
+    )
+    if needs_inputs(space.levels, plan.given):
         texts = study_texts(config.calibration, task, split, source.head)
-        plan = replace(plan, texts=texts)
+        return replace(plan, texts=texts)
     return plan
 
 

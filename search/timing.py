@@ -25,7 +25,7 @@ from search.plan import Plan, open_asked
 from search.reuse.activations import GIB, Room
 from search.study.jobs import Job
 from search.weights.matrices import Matrix
-from search.weights.svd import decompose
+from search.weights.svd import decompose, work_of
 from tasks.base import Example
 
 REPEATS = 2
@@ -191,10 +191,7 @@ def _seconds_of_svds(matrices: Sequence[Matrix]) -> float:
     if not matrices:
         return 0.0
 
-    def work(shape: tuple[int, int]) -> float:
-        return float(min(shape) ** 2 * max(shape))
-
-    least = min((matrix.shape for matrix in matrices), key=work)
+    least = min((matrix.shape for matrix in matrices), key=work_of)
     shrunk = min(1.0, TRIED_RANK / min(least))
     tried = (max(1, int(least[0] * shrunk)), max(1, int(least[1] * shrunk)))
     weight = torch.randn(tried, generator=torch.Generator().manual_seed(0))
@@ -203,4 +200,4 @@ def _seconds_of_svds(matrices: Sequence[Matrix]) -> float:
         started = time.perf_counter()
         decompose(weight)
         found.append(time.perf_counter() - started)
-    return min(found) * sum(work(matrix.shape) for matrix in matrices) / work(tried)
+    return min(found) * sum(work_of(matrix.shape) for matrix in matrices) / work_of(tried)

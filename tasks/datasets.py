@@ -154,6 +154,11 @@ class Split:
         """All of them."""
         return [*self.validation, *self.confirm, *self.test]
 
+    @property
+    def parts(self) -> dict[str, list[Example]]:
+        """The examples of each part, by its name."""
+        return {"validation": self.validation, "confirm": self.confirm, "test": self.test}
+
 
 def split_by_group(examples: Sequence[Example], validation: float = 0.2, seed: int = 0) -> Split:
     """Split so that groups stay whole.

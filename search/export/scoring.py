@@ -58,11 +58,10 @@ class Scorer:
             chat=source.chat_template,
             passes=passes,
         )
-        split = self.plan.split
         with tempfile.TemporaryDirectory() as scratch:
             questions = Questions(
                 self.plan.task,
-                {"validation": split.validation, "confirm": split.confirm, "test": split.test},
+                self.plan.split.parts,
                 config.search.chunks,
                 self.plan.objective,
                 self._record.identity.study_id,

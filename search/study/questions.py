@@ -33,8 +33,7 @@ def write_questions(folder: Path, split: Split) -> None:
     path = folder / FILE
     if path.exists():
         return
-    parts = {"validation": split.validation, "confirm": split.confirm, "test": split.test}
-    asked = [(part, x) for part, examples in parts.items() for x in examples]
+    asked = [(part, x) for part, examples in split.parts.items() for x in examples]
     columns: dict[str, list[Any]] = {
         "example_id": [x.id for _, x in asked],
         "group": [x.group for _, x in asked],

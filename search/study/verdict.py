@@ -111,9 +111,8 @@ def conclude(
             "validation": read(trial_name(winner.number), effect),
             "test": read(test_name(winner.number), effect),
         }
-    parts = {"validation": split.validation, "test": split.test}
+    parts = {part: asked for part, asked in split.parts.items() if finalists or part != "confirm"}
     if finalists:
-        parts = {"validation": split.validation, "confirm": split.confirm, "test": split.test}
         sides["baseline"]["confirm"] = read(CONFIRM_BASELINE, "")
         if winner is not None:
             sides["winner"]["confirm"] = read(confirm_name(winner.number), effect)

@@ -13,10 +13,10 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from search.cuts.kinds.base import Factoring
 from search.durable import write_file
@@ -248,11 +248,6 @@ def read_head(stream: BinaryIO) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, struct.error, RecursionError) as error:
         raise DamagedMomentError(f"{name} is damaged: {error!r}") from None
     return facts
-
-
-def plain(moments: Mapping[Any, SecondMoment]) -> dict[str, dict[str, Any]]:
-    """Second moments by address as plain data, for JSON."""
-    return {str(ref): asdict(one) for ref, one in sorted(moments.items())}
 
 
 def _check(facts: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,11 @@ class Decomposition(NamedTuple):
     U: Tensor
     S: Tensor
     V: Tensor
+
+
+def work_of(shape: Sequence[int]) -> float:
+    """What the SVD of a matrix [out, in] takes, in proportion: min(out, in)² max(out, in)."""
+    return float(min(shape) ** 2 * max(shape))
 
 
 def decompose(weight: Tensor) -> Decomposition:
