@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cluster.precompute import Built, cost
+from cluster.precompute import cost
 from search.phases import Phases
+from search.storing import Built
 from search.weights.matrices import Matrix
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from functools import partial
 
 from cluster.calibrate import calibrate
 from cluster.course import Decomposed, FactorCourse
-from cluster.precompute import Storing, precompute
+from cluster.precompute import precompute
 from cluster.preemption import Preemption
 from cluster.resources import divide, living_nodes
 from search.calibration.calibration import Calibration, shortfalls
@@ -21,6 +21,7 @@ from search.interruption import Interrupted, ending_of_command
 from search.model import ModelSource
 from search.phases import SILENT, Phases
 from search.space import choose_types
+from search.storing import Storing
 from search.weights.matrices import Matrix, all_matrices
 from search.weights.remote import check_factors, open_factors
 from search.weights.selection import expand

@@ -26,7 +26,14 @@ from search.calibration.calibration import (
 from search.config import StudyConfig, read_config, with_trials, write_config
 from search.cuts.refs import MatrixRef
 from search.interruption import Interrupted
-from search.opening import open_driven, summary_of, verdict_of, wants_spectra, world_of
+from search.opening import (
+    open_driven,
+    storing_of,
+    summary_of,
+    verdict_of,
+    wants_spectra,
+    world_of,
+)
 from search.outline import Outline, factor_bytes, size_text
 from search.place import check_study_place
 from search.plan import Plan, make_plan
@@ -319,17 +326,15 @@ def _identify(
     Also returns the factors' keys by address.
     """
     from cluster.course import FactorCourse
-    from cluster.precompute import Storing, precompute
+    from cluster.precompute import precompute
 
-    search = plan.config.search  # a space says which ranks it uses, but is not all that is tried
-    every_rank = wants_spectra(plan) or bool(search.warm_start)
     inputs = _calibrated(plan, folder, shares, view, check)
     keys = precompute(
         plan.source,
         plan.searched,
         plan.config.factors,
         shares,
-        Storing.for_space(plan.space, every_rank=every_rank, inputs=inputs),
+        storing_of(plan, inputs),
         FactorCourse(view.phases, plan.searched).built,
         check,
     )

@@ -12,11 +12,11 @@ from search.config import StudyConfig, write_config
 from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
 from search.loop import run_job
 from search.model import own_device
-from search.opening import open_driven, summary_of, verdict_of, world_of
-from search.origin import WeightOrigin
+from search.opening import open_driven, storing_of, summary_of, verdict_of, world_of
 from search.place import check_study_place
 from search.plan import Plan, make_plan
 from search.reuse.activations import GIB, Room
+from search.storing import Built, ensure_factors
 from search.study.driver_log import note_begin, note_end
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity, digest_weights
@@ -27,7 +27,7 @@ from search.study.study_record import CONFIG
 from search.study.summary import Summary
 from search.study.verdict import Verdict
 from search.study.wall_time import WallTime
-from search.weights.remote import check_factors, open_factors
+from search.weights.remote import check_factors
 from tasks.errors import InputError
 from tasks.guarded import Guarded
 from tasks.inside import check_links
@@ -93,7 +93,7 @@ def _drive(
     )
     for notice in shortfalls(inputs):
         watcher.note(f"note: {notice}")
-    keys = _decompose(plan, watcher)
+    keys = _decompose(plan, inputs, watcher)
     wall.enter("start")
     plan.witness.seal()  # what was read until here was read from what is digested
     world = world_of(plan, digest_weights(keys))
@@ -115,21 +115,23 @@ def _drive(
     return verdict_of(plan, study, summary_of(study))
 
 
-def _decompose(plan: Plan, watcher: Watcher) -> dict[str, str]:
+def _decompose(plan: Plan, inputs: Moments, watcher: Watcher) -> dict[str, str]:
     """Have the factors of every searched matrix in the cache; their keys by address."""
-    origin = WeightOrigin(plan.source)
     keys: dict[str, str] = {}
-    with open_factors(plan.config.factors) as cache:
-        for matrix in plan.searched:
-            watcher.factors(len(keys), len(plan.searched))
-            weight = origin.read(matrix)
-            key = cache.key(weight)
-            try:
-                cache.ensure(weight.to(own_device()), key, f"{plan.source.path}:{matrix.ref}")
-            except InputError as error:
-                raise InputError(f"{matrix.ref}: {error}") from None
-            keys[str(matrix.ref)] = key
-    watcher.factors(len(keys), len(plan.searched))
+
+    def built(one: Built) -> None:
+        keys[one.address] = one.key
+        watcher.factors(len(keys), len(plan.searched))
+
+    watcher.factors(0, len(plan.searched))
+    ensure_factors(
+        plan.source,
+        plan.searched,
+        plan.config.factors,
+        storing_of(plan, inputs),
+        own_device(),
+        on_built=built,
+    )
     return keys
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from search.cuts.kinds.base import Inputs
+from search.cuts.refs import MatrixRef
 from search.plan import Plan
+from search.storing import Storing
 from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
 from search.study.driven_study import DrivenStudy, Subject
@@ -80,6 +83,13 @@ def setting_of(plan: Plan, keys: Mapping[str, str]) -> Setting:
         spectra=spectra,
         threshold=search.threshold,
     )
+
+
+def storing_of(plan: Plan, inputs: Mapping[MatrixRef, Inputs]) -> Storing:
+    """The factors that trials read; `inputs`: what the matrices are given, where a cut needs it."""
+    # A space says which ranks it uses, but is not all that is tried.
+    every_rank = wants_spectra(plan) or bool(plan.config.search.warm_start)
+    return Storing.for_space(plan.space, every_rank=every_rank, inputs=inputs)
 
 
 def wants_spectra(plan: Plan) -> bool:

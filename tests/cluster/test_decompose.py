@@ -6,13 +6,14 @@ import pytest
 import torch
 
 import search.demo
-from cluster.precompute import Storing, factor_matrices
+from cluster.precompute import factor_matrices
 from cluster.resources import Resources
 from search.cuts.level import Level
 from search.ladder import Ladder
 from search.model import ModelSource
 from search.origin import WeightOrigin
 from search.space import Space
+from search.storing import Storing
 from search.weights import svd
 from search.weights.claims import claim
 from search.weights.factors import FactorCache

@@ -12,10 +12,11 @@ import torch
 
 import search.demo
 from cluster.cli import main
-from cluster.precompute import Storing, factor_matrices
+from cluster.precompute import factor_matrices
 from cluster.resources import Resources
 from search.cuts.composition import Composition
 from search.model import ModelSource
+from search.storing import Storing
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
