@@ -15,10 +15,10 @@ import typer
 
 from search import cli as search_cli
 from search.interruption import Interrupted, Interruption, ending_of_command, interrupted_by, leave
+from search.options import HeadName
 from search.phases import reporting
 from search.printable_output import printable_output
 from search.verbosity import Program, Verbosity, current
-from tasks.base import HeadChoice
 from tasks.errors import InputError
 
 if TYPE_CHECKING:  # they bring torch and transformers, which --help can do without
@@ -386,7 +386,7 @@ def decompose(
         Optional[str],  # noqa: UP045
         typer.Option(help="Texts to calibrate on, for --kind whitened: a file or hub data set."),
     ] = None,
-    head: Annotated[HeadChoice, typer.Option(help="The model head to load.")] = "auto",
+    head: HeadName = "auto",
     ray_address: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="A running Ray cluster; by default this machine."),

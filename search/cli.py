@@ -10,11 +10,10 @@ import typer
 
 from search import weight_commands
 from search.export import commands as exports
-from search.options import JsonFlag, PresetName, StudyFolder
+from search.options import DTypeName, HeadName, JsonFlag, PresetName, Revision, StudyFolder
 from search.phases import reporting
 from search.preset_commands import evaluate_preset, presets
 from search.report import commands as report_commands
-from tasks.base import HeadChoice
 from tasks.errors import InputError
 from tasks.metrics import shown
 from tasks.printable import printable
@@ -76,10 +75,7 @@ def evaluate(
         Literal["exact", "svd-lowrank"],
         typer.Option(help="The best rank r, or LASER's own randomised low rank (docs/paper.md)."),
     ] = "exact",
-    head: Annotated[
-        HeadChoice,
-        typer.Option(help="The model head to load."),
-    ] = "auto",
+    head: HeadName = "auto",
     validation: Annotated[float, typer.Option(help="Fraction of the validation part.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     factors: Annotated[
@@ -100,14 +96,8 @@ def evaluate(
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="First examples of each part, for lm_eval tasks."),
     ] = None,
-    dtype: Annotated[
-        Literal["auto", "float32", "float16", "bfloat16"],
-        typer.Option(help="auto: the checkpoint's own."),
-    ] = "auto",
-    revision: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Branch, tag or commit of a model on the hub."),
-    ] = None,
+    dtype: DTypeName = "auto",
+    revision: Revision = None,
     data_revision: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="Branch, tag or commit of a hub data set."),

@@ -8,8 +8,8 @@ from typing import Annotated, Optional
 
 import typer
 
+from search.options import HeadName
 from search.verbosity import Program
-from tasks.base import HeadChoice
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 CacheLocation = Annotated[
@@ -23,7 +23,7 @@ factors = Program(
 
 def matrices(
     model: Annotated[str, typer.Argument(help="Local folder or hub id.")],
-    head: Annotated[HeadChoice, typer.Option(help="The model head to load.")] = "auto",
+    head: HeadName = "auto",
     cache: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--factors", help="Also show which are in this cache; reads the weights."),

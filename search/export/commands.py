@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from search.options import JsonFlag, PresetName, StudyFolder
+from search.options import DTypeName, HeadName, JsonFlag, PresetName, Revision, StudyFolder
 from search.phases import reporting
 from tasks.base import HeadChoice
 from tasks.errors import InputError
@@ -112,15 +112,9 @@ def cut(
         Optional[str],  # noqa: UP045
         typer.Option(help="Texts for whitened cuts: a file or hub data set."),
     ] = None,
-    head: Annotated[HeadChoice, typer.Option(help="The model head to load.")] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "float16", "bfloat16"],
-        typer.Option(help="auto: the checkpoint's own."),
-    ] = "auto",
-    revision: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Branch, tag or commit of a model on the hub."),
-    ] = None,
+    head: HeadName = "auto",
+    dtype: DTypeName = "auto",
+    revision: Revision = None,
     preset: PresetName = None,
     push: Push = None,
     overwrite: Overwrite = False,
