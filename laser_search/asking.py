@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from laser_search.given_cuts import Interventions, intervention_texts
-from laser_search.given_model import Model, local_or_id, model_path
+from laser_search.given_model import Model, model_path
 from laser_search.given_questions import Questions, questions_path
 from search.config import SplitConfig, TaskConfig
+from search.locations import absolute_location
 from search.model import DType, ModelSource
 from search.standalone import CutRequest, StandaloneResult, evaluate_compositions
 from tasks.base import HeadChoice
@@ -62,5 +63,5 @@ def evaluate(
             part=part,
             split=SplitConfig(validation=validation, seed=seed),
             cuts=CutRequest(texts),
-            factors=local_or_id(scratch / "factors" if factors is None else factors),
+            factors=absolute_location(scratch / "factors" if factors is None else factors),
         )

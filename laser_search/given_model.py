@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from search.locations import local_or_id
 from search.study.identity import digest_checkpoint
 from tasks.errors import InputError
 
@@ -15,13 +16,6 @@ Model: TypeAlias = "str | os.PathLike[str] | Any"
 """A local folder, a hub id, or a loaded transformers model."""
 
 FOLDER = "model"
-
-
-def local_or_id(text: str | os.PathLike[str]) -> str:
-    """A path that exists, or looks like one, as an absolute one; else the id that it is."""
-    path, said = Path(text).expanduser(), os.fspath(text)
-    is_path = not isinstance(text, str) or said.startswith(("./", "../", "~", "/"))
-    return str(path.absolute()) if is_path or path.exists() else said
 
 
 def model_path(model: Model, tokenizer: Any, folder: Path) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from laser_search.given_model import local_or_id
 from search.durable import write_text
+from search.locations import local_or_id
 from tasks.errors import InputError
 
 Questions: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Any | None"

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from laser_search.given_model import Model, local_or_id, model_path
+from laser_search.given_model import Model, model_path
 from laser_search.given_questions import Questions, questions_path
 from laser_search.progress import Progress
 from search.config import StudyConfig, parse_config
 from search.here import run_here
+from search.locations import absolute_location
 from search.place import check_study_place
 from search.results import Study
 from search.study.identity import FILE as IDENTITY_FILE
@@ -79,7 +80,7 @@ def search(
         "split": {"validation": validation, "seed": seed},
         "space": {"matrices": list(matrices), "max_interventions": max_interventions},
         "search": {"strategy": strategy, "trials": trials, "seed": seed},
-        "factors": local_or_id(place / "factors" if factors is None else factors),
+        "factors": absolute_location(place / "factors" if factors is None else factors),
     }
     config: StudyConfig = parse_config(_merged(given, settings or {}), "laser_search.search")
     with Progress(quiet=not progress) as shown:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from laser_search.given_cuts import Interventions, intervention_texts
-from laser_search.given_model import Model, local_or_id, model_path
+from laser_search.given_model import Model, model_path
 from search.export import cut as cuts
 from search.export.exported_trial import check_supported, choose_trial
 from search.export.run import Wish, export_words
 from search.export.run import export as export_trial
 from search.export.verify import Verification
+from search.locations import absolute_location
 from search.model import DType, ModelSource
 from search.results import Study
 from tasks.base import HeadChoice
@@ -58,7 +59,7 @@ def cut(
     with tempfile.TemporaryDirectory(prefix="laser-search-") as name:
         path = model_path(model, tokenizer, Path(name))
         wish = Wish(target, format, overwrite, verify, cuts.cut_words(path, texts, target, format))
-        cache = None if factors is None else local_or_id(factors)
+        cache = None if factors is None else absolute_location(factors)
         return cuts.cut(ModelSource(path, None, head, dtype), texts, wish, cache)
 
 

@@ -20,7 +20,7 @@ from pydantic import (
 
 from search.cuts.level import Level
 from search.durable import write_text
-from search.locations import absolute_location
+from search.locations import absolute_location, local_or_id
 from search.mistakes import mistakes
 from search.model import DType, ModelSource
 from search.overrides import apply_overrides
@@ -507,10 +507,7 @@ def _anchor(config: StudyConfig, folder: Path) -> StudyConfig:
         return absolute_location(value, folder)
 
     def present(value: str | None) -> str | None:
-        if value is None:
-            return None
-        local = value.startswith(("./", "../", "~", "/")) or Path(absolute(value)).exists()
-        return absolute(value) if local else value
+        return None if value is None else local_or_id(value, folder)
 
     model = config.model.model_copy(update={"path": present(config.model.path)})
     asked: dict[str, Any] = {}

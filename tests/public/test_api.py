@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import laser_search
 import search.demo
 from laser_search.given_questions import questions_path
+from search.config import read_config
 from tasks.errors import InputError
 
 DEMO = Path(search.demo.__file__).parent
@@ -256,3 +257,13 @@ def test_the_examples_of_the_docs_run(loaded, tmp_path, monkeypatch):
         exec(compile(code, str(page), "exec"), names)
     assert names["study"].summary.finished == 2
     assert {path.name for path in tmp_path.iterdir()} == {"laser-study", "my-study", "coarse"}
+
+
+def test_a_relative_cache_is_found_again_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    laser_search.search(
+        DEMO / "model", ROWS[:60], folder="s", trials=1, factors="cache", progress=False
+    )
+    frozen = read_config(tmp_path / "s" / "study.yaml")
+    assert frozen.factors == str(tmp_path / "cache")
+    assert list((tmp_path / "cache").glob("??/*.safetensors"))
