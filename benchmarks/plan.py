@@ -164,7 +164,7 @@ def measure_here(name: str, config: dict[str, Any], root: Path) -> float:
     ):
         driver.launch(read_config(path), folder / "study", view, None, path)
     took = StudyRecord.read(folder / "study").summary.wall_s
-    parts = ("baseline", "screen", "trials", "test")
+    parts = ("baseline", "screen", "trials", "test", "general text")
     expected = sum(said.phases_s[part] for part in parts) - OVERHEAD_S * said.outline.trials
     spent = sum(took.get(part, 0.0) for part in parts)
     off = expected / spent - 1

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from search.cuts.composition import Composition
-from search.origin import WeightOrigin
+from search.missing import Missing, own_factors
 from search.outline import Outline, factor_bytes, one_factor_bytes, size_text
 from search.phases import SILENT, Phases, duration
 from search.plan import Plan
@@ -17,7 +16,6 @@ from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
 from search.timing import Timing, measure
 from search.weights.matrices import Matrix
-from search.weights.remote import open_factors
 from tasks.parts import sizes_text
 
 OVERHEAD_S = 0.05
@@ -46,7 +44,7 @@ class Forecast:
     """What a launch of a plan would do. Seconds of wall time, by phase, and in all."""
 
     outline: Outline
-    missing: tuple[str, ...]
+    missing: Missing
     factor_bytes: int
     missing_bytes: int
     worker_bytes: int
@@ -74,7 +72,7 @@ class Forecast:
         }
         return {
             **outline,
-            "missing_factors": list(self.missing),
+            "missing_factors": self.missing.names,
             **facts,
             "timing": asdict(self.timing),
             "workers": asdict(self.workers),
@@ -86,7 +84,7 @@ class Forecast:
     def lines(self) -> list[str]:
         """For people."""
         outline, timing, workers = self.outline, self.timing, self.workers
-        ready = len(outline.matrices) - len(self.missing)
+        lacking = len(self.missing.factors)
         by_block = timing.trial_s
         first, last = min(by_block), max(by_block)
         spent = ", ".join(
@@ -96,7 +94,7 @@ class Forecast:
             outline.line(),
             sizes_text(outline.parts),
             *(f"note: {text}" for text in self.notices),
-            f"factors: {len(self.missing)} to compute, {ready} ready; "
+            f"factors: {lacking} to compute, {self.missing.sets - lacking} ready; "
             f"{size_text(self.missing_bytes)} more on disk, {size_text(self.factor_bytes)} in all; "
             f"{size_text(self.svd_bytes)} of memory for the largest SVD",
             f"workers: {workers.workers} on {workers.device}, {workers.threads} threads each; "
@@ -111,9 +109,8 @@ class Forecast:
 def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
     """What a launch of `plan` would take on this machine. Writes nothing. Raises InputError."""
     outline = Outline.of(plan)
-    kinds = {level.made_by.factoring for level in plan.space.levels} - {None}
-    missing = missing_factors(plan, phases)
-    timing = measure(plan, missing, workers.device, workers.threads, phases)
+    timing, missing = measure(plan, workers.device, workers.threads, phases)
+    kinds = own_factors(plan)
     tried = _rehearsed(plan, outline.trials)
     if len(tried) < min(outline.trials, MOST):  # the strategy has nothing left to try before
         outline = replace(outline, trials=len(tried))
@@ -122,21 +119,23 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
     at_once = min(2, workers.workers)
     phases_s = {
         "start": RAY_S + 2 * workers.import_s + timing.load_s,
+        "calibration": timing.calibration.seconds,
         "factors": timing.svd_s / workers.cores,
         "baseline": timing.baseline_s,
         "screen": timing.screen_s if wants_screen else 0.0,
         "trials": mean_s * outline.trials / workers.workers,
         "test": 2 * timing.test_s / at_once,
+        "general text": 2 * timing.guard_s / at_once,
     }
     weights = sum(parameter.numel() for parameter in plan.source.skeleton().parameters())
     stored = weights * plan.source.torch_dtype.itemsize
     return Forecast(
         outline,
-        tuple(str(matrix.ref) for matrix in missing),
+        missing,
         factor_bytes(plan.searched, 1 + len(kinds)),
-        factor_bytes(missing, 1 + len(kinds)),
+        missing.bytes + timing.calibration.bytes,
         stored + int(plan.config.reuse.memory_gib * 2**30),
-        max(map(_svd_bytes, missing), default=0),
+        max((_svd_bytes(matrix) for matrix, _ in missing.factors), default=0),
         timing,
         workers,
         phases_s,
@@ -151,21 +150,6 @@ def _elsewhere(plan: Plan) -> list[str]:
     if address is None:
         return []
     return [f"workers and times are those of this machine, not of the cluster at {address}"]
-
-
-def missing_factors(plan: Plan, phases: Phases = SILENT) -> list[Matrix]:
-    """The matrices of the space whose factors the cache lacks; reads the weights."""
-    root = plan.config.factors
-    if "://" not in root and not Path(root).is_dir():
-        return list(plan.searched)
-    origin, cache = WeightOrigin(plan.source), open_factors(root)
-    phases.enter("looking for factors", len(plan.searched))
-    found = []
-    for number, matrix in enumerate(plan.searched, start=1):
-        if not cache.has(cache.key(origin.read(matrix))):
-            found.append(matrix)
-        phases.advance(number)
-    return found
 
 
 def _rehearsed(plan: Plan, trials: int) -> list[Composition]:

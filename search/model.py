@@ -14,6 +14,7 @@ from search.weights.resolution import weight_files
 from tasks.base import Head, HeadChoice
 from tasks.errors import InputError, nearest
 from tasks.foreign import quietly, reading
+from tasks.hub import hub
 
 if TYPE_CHECKING:  # a configuration is read without it
     import torch
@@ -98,21 +99,27 @@ class ModelSource:
     def _download(self) -> Path:
         from huggingface_hub import snapshot_download
 
-        try:
-            code = ["*.py"] if self.trust_remote_code else []
-            with quietly("huggingface_hub"):
+        code = ["*.py"] if self.trust_remote_code else []
+        with hub() as unreachable, quietly("huggingface_hub"):
+            try:
                 found = snapshot_download(
                     self.path,
                     revision=self.revision,
                     allow_patterns=_WANTED + code,
                     ignore_patterns=["consolidated*"],  # the same weights in another form
                 )
-        except Exception as error:  # the hub raises many kinds; each means "not to be had"
-            raise InputError(
-                f"model {self.path!r} is neither a local folder nor to be had from the hub "
-                f"({type(error).__name__}){_neighbour(Path(self.path))}; "
-                "check the name, the revision and the network"
-            ) from error
+            except Exception as error:  # the hub raises many kinds; each means "not available"
+                near = _neighbour(Path(self.path))
+                if unreachable:
+                    raise InputError(
+                        f"model {self.path!r} is neither a local folder nor in the hub's cache, "
+                        f"and {unreachable}{near}; connect to the network, or give a folder"
+                    ) from error
+                raise InputError(
+                    f"model {self.path!r} is not a local folder and could not be loaded from the "
+                    f"hub ({type(error).__name__}){near}; check the name, the revision and the "
+                    "network"
+                ) from error
         return Path(found)
 
     @cached_property

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from search.calibration.measure import Passes, foresee_passes, stored
+from search.calibration.rows import RowMaker
 from search.cuts.composition import Composition, Intervention
+from search.cuts.kinds.base import Factoring, Inputs, Kind
 from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
 from search.evaluation.evaluator import (
@@ -20,13 +25,17 @@ from search.evaluation.evaluator import (
     Questions,
     open_evaluator,
 )
+from search.missing import Missing
 from search.phases import SILENT, Phases
 from search.plan import Plan, open_asked
 from search.reuse.activations import GIB, Room
 from search.study.jobs import Job
 from search.weights.matrices import Matrix
+from search.weights.remote import open_moments
 from search.weights.svd import decompose, work_of
+from search.weights.whitening import whitening
 from tasks.base import Example
+from tasks.guarded import Guarded
 
 REPEATS = 2
 """Of each measurement the fastest counts: other programs only slow one down."""
@@ -46,7 +55,8 @@ class Timing:
     the block of its first edit, in the order of the model, and `block_of` that of each matrix by
     address; what is outside the blocks counts to the first, as nothing is reused for it.
     `baseline_s`: with recording the activations that trials begin from. `test_s`: one model on
-    test. `svd_s`: of all factors that are missing, on one core.
+    test, `guard_s` on the general text of the verdict. `calibration`: the passes that measure what
+    matrices are given. `svd_s`: of all factors that are missing, on one core.
     """
 
     load_s: float
@@ -56,32 +66,30 @@ class Timing:
     screen_s: float
     trial_s: Mapping[int, float]
     test_s: float
+    guard_s: float
+    calibration: Passes
     svd_s: float
     block_of: Mapping[str, int]
 
 
 def measure(
-    plan: Plan,
-    missing: Sequence[Matrix],
-    device: str,
-    threads: int,
-    phases: Phases = SILENT,
-) -> Timing:
-    """Load the model, and time one batch from a few blocks. Writes nothing. Raises InputError."""
+    plan: Plan, device: str, threads: int, phases: Phases = SILENT
+) -> tuple[Timing, Missing]:
+    """Load the model, and time one batch from a few blocks; and the factors that are missing.
+
+    Writes nothing. Raises InputError.
+    """
     before = torch.get_num_threads()
     try:
-        phases.enter("timing an SVD")
-        torch.set_num_threads(1)
-        svd_s = _seconds_of_svds(missing)
         torch.set_num_threads(threads)
         phases.enter("loading the model")
         with tempfile.TemporaryDirectory() as scratch:
-            return _measure(plan, device, svd_s, Path(scratch), phases)
+            return _measure(plan, device, Path(scratch), phases)
     finally:
         torch.set_num_threads(before)
 
 
-def _measure(plan: Plan, device: str, svd_s: float, scratch: Path, phases: Phases) -> Timing:
+def _measure(plan: Plan, device: str, scratch: Path, phases: Phases) -> tuple[Timing, Missing]:
     validation = plan.split.validation
     few = sample(validation, plan.config.tokens_per_batch)
     share = len(few) / len(validation)
@@ -97,9 +105,13 @@ def _measure(plan: Plan, device: str, svd_s: float, scratch: Path, phases: Phase
     places = {ref: blocks.place_of.get(ref, 0) for ref in plan.space.matrices}
     known = {place: _fastest(evaluator, ref) for place, ref in _probes(places).items()}
     evaluator.close()
+    guard_s = _seconds_of_general_text(evaluator)
+    calibration, inputs = _calibration(plan, evaluator.editor.model)
     apply_s = _seconds_of_product(plan.searched, device)
+    missing = Missing.of(plan, inputs, phases)
+    phases.enter("timing an SVD")
     at = sorted(set(places.values()))
-    return Timing(
+    timing = Timing(
         load_s,
         len(few),
         full,
@@ -107,9 +119,12 @@ def _measure(plan: Plan, device: str, svd_s: float, scratch: Path, phases: Phase
         BACKWARD * full * min(SCREENED_EXAMPLES, len(validation)) / len(few),
         {place: _between(known, place) * scale + apply_s for place in at},
         full * tokens["test"] / tokens["validation"],
-        svd_s,
+        guard_s,
+        calibration,
+        _seconds_of_factors(missing),
         {str(ref): place for ref, place in places.items()},
     )
+    return timing, missing
 
 
 def sample(examples: Sequence[Example], tokens: int) -> list[Example]:
@@ -132,8 +147,15 @@ def _open(
     config = plan.config
     reuse = config.reuse
     memory, host = (int(gib * GIB * share) for gib in (reuse.memory_gib, reuse.host_gib))
-    parts = {"validation": few, "all": plan.split.validation, "test": plan.split.test}
-    task = open_asked(config, plan.source.head)
+    texts = plan.parts["guard"]
+    parts = {
+        "validation": few,
+        "all": plan.split.validation,
+        "test": plan.split.test,
+        "guard": sample(texts, config.tokens_per_batch) if texts else (),
+        "all guard": texts,
+    }
+    task = Guarded(open_asked(config, plan.source.head))
     questions = Questions(task, parts, objective=plan.objective)
     searched = frozenset(plan.space.matrices)
     hosting = Hosting(device, config.tokens_per_batch, searched, Room(memory, host))
@@ -186,18 +208,68 @@ def _seconds_of_product(matrices: Sequence[Matrix], device: str) -> float:
     return min(found)
 
 
-def _seconds_of_svds(matrices: Sequence[Matrix]) -> float:
-    """One core's seconds for the SVDs of `matrices`, by timing one of the cheapest's shape."""
-    if not matrices:
+def _seconds_of_general_text(evaluator: Evaluator) -> float:
+    """One model's seconds on the general text of the verdict, by timing a batch of it."""
+    whole = evaluator.tokens("all guard")
+    if not whole:
         return 0.0
+    fastest = min(evaluator.seconds_of_pass("guard") for _ in range(REPEATS))
+    return fastest * whole / evaluator.tokens("guard")
 
-    least = min((matrix.shape for matrix in matrices), key=work_of)
+
+def _calibration(plan: Plan, model: Any) -> tuple[Passes, Mapping[MatrixRef, Inputs]]:
+    """What a calibration takes that is still to be made, and what the cache has of it."""
+    calibration = plan.calibration
+    if calibration is None:
+        return Passes(0.0, 0), {}
+    rows = RowMaker(model, plan.source).rows(calibration.texts)
+    store = open_moments(plan.config.factors)
+    known = stored(model, calibration.refs, rows, store, calibration.name)
+    return foresee_passes(model, [ref for ref in calibration.refs if ref not in known], rows), known
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Inputs of `width` at random, for timing factors that are made from inputs."""
+
+    width: int
+    digest: str = ""
+
+    def read(self) -> torch.Tensor:
+        rows = torch.randn(self.width, self.width, generator=torch.Generator().manual_seed(0))
+        return (rows.T @ rows).double()
+
+    def whitening(self) -> Factoring:
+        return whitening(self.digest, self.read)
+
+
+def _seconds_of_factors(missing: Missing) -> float:
+    """One core's seconds for factors, by timing for each kind one of the cheapest's shape."""
+    shapes: dict[Kind | None, list[Sequence[int]]] = defaultdict(list)
+    for matrix, kind in missing.factors:
+        shapes[kind].append(matrix.shape)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return sum(_seconds_of_kind(kind, found) for kind, found in shapes.items())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _seconds_of_kind(kind: Kind | None, shapes: Sequence[Sequence[int]]) -> float:
+    def work(shape: Sequence[int]) -> float:  # eigenvectors of what it is given, then an SVD
+        needy = kind is not None and kind.needs_inputs
+        return work_of(shape) + (shape[1] ** 3 if needy else 0.0)
+
+    least = min(shapes, key=work)
     shrunk = min(1.0, TRIED_RANK / min(least))
     tried = (max(1, int(least[0] * shrunk)), max(1, int(least[1] * shrunk)))
     weight = torch.randn(tried, generator=torch.Generator().manual_seed(0))
+    factoring = None if kind is None else kind.factoring_on(_Drawn(tried[1]))
+    made = decompose if factoring is None else factoring.decompose
     found = []
     for _ in range(REPEATS):
         started = time.perf_counter()
-        decompose(weight)
+        made(weight)
         found.append(time.perf_counter() - started)
-    return min(found) * sum(work_of(matrix.shape) for matrix in matrices) / work_of(tried)
+    return min(found) * sum(map(work, shapes)) / work(tried)

@@ -14,6 +14,7 @@ from typing import Any
 from tasks.base import Example
 from tasks.errors import InputError, nearest
 from tasks.foreign import quietly
+from tasks.hub import hub
 from tasks.readers import Row, read_json, read_jsonl, read_lines, read_parquet, read_table
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".txt")
@@ -110,8 +111,9 @@ def _hub(source: str, revision: str | None) -> list[Row]:
     split = rest[1] if len(rest) == 2 else None
     import datasets
 
-    try:
-        with quietly("huggingface_hub", "datasets"):
+    at = f" at revision {revision}" if revision else ""
+    with hub() as unreachable, quietly("huggingface_hub", "datasets"):
+        try:
             if split is None:
                 splits = datasets.get_dataset_split_names(name, config, revision=revision)
                 split = next((s for s in ("validation", "test", "train") if s in splits), splits[0])
@@ -119,15 +121,19 @@ def _hub(source: str, revision: str | None) -> list[Row]:
             table = datasets.load_dataset(
                 name, None if files else config, revision=revision, split=split, **files
             )
-    except Exception as error:
-        # The library raises many types here (missing, gated, offline, unknown config or split),
-        # all of which the user can mend; their first line says what is wrong.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        at = f" at revision {revision}" if revision else ""
-        raise InputError(
-            f"data set {source!r}{at} could not be loaded from the hub: {reason}; check its name "
-            "and the network, or give a local file"
-        ) from error
+        except Exception as error:
+            # The library raises many types here (missing, gated, offline, unknown config or split),
+            # all of which the user can fix; their first line says what is wrong.
+            if unreachable:
+                raise InputError(
+                    f"data set {source!r}{at} is not in the hub's cache, and {unreachable}; "
+                    "connect to the network, or give a local file"
+                ) from error
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise InputError(
+                f"data set {source!r}{at} could not be loaded from the hub: {reason}; check its "
+                "name and the network, or give a local file"
+            ) from error
     return [Row(row, f"{name} {split} row {number}") for number, row in enumerate(table, 1)]
 
 

@@ -8,6 +8,7 @@ from tasks.answers import score_completed, score_generated
 from tasks.base import Completed, Example, Generate, Generated, Head, Outcome, Reply, Request
 from tasks.datasets import load_rows
 from tasks.errors import InputError
+from tasks.hub import hub
 from tasks.identity import identify
 from tasks.prompts import ask, continuation
 from tasks.readers import Row
@@ -88,12 +89,14 @@ def _token_counts(name: str, answers: Sequence[str]) -> list[int]:
     """Tokens of each answer, with the special ones that the tokenizer puts around it."""
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"the tokenizer {name!r} cannot be loaded ({reason}); scoring 'paper' counts the "
-            "tokens of HotpotQA's answers with Llama's: name a local copy as the task's tokenizer"
-        ) from None
+    with hub() as unreachable:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            reason = unreachable or str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"the tokenizer {name!r} cannot be loaded ({reason}); scoring 'paper' counts the "
+                "tokens of HotpotQA's answers with Llama's: name a local copy as the task's "
+                "tokenizer"
+            ) from None
     return [len(ids) for ids in tokenizer(list(answers))["input_ids"]] if answers else []

@@ -23,6 +23,7 @@ from tasks.base import (
     Weighed,
 )
 from tasks.errors import InputError, nearest
+from tasks.hub import hub
 from tasks.identity import content_hash, identify
 
 log = logging.getLogger(__name__)
@@ -173,11 +174,12 @@ class LmEval:
             raise InputError(
                 f"lm-evaluation-harness has no task {name!r}{nearest(name, manager.task_index)}"
             )
-        try:
-            leaves: dict[str, Any] = manager.load([name])["tasks"]
-        except Exception as error:  # its loaders raise many kinds; each means "not to be had"
-            first = (str(error).strip().splitlines() or [repr(error)])[0]
-            raise InputError(f"task {self.name!r} cannot be loaded: {first}") from error
+        with hub() as unreachable:
+            try:
+                leaves: dict[str, Any] = manager.load([name])["tasks"]
+            except Exception as error:  # its loaders raise many kinds; each means "not available"
+                first = unreachable or (str(error).strip().splitlines() or [repr(error)])[0]
+                raise InputError(f"task {self.name!r} cannot be loaded: {first}") from error
         for leaf in leaves.values():
             # As in the harness: a task that fixes no examples at all keeps none.
             if self.num_fewshot is not None and leaf.get_config("num_fewshot") != 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,18 @@ from tasks.errors import InputError
 BUDGET_BYTES = 4 * 2**30
 """What the sums of one pass may take; of more inputs there are several passes."""
 
+TIMED_TOKENS = 4096
+"""About how many tokens are read to time a pass."""
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What a calibration would take: seconds of its passes, bytes of what it stores."""
+
+    seconds: float
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,39 @@ def measure(
         done += len(group)
         on_progress(done, len(needed))
     return {ref: one for ref in wanted if (one := found[inputs.of[ref]]) is not None}
+
+
+def stored(
+    model: Any, wanted: Sequence[MatrixRef], rows: Sequence[Row], store: MomentStore, name: str
+) -> dict[MatrixRef, SecondMoment]:
+    """The second moments of the inputs of `wanted` that calibration `name` left in `store`."""
+    of = Inputs.find(model, rows[:1]).of
+    found = {unit: store.find(name, str(unit)) for unit in {of[ref] for ref in wanted}}
+    return {ref: one for ref in wanted if (one := found[of[ref]]) is not None}
+
+
+def foresee_passes(
+    model: Any,
+    missing: Sequence[MatrixRef],
+    rows: Sequence[Row],
+    *,
+    budget_bytes: int = BUDGET_BYTES,
+) -> Passes:
+    """What measuring the inputs of `missing` would take, by timing one pass over a few `rows`."""
+    inputs = Inputs.find(model, rows[:1])
+    units = list(dict.fromkeys(inputs.of[ref] for ref in missing))
+    groups = list(_groups(units, inputs.widths, budget_bytes))
+    if not groups:
+        return Passes(0.0, 0)
+    tokens = sum(row.tokens for row in rows)
+    few = rows[:: max(1, tokens // TIMED_TOKENS)]
+    started = time.perf_counter()
+    _sums(model, groups[0], inputs.widths, few)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    spent = time.perf_counter() - started
+    share = tokens / sum(row.tokens for row in few)
+    return Passes(spent * share * len(groups), sum(8 * inputs.widths[u] ** 2 for u in units))
 
 
 class Sums:

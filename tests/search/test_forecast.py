@@ -9,10 +9,12 @@ import search.demo
 from search.config import parse_config
 from search.cuts.composition import Composition
 from search.forecast import Workers, foresee
+from search.opening import storing_of
 from search.origin import WeightOrigin
 from search.outline import Outline, factor_bytes, size_text
 from search.plan import make_plan
 from search.rehearsal import rehearse
+from search.storing import ensure_factors
 from search.strategies.base import Setting
 from search.timing import _between, sample
 from search.weights.factors import FactorCache
@@ -21,7 +23,7 @@ from tasks.base import Example
 DEMO = Path(search.demo.__file__).parent
 
 
-def _plan(folder, **search):
+def _plan(folder, levels=(0.5, 0.1), **search):
     lines = (DEMO / "questions.jsonl").read_text().splitlines()[:200]
     (folder / "q.jsonl").write_text("\n".join(lines))
     return make_plan(
@@ -30,7 +32,7 @@ def _plan(folder, **search):
                 "model": {"path": str(DEMO / "model")},
                 "task": {"name": "jsonl", "data": str(folder / "q.jsonl")},
                 "split": {"validation": 0.4},
-                "space": {"rho": [0.5, 0.1], "max_interventions": 2},
+                "space": {"levels": list(levels), "max_interventions": 2},
                 "search": {"trials": 30, **search},
                 "factors": str(folder / "factors"),
             },
@@ -102,9 +104,12 @@ def test_a_forecast_says_all_and_writes_nothing(plan, tmp_path):
     before = sorted(root.parent.rglob("*"))
     found = foresee(plan, Workers(2, 1, 2, "cpu", 1.0))
     assert sorted(root.parent.rglob("*")) == before
-    assert len(found.missing) == 5 and str(plan.searched[0].ref) not in found.missing
+    assert len(found.missing.names) == 5
+    assert str(plan.searched[0].ref) not in found.missing.names
     assert found.missing_bytes < found.factor_bytes
     timing = found.timing
+    assert found.phases_s["general text"] == 2 * timing.guard_s / 2 > 0
+    assert found.phases_s["calibration"] == found.timing.calibration.bytes == 0
     assert set(timing.trial_s) == set(timing.block_of.values()) == {0, 1, 2}
     assert timing.block_of == {str(m.ref): m.ref.layer for m in plan.searched}
     assert found.phases_s["trials"] == pytest.approx(found.trial_s * 30 / 2)
@@ -121,3 +126,24 @@ def test_a_forecast_says_all_and_writes_nothing(plan, tmp_path):
     facts = json.loads(json.dumps(found.to_json()))
     assert facts["compositions"] == 72 and len(facts["matrices"]) == 6
     assert facts["smallest_gain"] == Outline.of(plan).smallest_gain
+
+
+def test_a_forecast_holds_the_calibration_and_the_factors_made_from_it(tmp_path):
+    plan = _plan(tmp_path, levels=[0.5, "whitened/0.1"])
+    assert plan.config.guard is not None and plan.parts["guard"]
+    few = Workers(1, 1, 1, "cpu", 0.0)
+    before = foresee(plan, few)
+    # Six matrices with two sets of factors each; fc_in reads 64 inputs and fc_out 256.
+    assert len(before.missing.factors) == before.missing.sets == 12
+    assert before.missing.names[:2] == ["0.fc_in", "0.fc_in whitened"]
+    widths = {matrix.parameter: matrix.shape[1] for matrix in plan.searched}
+    moments = sum(8 * width**2 for width in widths.values())
+    assert before.timing.calibration.bytes == moments
+    assert before.missing_bytes == before.factor_bytes + moments
+    assert before.phases_s["calibration"] > 0
+    inputs = plan.calibration.run(plan.config.factors)
+    assert foresee(plan, few).phases_s["calibration"] == 0
+    ensure_factors(plan.source, plan.searched, plan.config.factors, storing_of(plan, inputs), "cpu")
+    after = foresee(plan, few)
+    assert after.missing.factors == () and after.missing_bytes == 0
+    assert "0 to compute, 12 ready" in "\n".join(after.lines())

@@ -1,58 +1,90 @@
-"""The hub route against a stand-in for the `datasets` library."""
+"""A hub that cannot be reached is found out at once, and its clients do not try for long."""
 
-import sys
-import types
+import socket
+import threading
+import time
 
 import pytest
 
+from search.model import ModelSource
 from tasks.datasets import load_rows
 from tasks.errors import InputError
+from tasks.hub import hub, unreachable
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    calls = []
-    module = types.ModuleType("datasets")
+def endpoint(monkeypatch):
+    """The hub at an address of this machine: nobody listens there, or somebody does."""
+    for name in ("HF_HUB_OFFLINE", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
-    def load_dataset(name, config, *, revision, split, **files):
-        calls.append((name, config, revision, split, *files.values()))
-        if name == "no/such":
-            raise FileNotFoundError("Dataset 'no/such' doesn't exist\nlong trace")
-        return [{"sentence": "fine", "label": 1}]
+    def at(listens):
+        server = socket.create_server(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        if not listens:
+            server.close()
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
+        return server
 
-    module.load_dataset = load_dataset
-    module.get_dataset_split_names = lambda name, config, revision: ["train", "test"]
-    monkeypatch.setitem(sys.modules, "datasets", module)
-    return calls
-
-
-def test_an_id_names_configuration_and_split(hub):
-    rows = load_rows("org/set:conf:train", "abc")
-    assert rows == [{"sentence": "fine", "label": 1}]
-    assert rows[0].where == "org/set train row 1"
-    load_rows("org/set:conf:train+test")
-    load_rows("org/set")
-    assert hub == [
-        ("org/set", "conf", "abc", "train"),
-        ("org/set", "conf", None, "train+test"),
-        ("org/set", None, None, "test"),
-    ]
+    return at
 
 
-def test_a_slice_of_one_file_fetches_no_other(hub):
-    load_rows("org/set:en/part-0.json.gz:validation[:100]", "abc")
-    load_rows("org/set:conf:train[:7]+test[2:]")
-    files = {"validation": "en/part-0.json.gz"}
-    assert hub == [
-        ("org/set", None, "abc", "validation[:100]", files),
-        ("org/set", "conf", None, "train[:7]+test[2:]"),
-    ]
+def test_one_connection_says_whether_the_hub_is_there(endpoint):
+    server = endpoint(listens=True)
+    assert unreachable() is None
+    server.close()
+    assert unreachable() == "127.0.0.1 cannot be reached: Connection refused"
 
 
-def test_a_failed_load_is_one_sentence(hub):
-    with pytest.raises(InputError) as error:
-        load_rows("no/such", "r1")
-    text = str(error.value)
-    assert "'no/such' at revision r1" in text
-    assert "doesn't exist" in text
-    assert "long trace" not in text
+def test_a_name_server_that_does_not_answer_is_not_waited_for(endpoint, monkeypatch):
+    endpoint(listens=False)
+    over = threading.Event()
+    monkeypatch.setattr("tasks.hub._addresses", lambda *_: [over.wait(60)] * 0)
+    began = time.monotonic()
+    assert unreachable(within_s=0.2) == "127.0.0.1 cannot be reached: no answer in 0.2 s"
+    over.set()
+    assert time.monotonic() - began < 5
+
+
+def test_the_proxy_is_tried_where_there_is_one(endpoint, monkeypatch):
+    endpoint(listens=False)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        address = f"http://user:secret@127.0.0.1:{proxy.getsockname()[1]}"
+        monkeypatch.setenv("http_proxy", address)
+        assert unreachable() is None
+    assert unreachable() == "the proxy 127.0.0.1 cannot be reached: Connection refused"
+
+
+def test_clients_are_offline_within_alone(endpoint, monkeypatch):
+    import datasets
+    from huggingface_hub import is_offline_mode
+
+    endpoint(listens=False)
+    with hub() as why:
+        assert "Connection refused" in why and is_offline_mode() and datasets.config.HF_HUB_OFFLINE
+    assert not is_offline_mode() and not datasets.config.HF_HUB_OFFLINE
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # the user knows that it is there
+    with hub() as why:
+        assert why is None and not is_offline_mode()
+
+
+@pytest.mark.parametrize(
+    ("load", "what"),
+    [
+        (lambda: ModelSource("nobody/nothing").folder, "model 'nobody/nothing' is neither a local"),
+        (lambda: load_rows("nobody/nothing:default:test"), "data set 'nobody/nothing:default"),
+    ],
+)
+def test_a_missing_network_is_one_sentence_at_once(endpoint, monkeypatch, tmp_path, load, what):
+    import datasets  # its import takes longer than the question  # noqa: F401
+
+    endpoint(listens=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    began = time.monotonic()
+    with pytest.raises(InputError) as found:
+        load()
+    assert time.monotonic() - began < 5
+    said = str(found.value)
+    assert what in said and "127.0.0.1 cannot be reached: Connection refused" in said
+    assert "connect to the network, or give a " in said and "\n" not in said
