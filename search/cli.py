@@ -288,7 +288,7 @@ def _say(record: StudyRecord) -> None:
         typer.echo(f"baseline: {summary.baseline_text} on validation")
     if summary.best is not None:
         trial = summary.best
-        found = f"{summary.best_text} on validation, {trial.text}"
+        found = f"{summary.best_text} on validation, {trial.brief}"
         typer.echo(f"best: {found} (trial {trial.number})")
     lines = front_lines(summary)
     if record.result is not None and record.result["comparisons"]:
@@ -343,6 +343,16 @@ def _status(record: StudyRecord) -> dict[str, Any]:
                 "composition": trial.text,
             }
             for trial in summary.front
+        ],
+        "budgets": [
+            {
+                "budget": share,
+                "trial": t.number,
+                "score": t.score,
+                "kept": t.kept,
+                "composition": t.text,
+            }
+            for share, t in summary.by_share.items()
         ],
         "tasks": _tasks(record),
         "result": record.result,

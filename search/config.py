@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from search.cuts.level import Level
+from search.cuts.level import PLAIN, Level
 from search.durable import write_text
 from search.locations import absolute_location, local_or_id
 from search.mistakes import mistakes
@@ -177,13 +177,42 @@ class RhoRange(Strict):
         return self
 
 
+KeptShare = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_number)]
+
+
+class BudgetConfig(Strict):
+    """A share `kept` of the parameters of the space's matrices, or several, for whole models.
+
+    Each matrix counts as it is stored: r (m + n) as two factors of rank r, m n where that is less.
+    `kind`: how matrices are cut, or several kinds to choose from; a composition has one.
+    """
+
+    kept: KeptShare | Annotated[list[KeptShare], Field(min_length=1)]
+    kind: str | Annotated[list[str], Field(min_length=1)] = PLAIN
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The shares, as they were given."""
+        return tuple(self.kept) if isinstance(self.kept, list) else (self.kept,)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds, each once."""
+        return tuple(dict.fromkeys([self.kind] if isinstance(self.kind, str) else self.kind))
+
+
+MOST_CUTS = 3
+"""Choices in a composition, unless study.yaml says otherwise."""
+
+
 class SpaceConfig(Strict):
     """What may be cut: layers, matrix types or groups, and to which levels.
 
     `rho`: fractions of rank kept, or a range of them. `levels` in its place: rank rules and kinds
     too, as ``evaluate`` spells them: ``0.1``, ``energy:0.9``, ``marchenko-pastur``, ``prune/0.5``.
     `groups` are cut as one choice to one level: ``mlp`` of each layer, or ``20-27.fc_in``, one type
-    across layers. Without `singles` nothing else is.
+    across layers. Without `singles` nothing else is. `budget` in place of levels: every matrix of
+    the space to a rank of its own, so that all together keep a share of their parameters.
     """
 
     layers: Literal["all"] | list[Annotated[int, Field(ge=0), BeforeValidator(_number)] | str] = (
@@ -194,21 +223,41 @@ class SpaceConfig(Strict):
     levels: Annotated[list[LevelText], Field(min_length=1)] | None = None
     groups: list[str] = []
     singles: bool = True
-    max_interventions: Count = 3
+    max_interventions: Count = MOST_CUTS
+    budget: BudgetConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _no_rho_beside_levels(cls, raw: Any) -> Any:
-        if isinstance(raw, dict) and raw.get("levels") is not None and "rho" not in raw:
+        if not isinstance(raw, dict) or "rho" in raw:
+            return raw
+        if raw.get("levels") is not None or raw.get("budget") is not None:
             return {**raw, "rho": None}
         return raw
 
     @model_validator(mode="after")
     def _has_choices(self) -> SpaceConfig:
+        if self.budget is not None:
+            return self._within_budget()
         if not self.singles and not self.groups:
             raise ValueError("singles: false leaves nothing to cut; name groups, such as [mlp]")
         if (self.levels is None) == (self.rho is None):
             raise ValueError("give rho or levels, one of them; a rho is a level too, such as 0.1")
+        return self
+
+    def _within_budget(self) -> SpaceConfig:
+        for name, given in (
+            ("rho", self.rho is not None),
+            ("levels", self.levels is not None),
+            ("groups", bool(self.groups)),
+            ("singles", not self.singles),
+            ("max_interventions", self.max_interventions != MOST_CUTS),
+        ):
+            if given:
+                raise ValueError(
+                    f"a budget gives every matrix of the space a rank of its own; leave {name} out"
+                    + (", and name the kind of cut with budget.kind" if name == "levels" else "")
+                )
         return self
 
 
@@ -394,6 +443,24 @@ class StudyConfig(Strict):
             raise ValueError(f"tasks holds {twice[0]!r} twice; give each a label of its own")
         if not any(goal.weight for goal in self.tasks):
             raise ValueError("every one of tasks has weight 0; give one that is to rise a weight")
+        return self
+
+    @model_validator(mode="after")
+    def _budget_alone(self) -> StudyConfig:
+        if self.space.budget is None:
+            return self
+        for key, given, instead in (
+            ("search.refine", self.search.refine, "strategy budget moves near the best by itself"),
+            ("search.pareto", self.search.pareto, "the size is given; name several budgets.kept"),
+            ("products: svd-lowrank", self.products == "svd-lowrank", "its cuts have no factors"),
+        ):
+            if given:
+                raise ValueError(f"space.budget does not go with {key}: {instead}")
+        if self.search.pruner not in ("none", "race") and len(set(self.space.budget.shares)) > 1:
+            raise ValueError(
+                f"pruner {self.search.pruner!r} would compare trials of several budgets, which "
+                "differ in size; use race, or launch a study for each budget"
+            )
         return self
 
     @model_validator(mode="after")

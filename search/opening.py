@@ -88,7 +88,8 @@ def setting_of(plan: Plan, keys: Mapping[str, str]) -> Setting:
 def storing_of(plan: Plan, inputs: Mapping[MatrixRef, Inputs]) -> Storing:
     """The factors that trials read; `inputs`: what the matrices are given, where a cut needs it."""
     # A space says which ranks it uses, but is not all that is tried.
-    every_rank = wants_spectra(plan) or bool(plan.config.search.warm_start)
+    given = bool(plan.config.search.warm_start) or plan.space.budget is not None
+    every_rank = wants_spectra(plan) or given
     return Storing.for_space(plan.space, every_rank=every_rank, inputs=inputs)
 
 
@@ -122,6 +123,7 @@ def verdict_of(plan: Plan, study: DrivenStudy, found: Summary) -> Verdict | None
         plan.objective,
         paper=plan.config.paper,
         general_text=plan.general_text,
+        within_budget=plan.space.budget is not None,
     )
 
 
@@ -134,4 +136,5 @@ def summary_of(study: DrivenStudy) -> Summary:
         study.objective,
         ended=study.ended,
         chosen=study.chosen(),
+        shares=() if (budget := study.config.space.budget) is None else budget.shares,
     )

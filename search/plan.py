@@ -9,7 +9,7 @@ from pathlib import Path
 from search.calibration.calibration import Calibration, needs_inputs, study_texts
 from search.calibration.texts import Texts
 from search.config import StudyConfig, TaskConfig
-from search.cuts.composition import Composition
+from search.cuts.composition import Composition, brief
 from search.cuts.refs import MatrixRef
 from search.evaluation.general_text import read_general_text
 from search.evaluation.vocabulary import check_vocabulary
@@ -23,6 +23,7 @@ from search.weights.matrices import Matrix, all_matrices
 from search.witness import Witness, data_files
 from tasks.base import Example, Head, Task
 from tasks.datasets import Split
+from tasks.errors import InputError
 from tasks.identity import count_duplicates
 from tasks.paper import PaperScoring
 from tasks.parts import PartSize, size_of
@@ -143,7 +144,7 @@ def data_notices(examples: Sequence[Example]) -> list[str]:
 
 def make_plan(config: StudyConfig) -> Plan:
     """Check a configuration against its task, data and model, cheapest first. Raises InputError."""
-    check_strategy(config.search)
+    check_strategy(config.search, config.space.budget)
     source = config.model.source()
     named = [goal.data for goal in config.goals.values()]
     named.append(None if config.guard is None else config.guard.data)
@@ -195,5 +196,12 @@ def _with_compositions(
     They are frozen with it: a study that it names may go on, or go away.
     """
     found = resolve(config.search.warm_start, matrices, space.matrices)
+    for one in found:
+        if space.budget is not None and space.budget.read(one) is None:
+            raise InputError(
+                f"search.warm_start holds {brief(str(one))!r}, which is no allocation of "
+                f"space.budget: its cuts are ranks of kind {' or '.join(space.budget.kinds)}, and "
+                f"all matrices together keep at most {space.budget.kept[0]:g}"
+            )
     search = config.search.model_copy(update={"warm_start": [str(one) for one in found]})
     return config.model_copy(update={"search": search})

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from search.budget import Budget
 from search.config import SpaceConfig
 from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
 from search.cuts.refs import GROUPS, MatrixRef
+from search.cuts.rules import RankRule
 from search.ladder import Ladder
 from tasks.errors import InputError, nearest
 
@@ -122,7 +124,8 @@ class Space:
     """Compositions of up to `max_interventions` choices at the given `ladder`.
 
     A choice cuts one of `matrices` or one of `groups`, whose matrices share their level; without
-    `singles` groups alone.
+    `singles` groups alone. With a `budget` a composition is one of its allocations over all
+    matrices, and the ladder says the kinds of cut alone.
     """
 
     matrices: tuple[MatrixRef, ...]
@@ -130,6 +133,7 @@ class Space:
     max_interventions: int
     groups: tuple[Site, ...] = ()
     singles: bool = True
+    budget: Budget | None = None
 
     @staticmethod
     def build(config: SpaceConfig, matrices: Sequence[Matrix]) -> Space:
@@ -154,6 +158,10 @@ class Space:
             raise InputError(
                 f"space is empty: no matrix of types {', '.join(types)} in layers {config.layers}"
             )
+        if config.budget is not None:
+            shapes = {matrix.ref: matrix.shape for matrix in matrices}
+            own = [shapes[ref] for ref in chosen]
+            return Space.within(Budget.build(config.budget, chosen, own))
         groups = [site for name in config.groups for site in choose_group(name, chosen)]
         space = Space(
             chosen, Ladder.read(config), config.max_interventions, tuple(groups), config.singles
@@ -165,6 +173,12 @@ class Space:
                 f"{len(space.sites)} {what}"
             )
         return space
+
+    @staticmethod
+    def within(budget: Budget) -> Space:
+        """The allocations of a budget."""
+        ladder = Ladder.of([Level(RankRule("rank", 1.0), kind) for kind in budget.kinds])
+        return Space(budget.refs, ladder, len(budget.refs), budget=budget)
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -188,10 +202,10 @@ class Space:
         """How many different effects the space holds; infinite where that is not counted.
 
         Elementary symmetric polynomials of the numbers of distinct effects per site. Not counted
-        for a range of rho, rules that read a spectrum, or overlapping sites.
+        for a budget, a range of rho, rules that read a spectrum, or overlapping sites.
         """
         ladder = self.ladder
-        if ladder.is_range or ladder.needs_spectra or self.overlapping:
+        if self.budget or ladder.is_range or ladder.needs_spectra or self.overlapping:
             return math.inf
         ways = [1] + [0] * self.max_interventions  # ways[k]: choices of exactly k sites
         for site in self.sites:
@@ -217,6 +231,10 @@ class Space:
 
         Nothing is said of their number, which may be above `max_interventions`.
         """
+        if self.budget is not None:
+            if self.budget.read(composition) is None:
+                return None
+            return [(Site(str(i.matrix), (i.matrix,)), i.level) for i in composition.interventions]
         left: dict[MatrixRef, Level] = {}
         for i in composition.interventions:
             level = self.ladder.find(i.level)
@@ -243,8 +261,11 @@ class Space:
     ) -> list[Choice]:
         """A seeded draw near given choices: each part of them stays with probability `keep`.
 
-        What does not stay is uniform: the number of choices, then each one's site and level.
+        What does not stay is uniform: the number of choices, then each one's site and level. With a
+        budget: shares of every matrix, uniform, or those given and moved by about 1 - `keep`.
         """
+        if self.budget is not None:
+            return self._allocated(self.budget, rng, near, keep)
 
         def stays() -> bool:
             return rng.random() < keep
@@ -258,3 +279,12 @@ class Space:
                 continue
             found.append((site, known[1] if known and stays() else self.ladder.draw(rng)))
         return found
+
+    def _allocated(
+        self, budget: Budget, rng: random.Random, near: Sequence[Choice], keep: float
+    ) -> list[Choice]:
+        known = budget.read(self.cut(near)) if near else None
+        kept = rng.choice(budget.kept) if known is None else known.kept
+        kind = rng.choice(budget.kinds) if known is None else known.kind
+        steps = budget.draw(rng, kept, None if known is None else known.steps, (1 - keep) / 4)
+        return self.choices(budget.composition(steps, kind)) or []

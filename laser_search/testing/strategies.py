@@ -128,7 +128,10 @@ def of_the_space(one: Tried, space: Space) -> bool:
 
 
 class StrategyContract:
-    """Override `make`: what builds the strategy under test for a setting."""
+    """Override `make`: what builds the strategy under test for a setting.
+
+    One that searches spaces of its own overrides `setting`, `small` and `others` too.
+    """
 
     @pytest.fixture
     def make(self) -> Make:
@@ -139,6 +142,23 @@ class StrategyContract:
     def setting(self) -> Setting:
         """A small space on a made-up landscape."""
         return make_setting()
+
+    def small(self, setting: Setting) -> Setting:
+        """A space of no more than 18 effects."""
+        space = Space(setting.space.matrices[:3], Ladder.of_rho((0.5, 0.1)), 2)
+        return replace(setting, space=space)
+
+    def others(self, setting: Setting) -> list[Setting]:
+        """Spaces with groups, a range, and levels of every kind."""
+        refs = setting.space.matrices
+        groups = tuple(Site(f"{n}.mlp", refs[2 * n : 2 * n + 2]) for n in range(4))
+        texts = (0.5, 0.1, "rank:7", "energy:0.9", "marchenko-pastur", "prune/0.5", "zero")
+        ladders = (
+            Ladder.of_rho((0.5, 0.1)),
+            Ladder.between(0.01, 0.9),
+            Ladder.of([Level.parse(text) for text in texts]),
+        )
+        return [replace(setting, space=Space(refs, ladder, 2, groups)) for ladder in ladders]
 
     def test_it_proposes_what_is_new_and_of_the_space(self, make: Make, setting: Setting) -> None:
         history = run(make(setting), setting)
@@ -167,8 +187,7 @@ class StrategyContract:
             assert len(history) >= min(20, len(alone))
 
     def test_it_ends_when_there_is_nothing_left(self, make: Make, setting: Setting) -> None:
-        small = Space(setting.space.matrices[:3], Ladder.of_rho((0.5, 0.1)), 2)
-        setting = replace(setting, space=small)
+        setting = self.small(setting)
         history = run(make(setting), setting, 100)
         assert 0 < len(history) <= 18
         assert len(set(effects(history))) == len(history)
@@ -191,18 +210,9 @@ class StrategyContract:
     def test_groups_ranges_and_levels_of_every_kind_are_searched_too(
         self, make: Make, setting: Setting
     ) -> None:
-        refs = setting.space.matrices
-        groups = tuple(Site(f"{n}.mlp", refs[2 * n : 2 * n + 2]) for n in range(4))
-        texts = (0.5, 0.1, "rank:7", "energy:0.9", "marchenko-pastur", "prune/0.5", "zero")
-        for ladder in (
-            Ladder.of_rho((0.5, 0.1)),
-            Ladder.between(0.01, 0.9),
-            Ladder.of([Level.parse(text) for text in texts]),
-        ):
-            space = Space(refs, ladder, 2, groups)
-            there = replace(setting, space=space)
+        for there in self.others(setting):
             history = run(make(there), there, 20)
             assert len(history) >= 4, "something is to be proposed in every space"
             assert len(set(effects(history))) == len(history)
             for one in history:
-                assert of_the_space(one, space)
+                assert of_the_space(one, there.space)

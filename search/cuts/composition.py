@@ -17,6 +17,20 @@ from tasks.errors import InputError
 
 SCHEMA = 1
 
+MOST_SHOWN = 8
+"""Cuts up to which a view shows a composition's text."""
+
+
+def brief(text: str, kept: float | None = None) -> str:
+    """A composition's text as views have room for it: of many cuts their number alone.
+
+    `kept`: the share of the parameters that stay, where that is known.
+    """
+    count = text.count("=")
+    if count <= MOST_SHOWN:
+        return text
+    return f"{count} cuts" + ("" if kept is None else f", kept {100 * kept:.1f} %")
+
 
 @dataclass(frozen=True, slots=True)
 class Intervention:

@@ -130,6 +130,12 @@ def _standing(record: StudyRecord, trial: TrialRecord) -> str:
     result = record.result or {}
     if result.get("trial") != trial.number:
         return "**Test was not scored for this model**: what it gains was seen on validation alone."
+    if (kept := result.get("kept")) is not None:
+        return (
+            f"It keeps {kept:.1%} of the parameters of the {len(trial.cuts)} matrices below and "
+            "those beside them that were searched; what that costs on test questions, which the "
+            "search never saw, stands under Results."
+        )
     why = support(record, trial)
     if why:
         return f"**Test does not support this model as a gain**: {why}."

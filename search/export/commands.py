@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
+from search.cuts.composition import brief
 from search.options import DTypeName, HeadName, JsonFlag, PresetName, Revision, StudyFolder
 from search.phases import reporting
 from tasks.base import HeadChoice
@@ -78,7 +79,7 @@ def export(
     agrees = verdict is None or verdict.agrees
     address = None
     if not as_json:
-        typer.echo(f"{out}: {composition} (trial {chosen.number}, {form})")
+        typer.echo(f"{out}: {chosen.brief} (trial {chosen.number}, {form})")
         if verdict is not None:
             typer.echo(verdict.sentence())
     if push is not None and agrees:
@@ -177,7 +178,7 @@ def _end_of_cut(done: WrittenCut, wish: Wish, push: str | None, as_json: bool) -
         sizes = {"base": before, "here": after, "thin": done.thin_parameters}
         _print_json(facts | {"parameters": sizes, "verdict": checked, "uploaded": address})
     else:
-        typer.echo(f"{wish.out}: {done.composition} ({wish.format})")
+        typer.echo(f"{wish.out}: {brief(str(done.composition))} ({wish.format})")
         thin = f", {done.thin_parameters:,} of them in thin layers" if done.thin_parameters else ""
         typer.echo(f"parameters: base {before:,}, here {after:,}{thin}")
         typer.echo("not verified (--no-verify)" if verdict is None else verdict.sentence())

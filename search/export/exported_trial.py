@@ -25,8 +25,8 @@ def choose_trial(record: StudyRecord, number: int | None) -> TrialRecord:
 def support(record: StudyRecord, trial: TrialRecord) -> str:
     """Why test does not support `trial` as a gain; empty where it does or never saw it."""
     verdict = read_verdict(record.result)
-    if verdict is None or verdict.trial != trial.number:
-        return ""
+    if verdict is None or verdict.trial != trial.number or verdict.kept is not None:
+        return ""  # within a budget it is smaller, and need not be better
     claim = claim_of(verdict)
     if claim.because:
         return claim.because
@@ -52,6 +52,11 @@ def _winner(record: StudyRecord) -> TrialRecord:
             f"continue it with laser-search resume {record.folder}"
         )
     if record.summary.winner is None:
+        if record.config.space.budget is not None:
+            raise InputError(
+                f"{record.folder} has no trial that keeps every floor; name one with --trial or "
+                "search on"
+            )
         confirmed = " and the confirmation part" if record.config.search.confirm else ""
         raise InputError(
             f"{record.folder} has no trial that beats the baseline on validation{confirmed}; "

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from search.cuts.composition import brief
 from search.study.jobs import BASELINE, TEST_BASELINE, Part, test_name, trial_name
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation, read_outcomes
@@ -125,7 +126,7 @@ def print_changes(console: Console, found: Changes, examples: int) -> None:
     """Print counts, the breakdown, and the first `examples` questions of either kind."""
     paired = found.comparison
     console.print(
-        f"{found.composition} (trial {found.trial}) on {found.part}: {found.metric} "
+        f"{brief(found.composition)} (trial {found.trial}) on {found.part}: {found.metric} "
         f"{_moved(found.metric, paired)}, {paired.fixed} fixed, {paired.broken} broken of "
         f"{paired.n} questions, p = {paired.p_value:.2g} ({paired.test})",
         highlight=False,

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from search.cuts.composition import Intervention
+from search.cuts.composition import Intervention, brief
 from search.phases import duration
 from search.published import model_name, without_paths
 from search.report.changes import Changes, find_changes
@@ -118,7 +118,7 @@ def _headline(record: StudyRecord, verdict: Verdict | None, metric: str) -> str:
     if summary.best is None:
         return f"{state}; none has a score yet."
     best = f"{shown(metric, summary.best.score or 0.0):.4f}"
-    name = summary.best.text or "?"
+    name = summary.best.brief or "?"
     base = summary.baseline
     than = "" if base is None else f", against {shown(metric, base.score):.4f} unedited"
     return (
@@ -135,7 +135,7 @@ def _tiles(record: StudyRecord, verdict: Verdict | None, metric: str) -> list[tu
         found = verdict.comparisons["test"]
         tiles += [
             (f"{metric} on test", f"{shown(metric, found.baseline):.4f}", "baseline"),
-            (f"{metric} on test", f"{shown(metric, found.winner):.4f}", verdict.composition),
+            (f"{metric} on test", f"{shown(metric, found.winner):.4f}", _chosen(verdict)),
             (
                 "change",
                 shown_change(metric, found.difference),
@@ -163,6 +163,10 @@ def _tiles(record: StudyRecord, verdict: Verdict | None, metric: str) -> list[tu
     if wall_s := summary.wall_s:
         tiles.append(("wall time", duration(sum(wall_s.values())), phases_text(wall_s)))
     return tiles
+
+
+def _chosen(verdict: Verdict) -> str:
+    return brief(verdict.composition, verdict.kept)
 
 
 def _warnings(verdict: Verdict) -> list[str]:

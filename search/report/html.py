@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -12,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from search.cuts.composition import brief
 from search.durable import write_text
 from search.phases import duration
 from search.report import maps, plots
@@ -47,6 +49,7 @@ def render(record: StudyRecord) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"duration": duration, "quoted": _quoted, "spread": _spread}
+    environment.filters["brief"] = _brief
     page = environment.from_string((here / "report.html.j2").read_text(encoding="utf-8"))
     return page.render(
         content=content,
@@ -180,6 +183,14 @@ def _map_groups(content: Content) -> list[tuple[str, list[Picture]]]:
 def _picture(name: str, title: str, figure: Any, caption: str) -> Picture:
     label = f"{title}. {caption}"
     return Picture(name, title, Markup(to_svg(figure, name, label)), caption)  # noqa: S704
+
+
+def _brief(row: Mapping[str, Any]) -> str:
+    """A listed trial's composition as a table has room for it."""
+    text, kept = row["composition"], row.get("kept")
+    if not isinstance(text, str):
+        return ""
+    return brief(text, None if kept is None or math.isnan(kept) else kept)
 
 
 def _quoted(text: Any) -> str:

@@ -120,7 +120,7 @@ def _found(summary: Summary) -> list[str]:
     if summary.baseline is not None:
         parts.append(f"baseline {summary.baseline_text}")
     if summary.best is not None:
-        parts.append(f"best {summary.best_text} [{summary.best.text}]")
+        parts.append(f"best {summary.best_text} [{summary.best.brief}]")
     return parts
 
 
@@ -168,7 +168,7 @@ def table(summary: Summary) -> RenderableType:
     if summary.baseline is not None:
         grid.add_row("baseline", summary.baseline_text)
     if summary.best is not None:
-        found = f"{summary.best_text}  {summary.best.text}"
+        found = f"{summary.best_text}  {summary.best.brief}"
         grid.add_row("best", f"{found}  (trial {summary.best.number})")
     for reason, count in list(summary.failures.items())[:3]:
         grid.add_row("failed", Text(f"{count}x {reason}"))
@@ -181,7 +181,7 @@ def recent(summary: Summary) -> RenderableType:
     for name in ("trial", "score", "composition"):
         grid.add_column(name, justify="left" if name == "composition" else "right")
     for trial in summary.recent:
-        grid.add_row(str(trial.number), Text(_result(trial)), Text(trial.text))
+        grid.add_row(str(trial.number), Text(_result(trial)), Text(trial.brief))
     return grid
 
 

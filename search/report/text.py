@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from search.cuts.composition import brief
 from search.study.collateral import Collateral
 from search.study.objective import GAIN, FloorCheck, Objective, floor_sentence
 from search.study.summary import Summary
@@ -126,14 +127,20 @@ def result_lines(result: Mapping[str, Any], objective: Objective) -> list[str]:
 
 
 def front_lines(summary: Summary) -> list[str]:
-    """The front of a study of score and size, the best score first; empty for any other."""
+    """The front of a study of score and size, or the best within each budget; else empty."""
+    if summary.by_share:
+        lines = ["best within each budget, on validation:"]
+        for share, trial in summary.by_share.items():
+            score = summary.objective.text(trial.score or 0.0, trial.scores)
+            lines.append(f"  {share:g}: {score}, {trial.brief} (trial {trial.number})")
+        return lines
     if not summary.front:
         return []
     lines = ["front (no trial is better in both):"]
     for trial in summary.front:
         score = summary.objective.text(trial.score or 0.0, trial.scores)
         kept = f"{trial.kept:.1%} of the parameters"
-        lines.append(f"  {score}, {kept}: {trial.text} (trial {trial.number})")
+        lines.append(f"  {score}, {kept}: {trial.brief} (trial {trial.number})")
     return lines
 
 
@@ -157,7 +164,8 @@ def sentence(verdict: Verdict, metric: str) -> str:
     if tied:
         end = f"; {tied:.1%} of the winner's answers tie{end}"
     return (
-        f"{verdict.composition} (trial {verdict.trial}) {_moves(claim, metric)} {metric} on test "
+        f"{brief(verdict.composition, verdict.kept)} (trial {verdict.trial}) "
+        f"{_moves(claim, metric)} {metric} on test "
         f"from {shown(metric, found.baseline):.4f} to {shown(metric, found.winner):.4f}: "
         f"{shown_change(metric, found.difference)}, 95 % interval "
         f"{shown_interval(metric, found.low, found.high)}, {_p(found.p_value)} ({found.test}; "

@@ -43,6 +43,7 @@ class Auto(Strategy):
 
     name = "auto"
     wants_screen = True
+    takes_budget = True
 
     def __init__(self, setting: Setting, shares: Shares = Shares()) -> None:
         """Over the space of `setting`."""

@@ -163,13 +163,15 @@ class Strategy(ABC):
     One that is named in a configuration takes a `Setting` alone, and says of itself: `name`, its
     spelling; `wants_screen`, whether a screen orders its candidates; `needs_screen`, whether it can
     do nothing without, should a model or task allow none; `wants_spectra`, whether it reads
-    singular values. What it does not want, the setting lacks.
+    singular values; `takes_budget`, whether it proposes allocations where the space has a budget.
+    What it does not want, the setting lacks.
     """
 
     name: ClassVar[str] = ""
     wants_screen: ClassVar[bool] = False
     needs_screen: ClassVar[bool] = False
     wants_spectra: ClassVar[bool] = False
+    takes_budget: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:
         """Over the space of `setting`."""

@@ -12,6 +12,9 @@ from search.strategies.base import History
 MAX_DRAWS = 20_000
 """Draws after which a space counts as exhausted."""
 
+BUDGET_DRAWS = 1_000
+"""The same of a budget, where a draw costs a projection, and few can be drawn twice."""
+
 
 def unseen(
     space: Space,
@@ -24,7 +27,7 @@ def unseen(
 
     Drawn from the seed and the number of the next trial, so a resumed study draws the same.
     """
-    for attempt in range(MAX_DRAWS):
+    for attempt in range(MAX_DRAWS if space.budget is None else BUDGET_DRAWS):
         rng = random.Random(f"{seed}/{len(history)}/{attempt}")  # noqa: S311  # reproducible
         drawn = space.cut(space.draw(rng, near, max(0.0, keep - attempt / 100)))
         if history.is_new(drawn):

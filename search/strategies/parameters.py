@@ -12,7 +12,10 @@ from search.strategies.encodings import Slots
 
 
 class Parameters:
-    """For people and dashboards; a trial is known by its composition, and no draw reads these."""
+    """For people and dashboards; a trial is known by its composition, and no draw reads these.
+
+    None of the allocations of a budget, which would be as many as there are matrices.
+    """
 
     def __init__(self, space: Space) -> None:
         """Parameters over `space`."""
@@ -21,6 +24,8 @@ class Parameters:
 
     def of(self, composition: Composition) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
         """Values and distributions; none for a composition that is not of the space."""
+        if self._space.budget is not None:
+            return {}, {}
         choices = self._space.choices(composition)
         if choices is None or len(choices) > self._space.max_interventions:
             return {}, {}

@@ -11,6 +11,7 @@ class Random(Strategy):
     """A uniform number of choices, then uniform sites and fractions of rank."""
 
     name = "random"
+    takes_budget = True
 
     def __init__(self, setting: Setting) -> None:
         """Over the space of `setting`."""

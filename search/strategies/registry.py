@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from search.config import SearchConfig
+from search.config import BudgetConfig, SearchConfig
 from search.cuts.composition import Composition
 from search.strategies.auto import Auto
 from search.strategies.base import Setting, Strategy
-from search.strategies.encodings import ENCODINGS
+from search.strategies.budget_moves import BudgetMoves
+from search.strategies.encodings import ENCODINGS, Encoding
 from search.strategies.greedy import Greedy
 from search.strategies.grid import Grid
 from search.strategies.random import Random
@@ -14,6 +15,7 @@ from search.strategies.refine import Refine
 from search.strategies.sampled import Sampled
 from search.strategies.samplers import SAMPLERS
 from search.strategies.screened import Screened
+from search.strategies.shares import Shares
 from search.strategies.snr import SignalToNoise
 from search.strategies.stages import Stages
 from tasks.errors import InputError, nearest
@@ -23,7 +25,7 @@ GROUP = "laser_search.strategies"
 """The entry point group in which a package names its strategies."""
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    one.name: one for one in (Auto, Grid, Random, Greedy, SignalToNoise, Screened)
+    one.name: one for one in (Auto, Grid, Random, Greedy, SignalToNoise, Screened, BudgetMoves)
 }
 """Strategies of our own; beside them every name of `SAMPLERS` is one."""
 
@@ -55,11 +57,29 @@ def strategy_class(name: str) -> type[Strategy]:
     return found
 
 
-def check_strategy(config: SearchConfig) -> None:
+def check_strategy(config: SearchConfig, budget: BudgetConfig | None = None) -> None:
     """Raises InputError if there is no such strategy, or it cannot do what is asked of it."""
-    strategy_class(config.strategy)
-    if config.strategy in SAMPLERS:
-        SAMPLERS[config.strategy].check(config.strategy, config.objectives)
+    name, found = config.strategy, strategy_class(config.strategy)
+    if name in SAMPLERS:
+        SAMPLERS[name].check(name, config.objectives)
+    if budget is None:
+        if found is BudgetMoves:
+            raise InputError(
+                f"search.strategy {name!r} divides a budget, and there is none; give one, such as "
+                "space.budget: {kept: 0.45}, or choose another strategy"
+            )
+        return
+    if not found.takes_budget:
+        known = [name for name, one in STRATEGIES.items() if one.takes_budget]
+        raise InputError(
+            f"search.strategy {name!r} cannot keep a budget; with space.budget take "
+            f"{', '.join([*known, *SAMPLERS])}"
+        )
+    if name in SAMPLERS and (count := len(set(budget.shares))) > 1:
+        raise InputError(
+            f"search.strategy {name!r} looks for one best and would spend its trials on the "
+            f"largest of {count} budgets; launch a study for each, or take {BudgetMoves.name}"
+        )
 
 
 def make_strategy(config: SearchConfig, setting: Setting) -> Strategy:
@@ -77,8 +97,13 @@ def make_strategy(config: SearchConfig, setting: Setting) -> Strategy:
 
 
 def _named(config: SearchConfig, setting: Setting) -> Strategy:
-    check_strategy(config)
-    if config.strategy in SAMPLERS:
-        encoding = ENCODINGS[config.encoding](setting.space)
-        return Sampled(setting, SAMPLERS[config.strategy], encoding)
-    return strategy_class(config.strategy)(setting)
+    name, budget = config.strategy, setting.space.budget
+    if name in SAMPLERS:
+        SAMPLERS[name].check(name, config.objectives)
+        encoding: Encoding = ENCODINGS[config.encoding](setting.space)
+        if budget is not None:
+            encoding = Shares(setting.space)
+        return Sampled(setting, SAMPLERS[name], encoding)
+    if name == Auto.name and budget is not None:
+        return BudgetMoves(setting)
+    return strategy_class(name)(setting)

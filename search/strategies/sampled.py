@@ -108,6 +108,8 @@ class Sampled(Strategy):
     farther out at every attempt (docs/decisions/0003).
     """
 
+    takes_budget = True
+
     def __init__(self, setting: Setting, kind: SamplerKind, encoding: Encoding) -> None:
         """Draw compositions of the setting's space."""
         self._setting = setting

@@ -34,7 +34,9 @@ def coarse_to_fine(space: Space) -> list[Choice]:
 
 
 def screened(space: Space) -> tuple[Intervention, ...]:
-    """What a screen has to predict: every matrix of the space at every level."""
+    """What a screen has to predict: every matrix at every level, of a budget at many ranks."""
+    if space.budget is not None:
+        return space.budget.screened()
     return tuple(Intervention(ref, level) for ref in space.matrices for level in space.levels)
 
 

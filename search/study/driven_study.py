@@ -32,7 +32,7 @@ from search.study.disputes import disputed
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, SCREEN, Job, trial_name
 from search.study.objective import Objective
-from search.study.optuna_study import BUDGET, ELAPSED, ENDED, METRICS, WALL, OptunaStudy
+from search.study.optuna_study import BUDGET, ELAPSED, ENDED, METRICS, SHAPES, WALL, OptunaStudy
 from search.study.outcomes import (
     Evaluation,
     no_screen,
@@ -60,7 +60,7 @@ from search.study.trials import (
     kept_share,
 )
 from search.study.wall_time import WallTime
-from search.study.winner import Confirmation, Decision, choose_winner
+from search.study.winner import Confirmation, Decision, best_by_share, choose_winner
 from search.witness import FilesChanged, Witness
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,8 @@ class Subject:
 
     `max_ranks`: min(out, in) of the matrices of `space`. `objective` knows the tasks' metrics;
     without it they are called ``score``. `setting` is what the strategy is to know, by default the
-    space. `shapes` [out, in] of all matrices of the model say how much a trial keeps.
+    space. `shapes` [out, in] of all matrices of the model, of a budget those of the space, say how
+    much a trial keeps.
     `general_text`: the digest of the texts on which the winner is compared at the end.
     """
 
@@ -130,7 +131,10 @@ class DrivenStudy:
         self.history = History(subject.max_ranks, self.budget, self._setting.spectra)
         self._strategy: Strategy | None = None
         self._parameters = Parameters(subject.space)
+        self._sizes = sizes = subject.space.budget
         self._shapes = subject.shapes
+        if sizes is not None:
+            self._shapes = dict(zip(sizes.refs, sizes.shapes, strict=True))
         self._stopping = Stopping(config.search.stop, self.objective.metric)
         self._confirmation = Confirmation(
             self.folder,
@@ -138,6 +142,7 @@ class DrivenStudy:
             config.search.confirm,
             self.objective,
             subject.general_text,
+            must_gain=sizes is None,
         )
         self._stored = stored
         self._clock = clock
@@ -153,6 +158,7 @@ class DrivenStudy:
         self._deaths_in_a_row = 0
         self._most_at_once = 0
         self._incumbent: Incumbent | None = None
+        self._rivals: dict[float, Incumbent] | None = None
         self._baseline: Evaluation | None = None
 
     @staticmethod
@@ -179,6 +185,8 @@ class DrivenStudy:
             stored.note(ENDED, "")  # until it is found to be so again
         if subject.objective is not None:
             stored.note(METRICS, subject.objective.metrics)
+        if (sizes := subject.space.budget) is not None:
+            stored.note(SHAPES, {str(r): s for r, s in zip(sizes.refs, sizes.shapes, strict=True)})
         study._recall()
         return study
 
@@ -279,7 +287,8 @@ class DrivenStudy:
             return self._stored.adopt(self._orphans.pop(0).frozen)
         if self.spent + len(self.history.in_flight) >= self.budget:
             return None
-        reason = self._stopping.reason(self.history, self.history.baseline, self.elapsed_s)
+        baseline = self.history.baseline if self._sizes is None else None
+        reason = self._stopping.reason(self.history, baseline, self.elapsed_s)
         proposed = None if reason else self._suggest()
         if proposed is not None:
             return self._begin(proposed)
@@ -377,11 +386,25 @@ class DrivenStudy:
         if step == 1:  # also when the job began anew after its worker died
             live.scores.clear()
         live.scores.update(scores)
-        incumbent = self._best_known()
+        incumbent = self._rival(live.job.composition)
         if incumbent is None:
             return False
         race = Race(self.config.search.chunks, self.config.search.race_error)
         return race.is_lost(incumbent.differences(live.scores), len(incumbent.scores))
+
+    def _rival(self, composition: Composition) -> Incumbent | None:
+        """What a trial has to beat; within a budget the best trial of the same share, if any."""
+        if self._sizes is None:
+            return self._best_known()
+        if self._rivals is None:
+            bests = best_by_share(self.trials(), self._sizes.kept)
+            known = {
+                share: self._read(trial_name(best.number), best.effect)
+                for share, best in bests.items()
+            }
+            self._rivals = {s: Incumbent.of(e.outcomes) for s, e in known.items() if e is not None}
+        own = self._sizes.read(composition)
+        return None if own is None else self._rivals.get(own.kept)
 
     def _best_known(self) -> Incumbent | None:
         """The best complete evaluation so far, the baseline included; None before there is any."""
@@ -437,7 +460,7 @@ class DrivenStudy:
         """Tell the trial what its outcome file, which is written, says."""
         live = self._live.pop(job.name)
         self._deaths_in_a_row = 0
-        self._incumbent = None
+        self._incumbent = self._rivals = None
         if live.trial is not None:
             live.trial.set_user_attr(LOG_LOSS, evaluation.log_loss)
             live.trial.set_user_attr(SECONDS, evaluation.seconds)

@@ -239,7 +239,12 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-_LATER = (("search", "confirm", None), ("search", "pareto", False), ("space", "levels", None))
+_LATER = (
+    ("search", "confirm", None),
+    ("search", "pareto", False),
+    ("space", "levels", None),
+    ("space", "budget", None),
+)
 """Settings that came with a later version, with the value that means what there was before."""
 
 

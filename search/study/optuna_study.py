@@ -24,6 +24,9 @@ BUDGET = "budget"
 METRICS = "metrics"
 """Every task's metric by its label."""
 
+SHAPES = "shapes"
+"""Within a budget: the shape of every matrix of the space by its address."""
+
 ENDED = "ended"
 """Why no further trial begins although more are asked for, empty if one may."""
 

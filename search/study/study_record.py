@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from search.budget import Budget
 from search.config import StudyConfig, read_config
+from search.cuts.refs import MatrixRef
 from search.study.disputes import disputed, disputed_notice
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, trial_name
 from search.study.objective import Objective
-from search.study.optuna_study import BUDGET, ENDED, METRICS, WALL, OptunaStudy
+from search.study.optuna_study import BUDGET, ENDED, METRICS, SHAPES, WALL, OptunaStudy
 from search.study.outcomes import damaged_notice, read_outcomes
 from search.study.summary import Summary, summarise
 from search.study.trials import TrialRecord
@@ -26,7 +28,8 @@ CONFIG = "study.yaml"
 class StudyRecord:
     """What the folder says. Nothing is written and no lock is taken.
 
-    `notices`: sentences on trials that are not used and on files that are damaged.
+    `notices`: sentences on trials that are not used and on files that are damaged. `budget`: what
+    the trials divide, where the space has one.
     """
 
     folder: Path
@@ -36,6 +39,7 @@ class StudyRecord:
     summary: Summary
     result: dict[str, Any] | None
     notices: list[str] = field(default_factory=list)
+    budget: Budget | None = None
 
     @property
     def is_over(self) -> bool:
@@ -56,7 +60,14 @@ class StudyRecord:
             trials = [wrong.get(trial.number, trial) for trial in recorded]
             facts = stored.facts
         objective = Objective.of(config, facts.get(METRICS, {}))
-        confirmation = Confirmation(folder, identity.study_id, config.search.confirm, objective)
+        budget = _budget(config, facts)
+        confirmation = Confirmation(
+            folder,
+            identity.study_id,
+            config.search.confirm,
+            objective,
+            must_gain=config.space.budget is None,
+        )
         summary = summarise(
             trials,
             baseline,
@@ -65,6 +76,7 @@ class StudyRecord:
             ended=facts.get(ENDED, ""),
             chosen=confirmation.chosen(trials, baseline),
             wall_s=facts.get(WALL),
+            shares=() if config.space.budget is None else config.space.budget.shares,
         )
         result = read_result(folder)
         needed = {BASELINE: ""}
@@ -73,4 +85,13 @@ class StudyRecord:
         if result is not None:
             needed |= {job.name: job.effect for job in confirmation.wanted(trials, baseline)}
         notices = disputed_notice(trials) + damaged_notice(folder, identity.study_id, needed)
-        return StudyRecord(folder, config, identity, trials, summary, result, notices)
+        return StudyRecord(folder, config, identity, trials, summary, result, notices, budget)
+
+
+def _budget(config: StudyConfig, facts: Mapping[str, Any]) -> Budget | None:
+    """The budget of a study and the matrices that it is divided among, where it has one."""
+    if config.space.budget is None or SHAPES not in facts:
+        return None
+    known = facts[SHAPES]
+    shapes = [(int(out), int(into)) for out, into in known.values()]
+    return Budget.build(config.space.budget, list(map(MatrixRef.parse, known)), shapes)

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation
 from search.study.trials import TrialRecord
-from search.study.winner import Decision, choose_winner, pareto_front
+from search.study.winner import Decision, best_by_share, choose_winner, pareto_front
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,12 @@ class Summary:
     `winner` is the best trial if it beats the baseline, `best` the best trial in any case, both
     among those that keep every floor; `infeasible` counts the complete ones that do not.
     `ended`: why no trial begins although more are asked for, empty if one may. `front`: of a study
-    of score and size, the trials that none beats in both. `failures` counts the failed by reason,
-    `failure_kinds` by kind of reason (timeout, out of memory, not finite, worker died, error), the
-    commonest first. `recent` are the last finished trials, the latest first. `wall_s`: seconds
-    of wall time by phase (see `search.study.wall_time`), over all runs; empty if none is recorded.
+    of score and size, the trials that none beats in both. `by_share`: within a budget, the best
+    trial of each share of the parameters, the largest share first. `failures` counts the failed by
+    reason, `failure_kinds` by kind of reason (timeout, out of memory, not finite, worker died,
+    error), the commonest first. `recent` are the last finished trials, the latest first. `wall_s`:
+    seconds of wall time by phase (see `search.study.wall_time`), over all runs; empty if none is
+    recorded.
     """
 
     asked: int
@@ -44,6 +46,7 @@ class Summary:
     infeasible: int = 0
     ended: str = ""
     front: tuple[TrialRecord, ...] = ()
+    by_share: Mapping[float, TrialRecord] = field(default_factory=dict)
     recent: tuple[TrialRecord, ...] = ()
     wall_s: Mapping[str, float] = field(default_factory=dict)
 
@@ -92,8 +95,12 @@ def summarise(
     ended: str = "",
     chosen: Decision | None = None,
     wall_s: Mapping[str, float] | None = None,
+    shares: Sequence[float] = (),
 ) -> Summary:
-    """Count trials. `chosen`: what a confirmation part made the winner, if it was asked."""
+    """Count trials. `chosen`: what a confirmation part made the winner, if it was asked.
+
+    `shares`: those of a budget.
+    """
     states = Counter(trial.state for trial in trials)
     failed = [t for t in trials if t.state == TrialState.FAIL]
     feasible = [t for t in trials if t.counts]
@@ -115,6 +122,7 @@ def summarise(
         infeasible=states[TrialState.COMPLETE] - len(feasible),
         ended=ended,
         wall_s=wall_s or {},
+        by_share=best_by_share(trials, shares) if shares else {},
         front=tuple(pareto_front(trials)) if best is not None and len(best.values) > 1 else (),
     )
 

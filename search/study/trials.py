@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.cuts.composition import Composition, Intervention
+from search.cuts.composition import Composition, Intervention, brief
 from search.cuts.refs import MatrixRef
 from search.strategies.base import Tried
 from tasks.errors import InputError
@@ -35,9 +35,10 @@ class TrialRecord:
 
     `values` is what is maximised, of a pruned trial its score so far, `log_loss` in nats, `scores`
     every task's mean score by label where there are several. `kept`: the share of the parameters of
-    the model's matrices that is kept. `seconds` says where the time went. `reason` and `failure`:
-    why it failed, and which kind of reason that is. `steps`: the score after each number of chunks.
-    `violations`: how far each floor is missed, not above 0 where it is kept. None: not on record.
+    the model's matrices, within a budget of the space's, that is kept. `seconds` says where the
+    time went. `reason` and `failure`: why it failed, and which kind of reason that is. `steps`: the
+    score after each number of chunks. `violations`: how far each floor is missed, not above 0 where
+    it is kept. None: not on record.
     `frozen`: what it was read from, for what speaks to Optuna.
     """
 
@@ -95,6 +96,11 @@ class TrialRecord:
             return self.composition.interventions
         except InputError:
             return ()
+
+    @property
+    def brief(self) -> str:
+        """Its composition as views have room for it."""
+        return brief(self.text, self.kept)
 
     @property
     def further(self) -> dict[str, Any]:

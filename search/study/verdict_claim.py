@@ -99,6 +99,9 @@ def advice(verdict: Verdict, folder: Path | str, *, confirmed: bool = False) -> 
     `confirmed`: `search.confirm` is on already.
     """
     claim = claim_of(verdict)
+    if verdict.kept is not None:
+        export = f"laser-search export {folder} --out MODEL_DIR --format factored"
+        return [f"Export it at this size: {export}"]
     if claim.supported:
         return [f"Export it: laser-search export {folder} --out MODEL_DIR"]
     confirm = "" if confirmed else "search.confirm, which chooses the winner on a second look; "

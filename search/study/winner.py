@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from pathlib import Path
 
+from search.budget import holding
 from search.config import ConfirmConfig
 from search.cuts.composition import Composition
 from search.study.jobs import (
@@ -29,7 +30,10 @@ Trials = Sequence[TrialRecord]
 
 
 def choose_winner(trials: Iterable[TrialRecord], baseline: Evaluation | None) -> TrialRecord | None:
-    """The best evaluated trial above every floor, or None if none beats the baseline."""
+    """The best evaluated trial above every floor, or None if none beats the baseline.
+
+    `baseline` None: the best one wins in any case.
+    """
     return next(iter(choose_finalists(trials, baseline, 1)), None)
 
 
@@ -59,6 +63,23 @@ def pareto_front(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     return front
 
 
+def best_by_share(
+    trials: Sequence[TrialRecord], shares: Sequence[float]
+) -> dict[float, TrialRecord]:
+    """The best evaluated trial above every floor for each of `shares`, the largest share first.
+
+    A trial is for the smallest share that holds what it keeps.
+    """
+    found: dict[float, TrialRecord] = {}
+    for trial in trials:
+        if not trial.counts or trial.kept is None:
+            continue
+        share = holding(shares, trial.kept)
+        if share is not None and (share not in found or trial.merit > found[share].merit):
+            found[share] = trial
+    return {share: found[share] for share in sorted(found, reverse=True)}
+
+
 @dataclass(frozen=True)
 class Decision:
     """The winner, None where nothing helps, and what it was chosen among.
@@ -77,7 +98,8 @@ class Decision:
 class Confirmation:
     """The end of the study in `folder`. `confirm` None: the winner is the best on validation.
 
-    `general_text`: the digest of the texts on which the winner is compared too.
+    `general_text`: the digest of the texts on which the winner is compared too. `must_gain`:
+    whether the winner has to beat the unedited model, as it must where no budget makes it smaller.
     """
 
     folder: Path
@@ -85,6 +107,7 @@ class Confirmation:
     confirm: ConfirmConfig | None
     objective: Objective
     general_text: str | None = None
+    must_gain: bool = True
 
     def chosen(self, trials: Trials, baseline: Evaluation | None) -> Decision:
         """The winner; until all finalists are confirmed, the best on validation."""
@@ -95,7 +118,7 @@ class Confirmation:
         if seen is None:
             return Decision(finalists[0])
         best = max(finalists, key=lambda trial: _merit(seen[trial.effect]))
-        beats = _merit(seen[best.effect]) > _merit(seen[""])
+        beats = not self.must_gain or _merit(seen[best.effect]) > _merit(seen[""])
         return Decision(best if beats else None, len(finalists))
 
     def wanted(self, trials: Trials, baseline: Evaluation | None) -> list[Job]:
@@ -123,7 +146,7 @@ class Confirmation:
 
     def _finalists(self, trials: Trials, baseline: Evaluation | None) -> list[TrialRecord]:
         count = 1 if self.confirm is None else self.confirm.finalists
-        return choose_finalists(trials, baseline, count)
+        return choose_finalists(trials, baseline if self.must_gain else None, count)
 
     def _missing(self, part: Part, baseline: str, names: Mapping[str, TrialRecord]) -> list[Job]:
         """Jobs of what has no outcomes yet; where values are relative, the baseline's first."""

@@ -1,0 +1,173 @@
+"""A whole model within a budget: uniform, as a gradient predicts, then moves that keep the budget.
+
+A move takes parameters from one matrix and gives them to another; a trial makes a block of moves
+(Sieberling et al. 2025, EvoPress). Better trials become the base of what follows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from optuna.trial import TrialState
+
+from search.budget import Allocation, Read
+from search.cuts.composition import Composition
+from search.strategies.base import History, Setting, Strategy, Tried
+from search.strategies.novelty import unseen
+from search.strategies.one_shot import one_shots
+from search.strategies.queue import Queue
+
+DRAWS = 300
+"""Blocks that are drawn before the neighbourhood counts as known."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far moves go, as a share of what a matrix has on average.
+
+    `first`: at the beginning and at most. After a better trial it grows by `more`, after any other
+    it shrinks by `less`, down to `least`. `blocks`: the most moves at once, as a share of the
+    matrices. `switch`: how often a trial has the base's allocation with another kind of cut.
+    """
+
+    first: float = 0.5
+    more: float = 1.5
+    less: float = 0.94
+    least: float = 0.02
+    blocks: float = 0.2
+    switch: float = 0.1
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The best trial of a share so far, if any, and how far the next moves go."""
+
+    number: int
+    at: Read
+    spread: float
+
+
+class BudgetMoves(Strategy):
+    """Begins with every share uniform, then one shot by the screen, for each kind of cut.
+
+    One shot: the change of the loss that a gradient predicts per parameter saved, pooled over all
+    matrices. Then shares take turns, each with moves from its own best trial. What was no better is
+    tried the other way round once: to first order it is better then. Without a screen there is no
+    one shot.
+    """
+
+    name = "budget"
+    wants_screen = True
+    takes_budget = True
+
+    def __init__(self, setting: Setting, pace: Pace = Pace()) -> None:
+        """Over the space of `setting`, which has a budget."""
+        if setting.space.budget is None:
+            raise ValueError("strategy budget needs a space with a budget")
+        self._setting = setting
+        self._pace = pace
+        self._budget = budget = setting.space.budget
+        first = [
+            budget.composition(budget.uniform(kept), kind)
+            for kept in budget.kept
+            for kind in budget.kinds
+        ]
+        if setting.screen is not None:
+            first += one_shots(budget, setting.screen)
+        self._first = Queue(first)
+        self._begins = frozenset(map(str, first))
+        self._known: dict[int, Read | None] = {}
+
+    def suggest(self, history: History) -> Composition | None:
+        """The next beginning, or moves from the best trial of the share whose turn it is."""
+        if (proposed := self._first.next(history)) is not None:
+            return proposed
+        budget, number = self._budget, len(history)
+        kept = budget.kept[number % len(budget.kept)]
+        base = self._base(history, kept)
+        for at in self._near(history, base, kept):
+            proposed = budget.composition(at.steps, at.kind)
+            if history.is_new(proposed):
+                return proposed
+        return unseen(self._setting.space, history, self._setting.seed)
+
+    def _base(self, history: History, kept: float) -> _Base:
+        """Follows from the trials of this share, in order of number."""
+        pace, spread = self._pace, self._pace.first
+        best: Tried | None = None
+        for tried in self._of(history, kept):
+            if best is None or _order(tried) > _order(best):
+                if best is not None and str(tried.composition) not in self._begins:
+                    spread = min(pace.first, spread * pace.more)
+                best = tried if tried.state == TrialState.COMPLETE else best
+            elif str(tried.composition) not in self._begins:
+                spread = max(pace.least, spread * pace.less)
+        if best is None or (at := self._read(best)) is None:
+            return _Base(-1, Read(self._budget.uniform(kept), self._budget.kinds[0], kept), spread)
+        return _Base(best.number, at, spread)
+
+    def _of(self, history: History, kept: float) -> Iterator[Tried]:
+        """The finished trials of a share."""
+        for tried in history:
+            if tried.state.is_finished():
+                at = self._read(tried)
+                if at is not None and at.kept == kept:
+                    yield tried
+
+    def _read(self, tried: Tried) -> Read | None:
+        if tried.number not in self._known:
+            self._known[tried.number] = self._budget.read(tried.composition)
+        return self._known[tried.number]
+
+    def _near(self, history: History, base: _Base, kept: float) -> Iterator[Read]:
+        """First the reverse of what was no better, then blocks of moves, farther and farther."""
+        known = [at for tried in history if (at := self._read(tried)) is not None]
+        for tried in self._of(history, kept):
+            at = self._read(tried)
+            if tried.number > base.number >= 0 and at is not None and at.kind == base.at.kind:
+                steps = self._reverse(base.at.steps, at.steps, kept)
+                if not any(_alike(steps, one.steps) for one in known):
+                    yield Read(steps, base.at.kind, kept)
+        for attempt in range(DRAWS):
+            rng = random.Random(f"{self._setting.seed}/{len(history)}/{attempt}")  # noqa: S311
+            others = [kind for kind in self._budget.kinds if kind != base.at.kind]
+            if others and rng.random() < self._pace.switch:
+                yield Read(base.at.steps, rng.choice(others), kept)
+            spread = base.spread * (1 + attempt / 50)
+            yield Read(self.moved(rng, base.at.steps, kept, spread), base.at.kind, kept)
+
+    def moved(
+        self, rng: random.Random, steps: Allocation, kept: float, spread: float
+    ) -> Allocation:
+        """A block of moves from an allocation, each of at least one step, within the budget."""
+        budget, count = self._budget, len(steps)
+        most = max(1, round(self._pace.blocks * count))
+        shares = budget.shares(steps)
+        mean = budget.limit(kept) / count
+        for _ in range(min(rng.randint(1, most), rng.randint(1, most))):
+            giver, taker = rng.randrange(count), rng.randrange(count)
+            step = max(sum(budget.shapes[giver]), sum(budget.shapes[taker]))
+            amount = max(step, spread * mean * rng.uniform(0.5, 1.5))
+            shares[giver] -= amount / budget.sizes[giver]
+            shares[taker] += amount / budget.sizes[taker]
+        return budget.project([min(1.0, max(0.0, share)) for share in shares], kept)
+
+    def _reverse(self, base: Allocation, tried: Allocation, kept: float) -> Allocation:
+        here, there = self._budget.shares(base), self._budget.shares(tried)
+        other = [2 * a - b for a, b in zip(here, there, strict=True)]
+        return self._budget.project([min(1.0, max(0.0, share)) for share in other], kept)
+
+
+def _order(tried: Tried) -> tuple[bool, tuple[float, ...]]:
+    """By merit; of what breaks a floor, what breaks them least; last what was not evaluated."""
+    if tried.counts:
+        return (True, tried.merit)
+    if tried.state != TrialState.COMPLETE:
+        return (False, (-float("inf"),))
+    return (False, (-sum(max(0.0, one) for one in tried.violations.values()),))
+
+
+def _alike(one: Allocation, other: Allocation) -> bool:
+    return all(abs(a - b) <= 1 for a, b in zip(one, other, strict=True))

@@ -1,0 +1,189 @@
+"""Every strategy that takes a budget keeps it; and what `budget` is for."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+from optuna.trial import TrialState
+
+from laser_search.testing.strategies import Make, StrategyContract, new_history
+from search.budget import Budget
+from search.config import BudgetConfig, SearchConfig
+from search.cuts.composition import Composition
+from search.cuts.refs import MatrixRef
+from search.space import Space
+from search.strategies.auto import Auto
+from search.strategies.base import Setting, Tried
+from search.strategies.budget_moves import BudgetMoves
+from search.strategies.one_shot import damage, one_shots
+from search.strategies.registry import check_strategy, make_strategy
+from tasks.errors import InputError
+
+SHAPES = [(32, 32), (64, 32)] * 4
+REFS = tuple(MatrixRef(n // 2, ("fc_in", "fc_out")[n % 2]) for n in range(8))
+NEED = (0.9, 0.3, 0.2, 0.3, 0.8, 0.5, 0.2, 0.4)
+"""What each matrix needs of its parameters; below, the loss rises with the square."""
+
+
+def setting_of(kept=(0.45,), kinds=("keep-top",), shapes=SHAPES, screen=True) -> Setting:
+    config = BudgetConfig(kept=list(kept), kind=list(kinds))
+    budget = Budget.build(config, REFS[: len(shapes)], shapes)
+    full = {ref: min(shape) for ref, shape in zip(budget.refs, shapes, strict=True)}
+    rng = random.Random(0)
+    known = {cut: rng.gauss(0, 1) for cut in budget.screened()} if screen else None
+    return Setting(Space.within(budget), full, 3, screen=known)
+
+
+def loss(budget: Budget, composition: Composition) -> float:
+    found = budget.read(composition)
+    missed = [max(0.0, n - s) for n, s in zip(NEED, budget.shares(found.steps), strict=False)]
+    return sum(m * m for m in missed) * (1.0 if found.kind == "keep-top" else 0.5)
+
+
+def search(setting: Setting, strategy, trials: int = 60):
+    """Trials whose score is minus the loss, one at a time."""
+    history = new_history(setting, trials)
+    while len(history) < trials and (proposed := strategy.suggest(history)) is not None:
+        effect, lost = history.effect(proposed), loss(setting.space.budget, proposed)
+        history.put(Tried(len(history), proposed, effect, TrialState.COMPLETE, (-lost,), lost))
+    return history
+
+
+class TestOfBudgets(StrategyContract):
+    @pytest.fixture(params=["budget", "random", "tpe"])
+    def make(self, request: pytest.FixtureRequest) -> Make:
+        """Build the strategy under test for a setting."""
+        return lambda setting: make_strategy(SearchConfig(strategy=request.param), setting)
+
+    @pytest.fixture
+    def setting(self) -> Setting:
+        """Eight matrices of two shapes."""
+        return setting_of()
+
+    def small(self, setting: Setting) -> Setting:
+        """Three allocations in all."""
+        return setting_of([0.5], shapes=[(8, 8)] * 2)
+
+    def others(self, setting: Setting) -> list[Setting]:
+        """A choice of kinds, and no screen."""
+        return [setting_of(kinds=("keep-top", "whitened")), setting_of(screen=False)]
+
+
+@pytest.mark.parametrize("name", ["budget", "random", "tpe"])
+def test_whatever_is_tried_fills_the_budget(name: str) -> None:
+    setting = setting_of(kinds=("keep-top", "whitened"))
+    history = search(setting, make_strategy(SearchConfig(strategy=name), setting), 30)
+    budget = setting.space.budget
+    for tried in history:
+        left = budget.limit(0.45) - budget.stored(budget.read(tried.composition).steps)
+        assert 0 <= left < max(map(sum, SHAPES))
+    assert {budget.read(t.composition).kind for t in history} == set(budget.kinds)
+
+
+def test_it_begins_uniform_and_then_as_the_screen_predicts() -> None:
+    setting = setting_of([0.45, 0.3], ["whitened", "keep-top"])
+    budget = setting.space.budget
+    history = search(setting, BudgetMoves(setting), 8)
+    found = [budget.read(tried.composition) for tried in history]
+    kinds = [(share, kind) for share in (0.45, 0.3) for kind in ("whitened", "keep-top")]
+    assert [(one.kept, one.kind) for one in found] == 2 * kinds
+    assert [one.steps for one in found[:4]] == [budget.uniform(share) for share, _ in kinds]
+    assert [t.composition for t in list(history)[4:]] == one_shots(budget, setting.screen)
+
+
+def test_moves_find_what_uniform_and_a_wrong_screen_miss() -> None:
+    setting = setting_of()
+    history = search(setting, BudgetMoves(setting), 60)
+    first = [loss(setting.space.budget, tried.composition) for tried in list(history)[:2]]
+    best = history.best().log_loss
+    drawn = search(setting, make_strategy(SearchConfig(strategy="random"), setting), 60)
+    assert best < 0.3 * min(first)
+    assert best < drawn.best().log_loss
+
+
+def test_shares_take_turns_and_each_has_moves_of_its_own() -> None:
+    setting = setting_of([0.45, 0.3])
+    budget = setting.space.budget
+    history = search(setting, BudgetMoves(setting), 44)
+    kept = [budget.read(tried.composition).kept for tried in history][4:]
+    assert kept == [0.45, 0.3] * 20
+    for share in (0.45, 0.3):
+        own = [t for t in history if budget.read(t.composition).kept == share]
+        assert max(own, key=lambda t: t.merit).number >= 4
+
+
+def test_a_step_that_hurts_is_tried_the_other_way() -> None:
+    setting = setting_of(screen=False)
+    budget = setting.space.budget
+    strategy, history = BudgetMoves(setting), new_history(setting, 40)
+
+    def put(composition: Composition, lost: float) -> None:
+        effect = history.effect(composition)
+        history.put(Tried(len(history), composition, effect, TrialState.COMPLETE, (-lost,), lost))
+
+    put(strategy.suggest(history), 1.0)
+    put(worse := strategy.suggest(history), 2.0)
+    base = budget.uniform(0.45)
+    away = [b - a for a, b in zip(base, budget.read(worse).steps, strict=True)]
+    back = budget.read(strategy.suggest(history)).steps
+    opposite = [b - a for a, b in zip(base, back, strict=True)]
+    assert sum(a * b for a, b in zip(away, opposite, strict=True)) < 0
+    put(budget.composition(back, "keep-top"), 3.0)
+    third = budget.read(strategy.suggest(history)).steps
+    assert any(abs(a - b) > 1 for a, b in zip(third, budget.read(worse).steps, strict=True))
+
+
+def test_a_trial_above_its_floor_is_the_base_whatever_others_score() -> None:
+    setting = setting_of(screen=False)
+    history = new_history(setting, 40)
+    strategy = BudgetMoves(setting)
+    for number in range(8):
+        proposed = strategy.suggest(history)
+        broken = {} if number == 3 else {"x.limit": 0.5}
+        history.put(
+            Tried(
+                number, proposed, history.effect(proposed), TrialState.COMPLETE,
+                (float(number),), 1.0, (), broken,
+            )
+        )  # fmt: skip
+    assert strategy._base(history, 0.45).number == 3
+
+
+def test_damage_is_what_the_screen_moves_and_falls_to_nothing() -> None:
+    setting = setting_of(shapes=[(100, 100), (64, 32)])
+    budget = setting.space.budget
+    screen = {cut: -3.0 * math.sqrt(cut.rule.value) for cut in budget.screened()}
+    for losses, top in zip(damage(budget, screen, "keep-top"), budget.tops, strict=True):
+        assert len(losses) == top and losses[-1] == 0
+        assert losses == sorted(losses, reverse=True)
+    exact = damage(budget, screen, "keep-top")[1]
+    assert exact[4] == pytest.approx(3 * (math.sqrt(32) - math.sqrt(5)))
+    between = damage(budget, screen, "keep-top")[0][1]
+    assert between == pytest.approx(3 * (10 - math.sqrt(2)), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "said"),
+    [
+        ("grid", [0.5], "'grid' cannot keep a budget.*auto, random, budget, tpe"),
+        ("greedy", [0.5], "cannot keep a budget"),
+        ("snr", [0.5], "cannot keep a budget"),
+        ("screened", [0.5], "cannot keep a budget"),
+        ("tpe", [0.5, 0.3], "largest of 2 budgets; launch a study for each"),
+        ("budget", None, r"there is none; give one, such as space\.budget"),
+    ],
+)
+def test_strategies_that_cannot_are_refused(name, kept, said) -> None:
+    budget = None if kept is None else BudgetConfig(kept=kept)
+    with pytest.raises(InputError, match=said):
+        check_strategy(SearchConfig(strategy=name), budget)
+
+
+def test_auto_is_budget_where_there_is_one() -> None:
+    assert isinstance(make_strategy(SearchConfig(), setting_of()), BudgetMoves)
+    check_strategy(SearchConfig(), BudgetConfig(kept=[0.5, 0.3]))
+    plain = replace(setting_of(), space=Space(REFS, setting_of().space.ladder, 2))
+    assert isinstance(make_strategy(SearchConfig(), plain), Auto)
