@@ -13,10 +13,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from search.budget import Budget
 from search.cuts.composition import brief
 from search.durable import write_text
 from search.phases import duration
-from search.report import maps, plots
+from search.report import budgets, maps, plots
 from search.report.content import Content, gather, winning_cuts
 from search.report.style import to_svg
 from search.report.views import map_groups, of_view
@@ -85,6 +86,8 @@ def _pictures(content: Content) -> dict[str, Picture]:
                 "on validation, so only test says what to expect.",
             )
         )
+    if (budget := content.record.budget) is not None:
+        return {p.name: p for p in [*found, *_within(content, budget), *_trust(content)]}
     chosen = winning_cuts(content.record)
     if chosen and len(cuts):
         table = maps.best_by(cuts, "row", "column")
@@ -97,15 +100,7 @@ def _pictures(content: Content) -> dict[str, Picture]:
                 "fraction of the rank that stays.",
             )
         )
-    if len(content.trials):
-        found.append(
-            _picture(
-                "history",
-                "Course of the search",
-                plots.history(content.trials, baseline),
-                "Every evaluated trial in order, the best so far, and the unedited model.",
-            )
-        )
+    found += _course(content)
     if len(cuts):
         found.append(
             _picture(
@@ -130,6 +125,50 @@ def _pictures(content: Content) -> dict[str, Picture]:
             )
         )
     return {p.name: p for p in [*found, *_trust(content)]}
+
+
+def _course(content: Content) -> list[Picture]:
+    if not len(content.trials):
+        return []
+    return [
+        _picture(
+            "history",
+            "Course of the search",
+            plots.history(content.trials, content.baseline),
+            "Every evaluated trial in order, the best so far, and the unedited model.",
+        )
+    ]
+
+
+def _within(content: Content, budget: Budget) -> list[Picture]:
+    """What a study within a budget shows in place of single cuts."""
+    record, found = content.record, []
+    bests = record.summary.by_share
+    for share, trial in bests.items():
+        figure = budgets.kept_map(budget, trial.composition)
+        if figure is not None:
+            name = f"kept-{share:g}".replace(".", "-")
+            found.append(
+                _picture(
+                    name,
+                    f"What each matrix keeps within {share:.0%}",
+                    figure,
+                    f"Per cent of its parameters, in the best trial ({trial.number}) of this "
+                    "budget on validation; 100 is a matrix that is not cut.",
+                )
+            )
+    frame = budgets.front_frame(budget, record.trials)
+    if len(budget.kept) > 1 and len(frame):
+        found.append(
+            _picture(
+                "front",
+                "Score against size",
+                budgets.front(frame, content.baseline),
+                "The best trial of each budget, and uniform ranks of the same size; every dot is "
+                "a trial.",
+            )
+        )
+    return found + _course(content)
 
 
 def _trust(content: Content) -> list[Picture]:
@@ -171,7 +210,7 @@ def _trust(content: Content) -> list[Picture]:
 def _map_groups(content: Content) -> list[tuple[str, list[Picture]]]:
     """The heat maps to choose from, the cut alone first."""
     cuts = content.cuts
-    if not len(cuts):
+    if not len(cuts) or content.record.budget is not None:
         return []
     base = float(cuts["score"].median()) if content.baseline is None else content.baseline
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from optuna.trial import TrialState
 from search.budget import Budget
 from search.config import StudyConfig, parse_config, write_config
 from search.cuts.refs import MatrixRef
+from search.report.html import render
 from search.report.live import plain
 from search.report.text import front_lines
 from search.space import Space
@@ -34,7 +36,7 @@ def config_of(kept, **search) -> StudyConfig:
             "model": {"path": "nowhere"},
             "task": {"name": "jsonl"},
             "space": {"budget": {"kept": kept}},
-            "search": {"trials": 24, **search},
+            "search": {"trials": 14, **search},
         },
         "test",
     )
@@ -111,12 +113,18 @@ def test_each_share_has_its_best_and_views_are_short(tmp_path: Path) -> None:
     assert record.summary.by_share.keys() == found.by_share.keys()
     assert record.budget.shapes == tuple(SHAPES.values()) and record.budget.refs == REFS
     assert record.summary.winner.number == found.winner.number
+    page = render(record)
+    for name in ("fig-front", "fig-kept-0-6", "fig-kept-0-35", "fig-history"):
+        assert f'id="{name}"' in page
+    listed = re.findall(r'<td class="code">(.*?)</td>', page)
+    assert " cuts, kept 59.9 %" in page
+    assert len(listed) == 14 and max(text.count("=") for text in listed) <= 8
 
 
 def test_a_resumed_study_goes_on_as_it_would_have(tmp_path: Path) -> None:
     whole = open_at(tmp_path / "whole", config_of([0.6, 0.35]))
     drive(whole)
-    for most in (4, 13):
+    for most in (4, 9):
         folder = tmp_path / f"cut{most}"
         drive(open_at(folder, config_of([0.6, 0.35])), most)
         study = open_at(folder, config_of([0.6, 0.35]))
@@ -136,9 +144,9 @@ def test_a_race_is_run_against_trials_of_the_same_size(tmp_path: Path) -> None:
 
 
 def test_nothing_is_stopped_for_not_beating_the_unedited_model(tmp_path: Path) -> None:
-    study = open_at(tmp_path / "s", config_of(0.5, stop={"no_gain_trials": 10}))
+    study = open_at(tmp_path / "s", config_of(0.5, stop={"no_gain_trials": 9}))
     drive(study)
-    assert study.spent > 10
+    assert study.spent > 9
 
 
 def test_a_pruned_trial_is_no_base(tmp_path: Path) -> None:

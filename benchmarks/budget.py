@@ -1,0 +1,221 @@
+"""A classifier of SST-2 sentences within budgets: uniform, divided at once, and searched.
+
+    python benchmarks/budget.py prepare --train sst2-train.tsv --out ./budget-run
+    python benchmarks/budget.py run --data sst2-dev.tsv --out ./budget-run
+    python benchmarks/budget.py table --out ./budget-run
+
+`prepare` trains a small BERT (minutes on two cores). `run` searches one study for each kept share
+and kind of cut, all with the same half of the data as validation, and scores uniform, one shot and
+the searched winner on the other half. First every study has its two beginnings, then each is
+searched. It can be killed at any time and run again: studies continue, and what is scored stays.
+`table` writes table.md from results.json. One process, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from sst2_bert import read, train
+
+from search.calibration.calibration import noted_calibration
+from search.config import StudyConfig, parse_config
+from search.cuts.composition import Composition
+from search.durable import write_json, write_text
+from search.evaluation.evaluator import Hosting, Questions, open_evaluator
+from search.export.known_study import Silent
+from search.here import run_here
+from search.plan import make_plan
+from search.study.jobs import BASELINE, Job, Part, trial_name
+from search.study.outcomes import Evaluation, read_outcomes
+from search.study.study_record import StudyRecord
+from search.study.trials import TrialRecord
+
+KEPT = (0.45, 0.3, 0.6, 0.2, 0.8)
+"""The shares of the target first."""
+
+KINDS = {"keep-top": "plain", "whitened": "whitened"}
+RULES = ("uniform", "one shot", "searched")
+PARTS: tuple[Part, ...] = ("validation", "test")
+
+
+def config_of(out: Path, data: Path, kept: float, kind: str, trials: int) -> StudyConfig:
+    """The study of one share and kind."""
+    return parse_config(
+        {
+            "model": {"path": str((out / "bert-sst2").resolve())},
+            "task": {"name": "sst2", "data": str(data.resolve())},
+            "split": {"validation": 0.5},
+            "space": {"matrices": ["all"], "budget": {"kept": kept, "kind": kind}},
+            "search": {"trials": trials},
+            "factors": str((out / "factors").resolve()),
+            # The first cut is in the first block: there is nothing to begin from.
+            "reuse": {"memory_gib": 0, "host_gib": 0, "file_gib": 0},
+            "guard": None,
+        },
+        "the benchmark",
+    )
+
+
+def prepare(asked: argparse.Namespace) -> None:
+    """Train the model, if it is not there."""
+    folder = asked.out / "bert-sst2"
+    if not (folder / "config.json").exists():
+        train(read(asked.train), folder, asked.layers, asked.epochs, asked.width, asked.rate)
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Every study to its beginnings, then to its end; results are written after each."""
+    path = asked.out / "results.json"
+    for trials in (2, asked.trials):
+        for kind in asked.kinds:
+            for kept in asked.kept:
+                folder = asked.out / "studies" / f"{kept:g}-{kind}"
+                config = config_of(asked.out, asked.data, kept, kind, trials)
+                if _finished(folder) < trials:
+                    run_here(config, folder, Silent())
+                known = json.loads(path.read_text()) if path.exists() else {}
+                wanted = rules_of(StudyRecord.read(folder))
+                known[f"{kept:g}/{kind}"] = scored(folder, config, wanted, known)
+                if "baseline" not in known:
+                    known["baseline"] = known[f"{kept:g}/{kind}"].pop("baseline")
+                known[f"{kept:g}/{kind}"].pop("baseline", None)
+                write_json(path, known)
+                print(f"{kept:g} {kind}: {json.dumps(known[f'{kept:g}/{kind}'])}", flush=True)
+                table(asked)
+
+
+def _finished(folder: Path) -> int:
+    if not (folder / "study.json").exists():
+        return 0
+    record = StudyRecord.read(folder)
+    return record.summary.finished if record.result is not None else 0
+
+
+def rules_of(record: StudyRecord) -> dict[str, TrialRecord]:
+    """The trials to report: the two beginnings, and the best of all."""
+    found = dict(zip(RULES, record.trials[:2], strict=False))
+    if len(record.trials) > 2 and (best := record.summary.winner) is not None:
+        found["searched"] = best
+    return found
+
+
+def scored(
+    folder: Path, config: StudyConfig, wanted: dict[str, TrialRecord], known: dict[str, Any]
+) -> dict[str, Any]:
+    """Right answers, questions and log-loss of each trial by part; test is asked here."""
+    record = StudyRecord.read(folder)
+    study_id = record.identity.study_id
+    found: dict[str, Any] = {"trials": record.summary.finished}
+    plan = make_plan(config)
+    inputs = noted_calibration(plan.calibration, folder, config.factors, lambda one: {})
+    hosting = Hosting("cpu", config.tokens_per_batch, frozenset(plan.space.matrices), inputs=inputs)
+    questions = Questions(plan.task, plan.parts, 1, plan.objective, study_id)
+    with closing(open_evaluator(plan.source, questions, config.factors, hosting)) as evaluator:
+        if "baseline" not in known:
+            baseline = read_outcomes(folder, BASELINE, study_id, "")
+            if baseline is None:
+                raise SystemExit(f"{folder} has no baseline")
+            test = evaluator.evaluate(Job("test-baseline", Composition(), "", "test"))
+            found["baseline"] = {"validation": facts(baseline), "test": facts(test)}
+        for rule, trial in wanted.items():
+            own = read_outcomes(folder, trial_name(trial.number), study_id, trial.effect)
+            if own is None:
+                raise SystemExit(f"{folder} has no outcomes of trial {trial.number}")
+            job = Job(f"{trial_name(trial.number)}-test", trial.composition, trial.effect, "test")
+            test = evaluator.evaluate(job)
+            found[rule] = {
+                "trial": trial.number,
+                "kept": trial.kept,
+                "seconds": trial.seconds.get("total"),
+                "validation": facts(own),
+                "test": facts(test),
+            }
+    return found
+
+
+def facts(evaluation: Evaluation) -> dict[str, float]:
+    """What a part says."""
+    right = sum(outcome.score for outcome in evaluation.outcomes)
+    return {
+        "right": right,
+        "n": len(evaluation.outcomes),
+        "log_loss": round(evaluation.log_loss, 5),
+    }
+
+
+def rows(results: dict[str, Any]) -> Iterator[list[str]]:
+    """Cells by share, kind and rule."""
+    base = results["baseline"]
+    yield ["1", "uncut", "", *_cells(base), "", ""]
+    for kept in sorted({float(key.partition("/")[0]) for key in results if "/" in key})[::-1]:
+        for kind, name in KINDS.items():
+            own = results.get(f"{kept:g}/{kind}", {})
+            for rule in RULES:
+                if rule not in own:
+                    continue
+                gaps = [gap_closed(results, own, rule, part) for part in PARTS]
+                words = [f"{gap:+.0%}" if gap is not None else "" for gap in gaps]
+                label = f"{rule} ({own['trials']} trials)" if rule == "searched" else rule
+                yield [f"{kept:g}", name, label, *_cells(own[rule]), *words]
+
+
+def gap_closed(results: dict[str, Any], own: dict[str, Any], rule: str, part: str) -> float | None:
+    """Of the log-loss between one shot and the uncut model, the share that a search wins back."""
+    if rule != "searched":
+        return None
+    before, after = own["one shot"][part]["log_loss"], own[rule][part]["log_loss"]
+    gap = before - results["baseline"][part]["log_loss"]
+    return (before - after) / gap if gap > 0 else None
+
+
+def _cells(found: dict[str, Any]) -> list[str]:
+    cells = []
+    for part in PARTS:
+        own = found[part]
+        cells += [f"{own['right']:.0f} of {own['n']}", f"{own['log_loss']:.3f}"]
+    return cells
+
+
+def table(asked: argparse.Namespace) -> None:
+    """Write the results as a Markdown table."""
+    results = json.loads((asked.out / "results.json").read_text())
+    head = ["kept", "cut", "ranks", "validation right", "log-loss", "test right", "log-loss"]
+    head += ["gap closed, validation", "gap closed, test"]
+    lines = [head, ["---"] * len(head), *rows(results)]
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    write_text(asked.out / "table.md", text)
+    if asked.command == "table":
+        print(text, end="")
+
+
+def main() -> None:
+    """Prepare, run or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    first = commands.add_parser("prepare")
+    first.add_argument("--train", type=Path, required=True)
+    first.add_argument("--layers", type=int, default=6)
+    first.add_argument("--epochs", type=int, default=3)
+    first.add_argument("--width", type=int, default=256)
+    first.add_argument("--rate", type=float, default=3e-4, help="the largest learning rate")
+    second = commands.add_parser("run")
+    second.add_argument("--data", type=Path, required=True)
+    second.add_argument("--trials", type=int, default=100)
+    second.add_argument("--kept", type=float, nargs="+", default=KEPT)
+    second.add_argument("--kinds", nargs="+", default=["whitened", "keep-top"])
+    third = commands.add_parser("table")
+    for command in (first, second, third):
+        command.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    {"prepare": prepare, "run": run, "table": table}[asked.command](asked)
+
+
+if __name__ == "__main__":
+    main()
