@@ -118,7 +118,7 @@ def test_each_share_has_its_best_and_views_are_short(tmp_path: Path) -> None:
         assert f'id="{name}"' in page
     listed = re.findall(r'<td class="code">(.*?)</td>', page)
     assert " cuts, kept 59.9 %" in page
-    assert len(listed) == 14 and max(text.count("=") for text in listed) <= 8
+    assert max(text.count("=") for text in listed) <= 8
 
 
 def test_a_resumed_study_goes_on_as_it_would_have(tmp_path: Path) -> None:
