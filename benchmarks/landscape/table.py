@@ -3,6 +3,8 @@
 A folder holds ``study.yaml`` (model, questions, space) and ``truth-*.parquet``: one row for each
 composition and part of the data, with the score and the log-probability of every question. What is
 asked and not in the table is evaluated and added, so a replay is exact and never an estimate.
+The part ``guard`` is general text, where ``study.yaml`` has it: a passage for a question, its score
+the mean log-likelihood per token.
 """
 
 from __future__ import annotations
@@ -28,7 +30,14 @@ from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
 from search.cuts.rules import RankRule
 from search.durable import write_file, write_text
-from search.evaluation.evaluator import Evaluator, Hosting, Progress, Questions, open_evaluator
+from search.evaluation.evaluator import (
+    ON_GENERAL_TEXT,
+    Evaluator,
+    Hosting,
+    Progress,
+    Questions,
+    open_evaluator,
+)
 from search.evaluation.screen import predict_changes
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
@@ -36,6 +45,7 @@ from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
 from search.weights.spectra import Spectrum
 from tasks.base import Example, Outcome
+from tasks.guarded import Guarded
 
 CONFIG, WORDS = "study.yaml", "words.json"
 
@@ -45,7 +55,8 @@ class Truth:
     """One composition on one part: by question, in the order of the part.
 
     `scores` and `log_probabilities` [questions] float64, `said` [questions]: places in the table's
-    words. `forward_s`: what its evaluation took.
+    words. `forward_s`: what its evaluation took. `weights` [questions] float64: how much each
+    counts, a passage by its tokens.
     """
 
     composition: str
@@ -53,16 +64,17 @@ class Truth:
     log_probabilities: NDArray[np.float64]
     said: NDArray[np.int32]
     forward_s: float
+    weights: NDArray[np.float64]
 
     @property
     def score(self) -> float:
         """Mean score."""
-        return float(self.scores.mean())
+        return float(np.average(self.scores, weights=self.weights))
 
     @property
     def log_loss(self) -> float:
         """Mean negative log-probability of the right answers, in nats."""
-        return -float(self.log_probabilities.mean())
+        return -float(np.average(self.log_probabilities, weights=self.weights))
 
 
 class Landscape:
@@ -95,7 +107,7 @@ class Landscape:
 
     def examples(self, part: str) -> Sequence[Example]:
         """The questions of a part."""
-        return getattr(self.plan.split, part)
+        return self.plan.parts[part]
 
     def effect(self, composition: Composition) -> str:
         """What a composition does to this model; the key of the table."""
@@ -143,12 +155,23 @@ class Landscape:
                 "scores": [truth.scores for _, _, truth in rows],
                 "log_probabilities": [truth.log_probabilities for _, _, truth in rows],
                 "said": [truth.said for _, _, truth in rows],
+                "weights": [truth.weights for _, _, truth in rows],
             },
             metadata={WORDS: json.dumps(words)},
         )
         path = self.folder / f"truth-{time.time_ns()}-{uuid.uuid4().hex[:6]}.parquet"
         write_file(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
         self._unsaved.clear()
+
+    def gather(self) -> None:
+        """Put everything into one file, where rows were saved one by one."""
+        self.save()
+        before = sorted(self.folder.glob("truth-*.parquet"))
+        if len(before) > 1:
+            self._unsaved = list(self._truth)
+            self.save()
+            for path in before:
+                path.unlink()
 
     def grid(self) -> dict[str, Composition]:
         """Every single cut of the space, by effect."""
@@ -228,14 +251,18 @@ class Landscape:
             np.array([o.log_probability for o in found.outcomes]),
             np.array([self._place(o.prediction or "") for o in found.outcomes], np.int32),
             found.seconds["forward"],
+            np.array([o.weight for o in found.outcomes]),
         )
 
     def _evaluator(self, part: str) -> Evaluator:
         """The model; either part is `validation` to an evaluator of its own, which records it."""
         if part not in self._evaluators:
+            own = ON_GENERAL_TEXT if part == "guard" else None
             self._evaluators[part] = open_evaluator(
                 self.plan.source,
-                Questions(self.plan.task, {"validation": self.examples(part)}),
+                Questions(
+                    Guarded(self.plan.task), {"validation": self.examples(part)}, objective=own
+                ),
                 self.config.factors,
                 Hosting(
                     tokens_per_batch=self.config.tokens_per_batch,
@@ -252,7 +279,10 @@ class Landscape:
             table = pq.ParquetFile(path).read()
             words = json.loads(table.schema.metadata[WORDS.encode()])
             places = np.array([self._place(word) for word in words], np.int32)
-            columns = {name: _rows(table[name]) for name in ("scores", "log_probabilities", "said")}
+            lists = ("scores", "log_probabilities", "said", "weights")
+            columns = {name: _rows(table[name]) for name in lists if name in table.column_names}
+            # A table of before there was a part of texts has no weights: each question counts once.
+            weights = columns.get("weights") or [np.ones(len(row)) for row in columns["scores"]]
             names = zip(
                 *(table[n].to_pylist() for n in ("part", "effect", "composition", "forward_s")),
                 strict=True,
@@ -264,6 +294,7 @@ class Landscape:
                     columns["log_probabilities"][row],
                     places[columns["said"][row]],
                     forward_s,
+                    weights[row],
                 )
 
 
