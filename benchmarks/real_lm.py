@@ -17,28 +17,40 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "landscape"))
 
 import torch
+from replay import FIXED, replay
+from replay import configured as configured_replay
 from table import Landscape, note
 
-from search.config import StudyConfig, parse_config, write_config
+from search.config import StudyConfig, parse_config, read_config, write_config
 from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
-from search.cuts.refs import MatrixRef
+from search.phases import duration
+from search.plan import make_plan
+from search.study.verdict import read_result, read_verdict
+from tasks.base import Example
 
-LAYERS = 30
 MLP = ("fc_in", "fc_up", "fc_out")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 ATTENTION_RHO = (0.6, 0.2, 0.05)
 VALIDATION = 0.1
 """384 of CounterFact's 3,838 questions; the first half of those that a study by default sees."""
 GUARD_TOKENS = 1024
+LIMIT = 0.01
+"""The rise of the perplexity up to which a cut counts as one that costs nothing."""
+RACING = {"pruner": "race", "chunks": 6}
 PASSAGE_CHARACTERS = 512
 """Some 120 tokens: many short passages vary less than a few long ones of as many tokens."""
 
@@ -101,9 +113,9 @@ def wanted(landscape: Landscape) -> list[Composition]:
     space = landscape.plan.space
     mlp = [Intervention(m, level) for m in space.matrices for level in space.levels]
     attention = [
-        Intervention(MatrixRef.parse(f"{layer}.{kind}"), Level.parse(rho))
-        for layer in range(LAYERS)
-        for kind in ATTENTION
+        Intervention(matrix.ref, Level.parse(rho))
+        for matrix in landscape.plan.matrices
+        if matrix.ref.type in ATTENTION
         for rho in ATTENTION_RHO
     ]
     ordered = [
@@ -137,14 +149,183 @@ def table(out: Path) -> None:
     landscape.gather()
 
 
+class Known(Landscape):
+    """The single cuts of the layers that the table holds whole, for replays.
+
+    A screen, which a backward pass of the model makes, is kept by its seed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Read the table; raises SystemExit where no layer is whole."""
+        super().__init__(folder)
+        missing = {cut.matrix.layer for cut in self.singles() if not self.has(cut)}
+        whole = sorted({m.layer for m in self.plan.space.matrices} - missing)
+        if not whole:
+            raise SystemExit(f"{folder} holds no layer whole; run the step table first")
+        settings = self.config.model_dump(mode="json")
+        settings["space"] |= {"layers": whole, "max_interventions": 1}
+        self.config = parse_config(settings, "real_lm")
+        self.plan = make_plan(self.config)
+        self.layers_known = whole
+
+    def singles(self) -> list[Intervention]:
+        """Every cut of the space."""
+        space = self.plan.space
+        return [Intervention(m, level) for m in space.matrices for level in space.levels]
+
+    def has(self, cut: Intervention) -> bool:
+        """Whether both parts know it."""
+        effect = self.effect(Composition((cut,)))
+        return self.knows(effect) and self.knows(effect, "guard")
+
+    def screen(
+        self, seed: int, count: int, among: Sequence[Example] | None = None
+    ) -> dict[Intervention, float]:
+        """The screen of that seed, made once."""
+        path = self.folder / "screens" / f"{seed:03d}.json"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            found = super().screen(seed, count, among)
+            note(path, json.dumps({str(cut): change for cut, change in found.items()}))
+        known = json.loads(path.read_text())
+        return {cut: known[str(cut)] for cut in self.singles() if str(cut) in known}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cut: what it does to the questions, and to general text.
+
+    `gain`: in score; `saved`: in log-loss, in nats. `cost`: the relative change of the perplexity.
+    """
+
+    cut: Intervention
+    score: float
+    gain: float
+    saved: float
+    cost: float
+
+
+def cells(landscape: Landscape, cuts: Iterable[Intervention]) -> list[Cell]:
+    """What the table knows of these cuts."""
+    before = {part: landscape.truth(Composition(), part) for part in ("validation", "guard")}
+    found = []
+    for cut in cuts:
+        effect = landscape.effect(Composition((cut,)))
+        own = landscape.effects().get(effect)
+        texts = landscape.effects("guard").get(effect)
+        if own is None or texts is None:
+            continue
+        base = before["validation"]
+        cost = math.expm1(before["guard"].score - texts.score)
+        found.append(
+            Cell(cut, own.score, own.score - base.score, base.log_loss - own.log_loss, cost)
+        )
+    return found
+
+
+def draw_map(out: Path) -> None:
+    """Print, in Markdown, where the gains are and what each costs elsewhere."""
+    landscape = Landscape(out)
+    base, texts = (landscape.truth(Composition(), part) for part in ("validation", "guard"))
+    print(
+        f"Baseline: score {base.score:.4f}, log-loss {base.log_loss:.3f}, perplexity of general "
+        f"text {math.exp(-texts.score):.2f}. {len(base.scores)} questions.\n"
+    )
+    wanted_cuts = [c.interventions[0] for c in wanted(landscape) if c.interventions]
+    known = cells(landscape, wanted_cuts)
+    print(f"{len(known)} of {len(wanted_cuts)} cuts are known.\n")
+    for title, among in (
+        ("all", known),
+        (f"general text at most {LIMIT:+.0%}", [c for c in known if c.cost <= LIMIT]),
+    ):
+        best = sorted(among, key=lambda c: (c.gain, c.saved), reverse=True)[:15]
+        print(f"The best single cuts, {title}:\n\n| cut | score | log-loss | general text |")
+        print("|---|---|---|---|")
+        for one in best:
+            print(f"| {one.cut} | {one.score:.4f} | {-one.saved:+.3f} | {one.cost:+.1%} |")
+        print()
+    print_layers(known)
+
+
+def print_layers(known: Sequence[Cell]) -> None:
+    """By layer and type the best gain of any rho, and in brackets what it costs."""
+    types = [kind for kind in (*MLP, *ATTENTION) if any(c.cut.matrix.type == kind for c in known)]
+    print("| layer | " + " | ".join(types) + " |\n|---" + "|---" * len(types) + "|")
+    for layer in sorted({c.cut.matrix.layer for c in known}):
+        row = []
+        for kind in types:
+            own = [c for c in known if (c.cut.matrix.layer, c.cut.matrix.type) == (layer, kind)]
+            best = max(own, key=lambda c: (c.gain, c.saved), default=None)
+            row.append("" if best is None else f"{best.gain:+.3f} ({best.cost:+.0%})")
+        print(f"| {layer} | " + " | ".join(row) + " |")
+
+
+def live(out: Path, asked: argparse.Namespace) -> None:
+    """Launch a study as anybody does, and print what it found and took."""
+    settings = read_config(out / "study.yaml").model_dump(mode="json")
+    settings["split"]["validation"] = 0.2
+    settings["search"] |= {"trials": asked.trials, "seed": asked.seed, **RACING}
+    settings["guard"] |= {"tokens": 16384}
+    name = f"study-{asked.trials}-{asked.seed}"
+    write_config(parse_config(settings, name), out / f"{name}.yaml")
+    program = [sys.executable, "-m", "cluster.cli"]
+    started = time.perf_counter()
+    subprocess.run(
+        [*program, "launch", str(out / f"{name}.yaml"), "--out", str(out / name)], check=True
+    )
+    wall_s = time.perf_counter() - started
+    verdict = read_verdict(read_result(out / name))
+    if verdict is None:
+        raise SystemExit(f"{out / name} has no verdict")
+    print(f"{verdict.composition}: {duration(wall_s)} from launch to verdict")
+    for part, found in verdict.comparisons.items():
+        print(
+            f"  {part}: {found.baseline:.4f} to {found.winner:.4f}, {found.fixed} fixed, "
+            f"{found.broken} broken, p = {found.p_value:.2g}"
+        )
+    if verdict.collateral is not None:
+        print(f"  {verdict.collateral.sentence()}")
+
+
+def replay_all(out: Path, strategies: Sequence[str], seeds: int) -> None:
+    """Replay strategies on the known layers, and print when each finds the best single cut."""
+    landscape = Known(out)
+    grid = landscape.grid()
+    known = landscape.effects()
+    best = max(grid, key=lambda effect: (known[effect].score, -known[effect].log_loss))
+    layers = landscape.layers_known
+    print(f"layers {layers[0]} to {layers[-1]} ({len(layers)}), {len(grid)} single cuts")
+    print(f"best: {best}, score {known[best].score:.4f}\n")
+    print("| strategy | trials to the best, median | worst | within 5 % of the grid's trials |")
+    print("|---|---|---|---|")
+    for label in strategies:
+        strategy, _, encoding = label.partition("/")
+        more = {"encoding": encoding} if encoding else {}
+        taken = []
+        for seed in range(1 if strategy in FIXED else seeds):
+            config = configured_replay(landscape.config, strategy, len(grid), seed, **more)
+            curve = replay(landscape, config)["curve"]
+            places = [n for n, trial in enumerate(curve, start=1) if trial["effect"] == best]
+            taken.append(places[0] if places else math.inf)
+        soon = sum(place <= 0.05 * len(grid) for place in taken)
+        print(
+            f"| {label} | {statistics.median(taken):g} | {max(taken):g} | {soon} of {len(taken)} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Do one step."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=["prepare", "table"])
+    parser.add_argument("step", choices=["prepare", "table", "map", "replay", "study"])
     parser.add_argument("--out", type=Path, default=Path("real-lm"))
     parser.add_argument("--questions", type=Path)
     parser.add_argument("--text", type=Path)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--strategies", nargs="+", default=["grid", "random", "tpe/slots", "auto"])
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=100)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     match asked.step:
@@ -154,6 +335,12 @@ def main() -> None:
             prepare(asked.out, asked.questions, asked.text)
         case "table":
             table(asked.out)
+        case "map":
+            draw_map(asked.out)
+        case "replay":
+            replay_all(asked.out, asked.strategies, asked.seeds)
+        case "study":
+            live(asked.out, asked)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ class Landscape:
 
     def screen(
         self, seed: int, count: int, among: Sequence[Example] | None = None
-    ) -> dict[tuple[MatrixRef, float], float]:
+    ) -> dict[Intervention, float]:
         """What a gradient on `count` questions of validation predicts of every single cut.
 
         `among`: the same questions with other answers.
@@ -203,11 +203,10 @@ class Landscape:
         examples = random.Random(seed).sample(known, min(count, len(known)))
         evaluator, space = self._evaluator("validation"), self.plan.space
         cuts = [Intervention(m, level) for m in space.matrices for level in space.levels]
-        found = predict_changes(
+        return predict_changes(
             *(evaluator.editor, evaluator._predictor, self.plan.task, examples, cuts),
             *(self.plan.objective, evaluator.passes),
         )
-        return {(cut.matrix, cut.rule.value): change for cut, change in found.items()}
 
     def evaluation(self, job: Job, examples: Sequence[Example] | None = None) -> Evaluation:
         """The evaluation that an evaluator would make of a job, on `examples` of its part."""
