@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from search.plan import Plan
 from search.weights.matrices import Matrix
@@ -21,7 +21,8 @@ class Outline:
 
     `trials`: how many will be made. `parts`: questions and groups. `smallest_gain`: by task, of
     those whose answers are hits or misses, the gain (0 to 1) that test finds in 80 of 100 cases;
-    None where test is too small for any.
+    None where test is too small for any. `budgets`: the most parameters that
+    these matrices may have, by the share that was asked for.
     """
 
     matrices: tuple[tuple[str, tuple[int, int]], ...]
@@ -29,6 +30,7 @@ class Outline:
     trials: int
     parts: tuple[PartSize, ...]
     smallest_gain: dict[str, float | None]
+    budgets: dict[float, int] = field(default_factory=dict)
 
     @staticmethod
     def of(plan: Plan) -> Outline:
@@ -45,6 +47,7 @@ class Outline:
             int(min(plan.config.search.trials, size)),
             tuple(size for size in plan.sizes if size.questions),
             gains,
+            {} if (own := plan.space.budget) is None else {k: own.limit(k) for k in own.kept},
         )
 
     def line(self) -> str:
@@ -56,8 +59,15 @@ class Outline:
         count = "any number of" if self.compositions is None else f"{self.compositions:,}"
         return (
             f"space: {len(self.matrices)} matrices ({kinds}), {count} compositions, "
-            f"{self.trials:,} trials"
+            f"{self.trials:,} trials{self._within()}"
         )
+
+    def _within(self) -> str:
+        if not self.budgets:
+            return ""
+        whole = sum(out * into for _, (out, into) in self.matrices)
+        each = " or ".join(f"{limit:,} ({kept:.1%})" for kept, limit in self.budgets.items())
+        return f", within {each} of {whole:,} parameters"
 
 
 def factor_bytes(matrices: Sequence[Matrix], factorings: int = 1) -> int:

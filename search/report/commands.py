@@ -206,7 +206,14 @@ def init(
         Optional[str],  # noqa: UP045
         typer.Option(help="A local file or hub id."),
     ] = None,
-    matrices: Annotated[str, typer.Option(help="Types or groups.")] = "fc_in,fc_out",
+    matrices: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Types or groups; by default fc_in,fc_out, with --kept all."),
+    ] = None,
+    kept: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="A budget: the share of the parameters that all matrices keep."),
+    ] = None,
     cuts: Annotated[int, typer.Option(min=1, help="Cuts per composition, at most.")] = 3,
     trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 200,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the file.")] = False,
@@ -240,8 +247,9 @@ def init(
             own = "./questions.jsonl" if task == "jsonl" else ""
             what = "Questions, one JSON object a line" if own else "Data (nothing: the task's own)"
             data = typer.prompt(what, default=own, show_default=bool(own)) or None
-    kinds = tuple(kind.strip() for kind in matrices.split(",") if kind.strip())
-    answers = Answers(model, task or "jsonl", data, matrices=kinds, cuts=cuts, trials=trials)
+    named = matrices or ("fc_in,fc_out" if kept is None else "all")
+    kinds = tuple(kind.strip() for kind in named.split(",") if kind.strip())
+    answers = Answers(model, task or "jsonl", data, 0.2, kinds, cuts, kept, trials)
     write_study(answers, out, replace=replace)
     _say_written(out, as_json)
 

@@ -33,8 +33,7 @@ split:
 space:
   layers: all          # or numbers and ranges: [0, 20-27]
   matrices: {matrices}
-  rho: {rho}           # fractions of the rank that are kept
-  max_interventions: {cuts}   # matrices cut at once
+  {cut}
 
 search:
   strategy: auto       # docs/strategies.md: grid, greedy, snr, screened, random, tpe, ...
@@ -48,6 +47,17 @@ factors: {factors}     # SVDs that all studies share: a folder, or a URL such as
 #   address: auto      # join a running Ray cluster; by default a local one is started
 #   max_concurrent: 2  # workers
 """
+
+LEVELS = """\
+rho: {rho}           # fractions of the rank that are kept
+  max_interventions: {cuts}   # matrices cut at once
+  # budget: {{kept: 0.45, kind: whitened}}   # instead: a whole model (docs/budget.md)"""
+
+WITHIN = """\
+budget:
+    kept: {kept}         # the share of these matrices' parameters that is stored, or a list
+    kind: [keep-top, whitened]   # plain cuts, or those that spare real inputs (docs/budget.md)"""
+"""How much may be cut: single matrices to levels, or all within a budget."""
 
 
 def check_model(path: str) -> None:
@@ -66,7 +76,7 @@ def check_task(name: str) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """What `laser-search init` asks for."""
+    """What `laser-search init` asks for. `kept`: a budget, in place of `cuts`."""
 
     model: str
     task: str = "jsonl"
@@ -74,6 +84,7 @@ class Answers:
     validation: float = 0.2
     matrices: Sequence[str] = ("fc_in", "fc_out")
     cuts: int = 3
+    kept: float | None = None
     trials: int = 200
     factors: str = "./factors"
 
@@ -90,8 +101,9 @@ def study_text(answers: Answers, file: str) -> str:
         data=data,
         validation=_yaml(answers.validation),
         matrices=_yaml(list(answers.matrices)),
-        rho=_yaml(list(PAPER_RHO)),
-        cuts=answers.cuts,
+        cut=(LEVELS if answers.kept is None else WITHIN).format(
+            rho=_yaml(list(PAPER_RHO)), cuts=answers.cuts, kept=answers.kept
+        ),
         trials=answers.trials,
         factors=_yaml(answers.factors),
     )

@@ -181,6 +181,16 @@ def test_init_by_flags_writes_a_study_that_validates(tmp_path):
     assert CliRunner().invoke(app, [*words, "--replace"]).exit_code == 0
 
 
+def test_init_writes_a_study_within_a_budget(tmp_path):
+    path = tmp_path / "study.yaml"
+    words = ["init", str(path), "--model", "gpt2", "--task", "sst2", "--kept", "0.45"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    space = read_config(path).space
+    assert space.matrices == ["all"] and space.budget.shares == (0.45,)
+    again = CliRunner().invoke(app, [*words[:-1], "1.5", "--replace"])
+    assert isinstance(again.exception, InputError) and "kept" in str(again.exception)
+
+
 def test_init_asks_for_what_no_flag_says(tmp_path):
     path = tmp_path / "study.yaml"
     run = CliRunner().invoke(app, ["init", str(path)], input="gpt2\n\nmine.jsonl\n")

@@ -1,0 +1,102 @@
+"""A whole study within a budget: planned, searched, judged, and exported at the size promised."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import search.demo
+from search.config import parse_config
+from search.export.factored import FactoredLinear, load_factored
+from search.export.known_study import Silent
+from search.here import run_here
+from search.outline import Outline
+from search.plan import make_plan
+from search.report.text import sentence
+from search.study.study_record import StudyRecord
+from search.study.verdict_claim import advice
+from tasks.errors import InputError
+
+DEMO = Path(search.demo.__file__).parent
+
+
+def config_of(folder: Path, **space):
+    data = folder / "q.jsonl"
+    if not data.exists():
+        lines = (DEMO / "questions.jsonl").read_text().splitlines()[:60]
+        data.write_text("\n".join(lines))
+    return parse_config(
+        {
+            "model": {"path": str(DEMO / "model")},
+            "task": {"name": "jsonl", "data": str(data)},
+            "split": {"validation": 0.5},
+            "space": {"matrices": ["all"], **space},
+            "search": {"trials": 6},
+            "calibration": {"tokens": 400},
+            "factors": str(folder / "factors"),
+            "guard": None,
+        },
+        "test",
+    )
+
+
+@pytest.fixture(scope="module")
+def budgeted(tmp_path_factory):
+    """The folder of a finished study of plain and whitened cuts within 45 %, and its verdict."""
+    folder = tmp_path_factory.mktemp("budget")
+    config = config_of(folder, budget={"kept": 0.45, "kind": ["keep-top", "whitened"]})
+    verdict = run_here(config, folder / "study", Silent())
+    return folder / "study", verdict
+
+
+def test_the_plan_says_the_size(tmp_path) -> None:
+    outline = Outline.of(make_plan(config_of(tmp_path, budget={"kept": [0.45, 0.3]})))
+    whole = sum(out * into for _, (out, into) in outline.matrices)
+    assert outline.budgets == {0.45: int(0.45 * whole), 0.3: int(0.3 * whole)}
+    line = outline.line()
+    assert f"within {int(0.45 * whole):,} (45.0%) or {int(0.3 * whole):,} (30.0%) of" in line
+
+
+def test_it_is_searched_judged_and_said_in_short(budgeted) -> None:
+    folder, verdict = budgeted
+    record = StudyRecord.read(folder)
+    assert [trial.complete for trial in record.trials] == [True] * 6
+    kinds = [{cut.kind for cut in trial.cuts} for trial in record.trials[:4]]
+    assert kinds == [{"keep-top"}, {"whitened"}] * 2
+    winner = record.summary.winner
+    assert verdict.trial == winner.number and verdict.kept == winner.kept <= 0.45
+    said = sentence(verdict, verdict.metric)
+    assert f"{len(winner.cuts)} cuts, kept 4" in said and "rank:" not in said
+    assert advice(verdict, folder)[0].endswith("--format factored")
+    stored = json.loads((folder / "result.json").read_text())
+    assert winner.text in json.dumps(stored), "scripts have it whole"
+
+
+def test_it_is_exported_at_the_size_promised(budgeted, tmp_path, run) -> None:
+    folder, _ = budgeted
+    out = tmp_path / "out"
+    code, said, error = run("export", folder, "--out", out, "--format", "factored", "--no-verify")
+    assert code == 0, error
+    record = StudyRecord.read(folder)
+    winner = record.summary.winner
+    assert f"kept {100 * winner.kept:.1f} %" in said
+    model = load_factored(out)
+    sizes = record.budget
+    thin = [layer for layer in model.modules() if isinstance(layer, FactoredLinear)]
+    inside = sum(layer.weight.numel() + layer.up.weight.numel() for layer in thin)
+    cut = {i.matrix for i in winner.cuts}
+    whole = sum(size for ref, size in zip(sizes.refs, sizes.sizes, strict=True) if ref not in cut)
+    assert inside + whole == round(winner.kept * sizes.total) <= 0.45 * sizes.total
+    card = (out / "README.md").read_text()
+    assert f"It keeps {winner.kept:.1%} of the parameters" in card
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_a_warm_start_above_the_budget_is_refused(tmp_path) -> None:
+    config = config_of(tmp_path, budget={"kept": 0.45})
+    search = config.search.model_copy(update={"warm_start": ["0.fc_in=rank:2"]})
+    with pytest.raises(InputError, match=r"no allocation of space\.budget.*at most 0\.45"):
+        make_plan(config.model_copy(update={"search": search}))
