@@ -1,7 +1,8 @@
 """Every command in README.md and docs/*.md is one that the program, a script or a test has.
 
 What is printed is read from fenced `sh` blocks, indented blocks and code spans. Each is checked
-against the program's own parsers, and scripts against the arguments in their source. Nothing runs.
+against the program's own parsers, and scripts against the arguments in their source. Nothing runs
+here: benchmarks/docs_commands.py runs them, and has a rule for each.
 """
 
 import argparse
@@ -9,8 +10,10 @@ import ast
 import contextlib
 import importlib
 import importlib.metadata
+import importlib.util
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import click
@@ -25,15 +28,21 @@ from search.overrides import apply_overrides
 from search.weights.selection import read_composition
 
 ROOT = Path(__file__).parents[2]
-DATED = {"log.md", "svd.template.md"}
-"""Records of what was run on a day, which later changes do not reach; and what makes svd.md."""
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES = [page for page in PAGES if page.is_file() and page.name not in DATED]
 
-SHELL = {"cat", "for", "kill", "less", "done", "do"}
-OTHERS = {"kubectl", "sbatch", "ray", "ssh", "pip", ".ci/quick", ".ci/run", "hf"}
-"""Programs that are not ours: that they are named is all that is checked, and what they carry."""
+def the_script():
+    path = ROOT / "benchmarks" / "docs_commands.py"
+    spec = importlib.util.spec_from_file_location("docs_commands", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SCRIPT = the_script()
+PAGES = SCRIPT.pages()
+SHELL, OTHERS = SCRIPT.SHELL, SCRIPT.OTHERS
+blocks, begins_with_program = SCRIPT.blocks, SCRIPT.begins_with_program
+without_settings = SCRIPT.without_settings
 
 OPTIONS_OF_OTHERS = {
     "--signal": "sbatch",
@@ -59,20 +68,8 @@ def main_command():
 
 
 def joined(text):
-    """Lines, where a backslash continues one; without the bodies of here-documents."""
-    text = re.sub(r"<<'(\w+)'\n.*?^\1$", "", text, flags=re.DOTALL | re.MULTILINE)
-    return [line.strip() for line in text.replace("\\\n", " ").splitlines() if line.strip()]
-
-
-def blocks(page):
-    """(sh blocks, indented blocks, spans of code) of a page."""
-    text = page.read_text(encoding="utf-8")
-    fenced = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    found = re.findall(r"^(?:    .*\n(?:\n+(?=    ))?)+", text, flags=re.MULTILINE)
-    indented = [re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in found]
-    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
-    return fenced, indented, spans
+    """Commands, each on one line; without the bodies of here-documents."""
+    return [command.partition("<<'")[0].strip() for command in SCRIPT.commands_of(text)]
 
 
 def commands_of(page):
@@ -117,19 +114,6 @@ def kind_of(block):
         return "python"
     except SyntaxError:
         return ""
-
-
-def without_settings(words):
-    """`words` without the variables that are set for the command."""
-    while words and re.match(r"[A-Z_]+=", words[0]):
-        words = words[1:]
-    return words
-
-
-def begins_with_program(line):
-    words = without_settings(line.split())
-    name = words[0].removeprefix(".venv/bin/") if words else ""
-    return name in {"laser-search", "python", "python3"} | SHELL | OTHERS
 
 
 def check(line, pytestconfig):
@@ -340,3 +324,24 @@ def is_importable(name):
         )
     except ImportError:
         return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_script_runs_every_command_or_says_why_not(page):
+    for command in SCRIPT.printed(page):
+        rule = SCRIPT.rule_of(page, command)
+        assert rule is not None, (
+            f"{page.name} prints {command!r}; add what stands in for its parts, or why it does not "
+            "run, to the RULES of benchmarks/docs_commands.py"
+        )
+        for word in rule.swaps[::2]:
+            several = sum(command.startswith(rule.start) for command in SCRIPT.printed(page)) > 1
+            assert word in command or several, f"{command!r} has no {word!r} to stand in for"
+
+
+def test_no_rule_is_of_a_command_that_is_gone():
+    used = {
+        id(SCRIPT.rule_of(page, command)) for page in PAGES for command in SCRIPT.printed(page)
+    }
+    rules = [(name, rule) for name, found in SCRIPT.RULES.items() for rule in found]
+    assert [f"{name}: {rule.start}" for name, rule in rules if id(rule) not in used] == []
