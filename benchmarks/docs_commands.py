@@ -142,16 +142,43 @@ RULES: dict[str, list[Rule]] = {
         run("laser-search demo", "demo", "demo --out again"),
     ],
     "export.md": [
-        run("laser-search export DIR", *FINISHED, "PATH [--format F] [--trial N] [--push REPO]",
-            "patched --format patch"),
-        run("laser-search apply PATCH", "PATCH", "patched", "BASE", "./demo-model",
-            "PATH", "applied"),
-        run("laser-search cut MODEL", *DEEP, "[--intervention ...] --out PATH [--format F]",
-            "--out cut --format dense"),
-        run("laser-search heal DIR", *FINISHED, "FILE", "train.jsonl", "--steps N", "--steps 2",
-            "PATH [--method lora|factors] [--apart]", "healed --method factors"),
-        run("laser-search heal MODEL", *DEEP, "--task T --data FILE --train FILE ...",
-            "--task jsonl --data few.jsonl --train train.jsonl --steps 2 --out healed-deep"),
+        run(
+            "laser-search export DIR",
+            *FINISHED,
+            "PATH [--format F] [--trial N] [--push REPO]",
+            "patched --format patch",
+        ),
+        run(
+            "laser-search apply PATCH",
+            "PATCH",
+            "patched",
+            "BASE",
+            "./demo-model",
+            "PATH",
+            "applied",
+        ),
+        run(
+            "laser-search cut MODEL",
+            *DEEP,
+            "[--intervention ...] --out PATH [--format F]",
+            "--out cut --format dense",
+        ),
+        run(
+            "laser-search heal DIR",
+            *FINISHED,
+            "FILE",
+            "train.jsonl",
+            "--steps N",
+            "--steps 2",
+            "PATH [--method lora|factors] [--apart]",
+            "healed --method factors",
+        ),
+        run(
+            "laser-search heal MODEL",
+            *DEEP,
+            "--task T --data FILE --train FILE ...",
+            "--task jsonl --data few.jsonl --train train.jsonl --steps 2 --out healed-deep",
+        ),
         *left("needs an account of the hub", "hf auth login"),
     ],
     "extending.md": [run("laser-search tasks")],
@@ -170,8 +197,12 @@ RULES: dict[str, list[Rule]] = {
         run("laser-search report DIR", *FINISHED),
         run("laser-search compare DIR", *FINISHED, "COLUMN", "frequency"),
         # A server: ended by a signal as by a user.
-        run("laser-search dashboard DIR", *FINISHED, "laser-search dashboard",
-            "timeout --preserve-status -s INT 20 laser-search dashboard --port 18765"),
+        run(
+            "laser-search dashboard DIR",
+            *FINISHED,
+            "laser-search dashboard",
+            "timeout --preserve-status -s INT 20 laser-search dashboard --port 18765",
+        ),
         *left("needs TensorBoard; tests/report/test_track.py runs it", "laser-search track DIR"),
         run("laser-search spectra MODEL", *DEEP),
     ],
@@ -179,10 +210,18 @@ RULES: dict[str, list[Rule]] = {
     "paper.md": [
         run("laser-search presets"),
         run("laser-search init --preset gptj-fever"),
-        run("laser-search evaluate --preset gptj-fever", "gptj-fever",
-            "gptj-fever --model ./deep --data fever.jsonl"),
-        run("laser-search cut --preset gptj-fever", "gptj-fever", "gptj-fever --model ./deep",
-            "DIR", "cut"),
+        run(
+            "laser-search evaluate --preset gptj-fever",
+            "gptj-fever",
+            "gptj-fever --model ./deep --data fever.jsonl",
+        ),
+        run(
+            "laser-search cut --preset gptj-fever",
+            "gptj-fever",
+            "gptj-fever --model ./deep",
+            "DIR",
+            "cut",
+        ),
     ],
     "sources.md": [
         *left(SOURCES, "python benchmarks/posts/", "python benchmarks/flan_t5_counts.py"),
@@ -221,7 +260,7 @@ def blocks(page: Path) -> tuple[list[str], list[str], list[str]]:
 
 
 def commands_of(block: str) -> list[str]:
-    """The commands of a shell block: continued lines are one, with the bodies of their documents."""
+    """The commands of a shell block: continued lines are one; a here-document belongs to its own."""
     found: list[str] = []
     end = ""
     for line in block.replace("\\\n", " ").splitlines():
@@ -353,7 +392,7 @@ def lay_out(given: Path, folder: Path, study: Path | None) -> None:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """This environment's programs first, and a home of its own."""
+    """Programs of the environment that runs this come first; the home is a folder of the run."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "HOME": str(home), "PAGER": "cat"}
 
@@ -367,6 +406,7 @@ def execute(command: str, folder: Path, log: Path) -> tuple[int, float]:
         stream.flush()
         code = subprocess.run(
             ["timeout", str(LIMIT_S), "bash", "-ec", worker + command],
+            check=False,
             cwd=folder,
             env=environment(folder),
             stdin=subprocess.DEVNULL,

@@ -40,7 +40,8 @@ factors: ./factors
 
 LOADS = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
-model, tokenizer = (one.from_pretrained("my-model") for one in (AutoModelForCausalLM, AutoTokenizer))
+model = AutoModelForCausalLM.from_pretrained("my-model")
+tokenizer = AutoTokenizer.from_pretrained("my-model")
 words = tokenizer("Jeremy likes", return_tensors="pt")
 print(tokenizer.decode(model.generate(**words, max_new_tokens=5, do_sample=False)[0]))
 """

@@ -122,8 +122,8 @@ def launch(
     if on is not None:
         if changes:
             raise InputError(
-                "--on writes a script that starts the file as it is; put what --set and --trials "
-                f"say into {study}"
+                "--on writes a script that starts the file unchanged; put the values of --set and "
+                f"--trials into {study}"
             )
         from cluster.launch.request import SPARE_S, Request, read_options
 
@@ -181,7 +181,7 @@ def _write_launcher(
     from search.place import check_file
 
     if submit and on != "slurm":
-        raise InputError(f"--submit hands a script to sbatch; run what {on} needs by hand")
+        raise InputError(f"--submit works only with sbatch; run the commands for {on} by hand")
     path = to or render.default_file(on, request.study)
     check_file(path, f"# Written by laser-search launch --on {on}", "--to")
     lines = render.write(on, request, path)
@@ -189,7 +189,7 @@ def _write_launcher(
     if render.holds_secret(on, request):
         typer.echo(f"note: {render.secret_note(on, path)}")
     if on != "slurm" and (local := local_paths(config)):
-        typer.echo(f"note: the nodes have to find {', '.join(local)} at the same place")
+        typer.echo(f"note: the nodes must have {', '.join(local)} at the same path")
     if submit:
         typer.echo(render.submit(path))
         return

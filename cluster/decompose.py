@@ -70,7 +70,7 @@ def kinds_storing(max_rho: float, dtype: str, kinds: Sequence[str]) -> Storing:
     levels = tuple(Level(RankRule("rho", max_rho), kind) for kind in kinds)
     for level in levels:
         if not level.made_by.needs_factors:
-            raise InputError(f"--kind {level.kind}: this kind of cut has no factors; leave it out")
+            raise InputError(f"--kind {level.kind}: this kind of cut has no factors; remove it")
     return Storing(max_rho, dtype, levels, every_rank=True)
 
 
@@ -86,8 +86,8 @@ def calibration_for(
         return None
     if data is None:
         raise InputError(
-            f"--kind {needy[0]} needs texts to calibrate on; give --calibration FILE or a hub "
-            "data set, with no question in it that you will test on"
+            f"--kind {needy[0]} needs texts for calibration; give --calibration FILE or a hub "
+            "data set that contains none of your test questions"
         )
     usual = CalibrationConfig()
     texts = texts_of_data(data, (), usual.tokens, usual.seed)
@@ -101,7 +101,7 @@ def check_built(root: str | os.PathLike[str], keys: Mapping[str, str]) -> None:
     if lost := [address for address, key in keys.items() if key not in there]:
         raise InputError(
             f"{root} does not hold the factors of {', '.join(lost[:3])}, which were just computed; "
-            "check that the folder is on this machine's disk and that nothing empties it"
+            "check that the folder is on this machine's disk and that nothing deletes its files"
         )
 
 

@@ -87,7 +87,7 @@ def interruption(folder: Path, number: int) -> tuple[int, str]:
     begun = (folder / IDENTITY_FILE).exists()
     how = f"laser-search resume {folder}" if begun else "the same command"
     if number == 0:
-        return 1, f"after mending it, continue with: {how}"
+        return 1, f"once it is fixed, continue with: {how}"
     if number == SIGTERM and was_asked(folder):
         return 0, f"stopped as asked; continue with: {how}"
     return code_of(number), f"interrupted; continue with: {how}"

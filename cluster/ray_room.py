@@ -30,5 +30,5 @@ def check_room() -> None:
     except OSError as error:
         raise InputError(
             f"Ray's temporary folder {base} cannot be written ({error.strerror}); set "
-            f"{variable} to one that can"
+            f"{variable} to a writable folder"
         ) from None

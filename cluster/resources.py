@@ -38,8 +38,8 @@ def divide(config: ClusterConfig, nodes: Sequence[Mapping[str, float]]) -> Resou
     per_trial = (1.0 if gpus else 0.0) if asked == "auto" else float(asked)
     if per_trial > 1 and per_trial != int(per_trial):
         raise InputError(
-            f"cluster.gpus_per_trial is {per_trial:g}; a worker uses a fraction of one GPU, "
-            "or several whole ones"
+            f"cluster.gpus_per_trial is {per_trial:g}; a worker can use a fraction of one GPU "
+            "or several whole GPUs"
         )
     if per_trial > gpus:
         most = f"the cluster has {gpus:g} GPUs" if len(nodes) < 2 else f"no node has over {gpus:g}"

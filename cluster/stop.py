@@ -76,8 +76,8 @@ def stop(folder: Path, wait_s: float, sleep: Callable[[float], None] = time.slee
     holder = find_driver(folder)
     if holder is None:
         if StudyRecord.read(folder).is_over:
-            return f"nobody drives {folder}; it is finished: laser-search status {folder}"
-        return f"nobody drives {folder}; continue it with laser-search resume {folder}"
+            return f"{folder} is not running; it is finished: laser-search status {folder}"
+        return f"{folder} is not running; continue it with laser-search resume {folder}"
     write_json(folder / FILE, {"asked": time.time(), "driver": holder.token})
     for _ in range(round(wait_s / POLL_S)):
         sleep(POLL_S)

@@ -27,14 +27,14 @@ def model_path(model: Model, tokenizer: Any, folder: Path) -> str:
     """
     if isinstance(model, str | os.PathLike):
         if tokenizer is not None:
-            raise InputError(f"model {model} has a tokenizer of its own; leave tokenizer out")
+            raise InputError(f"model {model} has its own tokenizer; remove tokenizer=")
         return local_or_id(model)
     if not hasattr(model, "save_pretrained"):
         raise InputError(
             f"model is a {type(model).__name__}; give a path, a hub id or a transformers model"
         )
     if tokenizer is None:
-        raise InputError("a loaded model needs its tokenizer too: tokenizer=...")
+        raise InputError("a loaded model also needs its tokenizer: tokenizer=...")
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / FOLDER
     partial = Path(tempfile.mkdtemp(prefix=".model-", dir=folder))
@@ -45,7 +45,7 @@ def model_path(model: Model, tokenizer: Any, folder: Path) -> str:
             partial.chmod(0o755)
             partial.rename(target)
         elif digest_checkpoint(target) != digest_checkpoint(partial):
-            raise InputError(f"{target} is another model than the one given; name another folder")
+            raise InputError(f"{target} contains a different model; choose another folder")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return str(target.absolute())

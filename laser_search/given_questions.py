@@ -31,11 +31,11 @@ def questions_path(questions: Questions, folder: Path) -> str | None:
         return local_or_id(questions)
     lines = [_line(row, number) for number, row in enumerate(_rows(questions), 1)]
     if not lines:
-        raise InputError("questions is empty; give a few hundred, each with prompt and answer")
+        raise InputError("questions is empty; give a few hundred, each with a prompt and an answer")
     text = "".join(f"{line}\n" for line in lines)
     path = folder / FILE
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise InputError(f"{path} holds other questions than those given; name another folder")
+        raise InputError(f"{path} contains different questions; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
     return str(path.absolute())

@@ -134,7 +134,7 @@ def evaluate(
         )
         return
     if model is None or task is None:
-        raise InputError("name a model and a task (--task), or a published result with --preset")
+        raise InputError("give a model and a task (--task), or a published result with --preset")
     with reporting() as phases:
         phases.enter("loading the program")
         from search.config import SplitConfig, TaskConfig
@@ -178,12 +178,15 @@ def _triple(
         return None
     if intervention:
         raise InputError(
-            "--intervention and --lname, --lnum, --rate name interventions in two ways; use one"
+            "--intervention and --lname, --lnum, --rate both define interventions; use one of the "
+            "two"
         )
     if lname is None or lnum is None or rate is None:
         given = {"--lname": lname, "--lnum": lnum, "--rate": rate}
         missing = ", ".join(name for name, value in given.items() if value is None)
-        raise InputError(f"{missing} is missing; LASER's --lname, --lnum, --rate go together")
+        raise InputError(
+            f"{missing} is missing; LASER's --lname, --lnum and --rate are used together"
+        )
     return lname, lnum, rate
 
 
@@ -263,7 +266,7 @@ def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
         return
     _say(record)
     for text in left:
-        typer.echo(f"left behind by {text}; the next launch or resume here removes it")
+        typer.echo(f"left behind: {text}; the next launch or resume here removes it")
 
 
 def _say(record: StudyRecord) -> None:

@@ -40,7 +40,7 @@ _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 def _number(value: Any) -> Any:
     """A number, also one such as 1e-2, which YAML takes for a text; true is one to Python alone."""
     if isinstance(value, bool):
-        raise ValueError("a number is expected")
+        raise ValueError("expected a number")
     if isinstance(value, str) and _EXPONENT.fullmatch(value):
         return float(value)
     return value
@@ -240,9 +240,9 @@ class SpaceConfig(Strict):
         if self.budget is not None:
             return self._within_budget()
         if not self.singles and not self.groups:
-            raise ValueError("singles: false leaves nothing to cut; name groups, such as [mlp]")
+            raise ValueError("singles: false leaves nothing to cut; give groups, such as [mlp]")
         if (self.levels is None) == (self.rho is None):
-            raise ValueError("give rho or levels, one of them; a rho is a level too, such as 0.1")
+            raise ValueError("give either rho or levels; a rho such as 0.1 is also a level")
         return self
 
     def _within_budget(self) -> SpaceConfig:
@@ -307,14 +307,14 @@ class SearchConfig(Strict):
     @classmethod
     def _share_or_count(cls, value: float) -> float:
         if value >= 1 and not value.is_integer():
-            raise ValueError("give a whole number of trials, or a share below 1 of them")
+            raise ValueError("give a whole number of trials, or a fraction of them below 1")
         return value
 
     @model_validator(mode="after")
     def _refines_within_the_budget(self) -> SearchConfig:
         if self.refine >= max(2, self.trials):
             raise ValueError(
-                f"refine {self.refine:g} leaves none of {self.trials} trials to search with"
+                f"refine {self.refine:g} leaves none of the {self.trials} trials for the search"
             )
         return self
 
@@ -327,7 +327,7 @@ class SearchConfig(Strict):
     def _front_of_whole_trials(self) -> SearchConfig:
         if self.pareto and self.chunks > 1:
             raise ValueError(
-                f"pareto looks for two values, which only whole trials have; set chunks "
+                f"pareto needs two values per trial, which only complete trials have; set chunks "
                 f"{self.chunks} to 1 and leave the pruner out"
             )
         return self
@@ -431,18 +431,18 @@ class StudyConfig(Strict):
     @model_validator(mode="after")
     def _asks_something(self) -> StudyConfig:
         if (self.task is None) == (self.tasks is None):
-            raise ValueError("say what is asked with task: or, for several, with tasks:")
+            raise ValueError("give the questions with task: or, for several tasks, with tasks:")
         if self.tasks is None:
             if self.objective != "scores":
                 raise ValueError(
-                    f"objective {self.objective!r} weighs several tasks; leave it out or use tasks:"
+                    f"objective {self.objective!r} combines several tasks; remove it or use tasks:"
                 )
             return self
         labels = [goal.label or goal.name for goal in self.tasks]
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise ValueError(f"tasks holds {twice[0]!r} twice; give each a label of its own")
         if not any(goal.weight for goal in self.tasks):
-            raise ValueError("every one of tasks has weight 0; give one that is to rise a weight")
+            raise ValueError("all tasks have weight 0; give a weight to a task that is to improve")
         return self
 
     @model_validator(mode="after")
@@ -477,7 +477,7 @@ class StudyConfig(Strict):
         if self.storage is not None and "://" not in self.storage:
             shown = hide_secrets(f"url://{self.storage}").removeprefix("url://")
             raise ValueError(
-                f"storage {shown!r} is no URL; use null for a file in the study folder or "
+                f"storage {shown!r} is not a URL; use null for a file in the study folder or "
                 "postgresql://user@host/database"
             )
         return self
@@ -509,7 +509,7 @@ def read_config(
         raise InputError(f"{path} cannot be read: {error}") from None
     data = read_yaml(text, str(path))
     if not isinstance(data, dict):
-        raise InputError(f"{path} holds no mapping; start with model: and task:")
+        raise InputError(f"{path} does not contain a mapping; start with model: and task:")
     apply_overrides(data, overrides)
     used = _fill(data, environment or {})
     return _anchor(parse_config(data, " with ".join([str(path), *used])), path.resolve().parent)
@@ -553,7 +553,9 @@ def with_trials(config: StudyConfig, text: str) -> StudyConfig:
     more = text.startswith("+")
     number = text[1:] if more else text
     if not (number.isascii() and number.isdigit() and len(number) < 10 and int(number) > 0):
-        raise InputError(f"--trials {text!r} is no number of trials; give one such as 300 or +100")
+        raise InputError(
+            f"--trials {text!r} is not a number of trials; give one such as 300 or +100"
+        )
     count = int(number) + (config.search.trials if more else 0)
     data = config.model_dump()
     data["search"]["trials"] = count

@@ -149,7 +149,7 @@ def interrupted_by(error: BaseException) -> Interrupted | None:
 def ending_of_command(number: int, note: str = "") -> tuple[int, str]:
     """The conventional exit code and a sentence; `note` says what became of what was begun."""
     if number == 0:
-        return 1, f"after mending it, {note or 'try the same command again'}"
+        return 1, f"once it is fixed, {note or 'try the same command again'}"
     name = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
     return 128 + number, f"interrupted{name}; {note or 'the same command does it again'}"
 

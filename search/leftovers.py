@@ -101,8 +101,8 @@ def marked_scratch() -> Iterator[Scratch]:
     """
     if temporary_folder() is None:
         raise InputError(
-            "no temporary folder can be written (TMPDIR, /tmp, /var/tmp, the current one); make "
-            "room there, or set TMPDIR to one that can"
+            "no temporary folder is writable (TMPDIR, /tmp, /var/tmp, the current one); free "
+            "space there, or set TMPDIR to a writable folder"
         )
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
         scratch = Scratch(Path(name))

@@ -56,7 +56,7 @@ def find_head(architectures: list[str], where: str, *, encoder_decoder: bool = F
         return head
     raise InputError(
         f"{where} was saved as {', '.join(architectures) or 'nothing'}, which has none of the "
-        f"heads {', '.join(get_args(Head))}; name one with head:"
+        f"heads {', '.join(get_args(Head))}; choose one with head:"
     )
 
 
@@ -86,7 +86,7 @@ class ModelSource:
         if local.is_dir():
             if not (local / "config.json").is_file():
                 raise InputError(
-                    f"{local} holds no config.json; give a folder written by save_pretrained"
+                    f"{local} has no config.json; give a folder written by save_pretrained"
                 )
             return local.resolve()
         if local.is_file():
@@ -129,7 +129,7 @@ class ModelSource:
 
         file = self.folder / "config.json"
         _check_dtype(file)
-        with reading(str(file), "mend the value, or fetch the file again"):
+        with reading(str(file), "fix the value, or download the file again"):
             return AutoConfig.from_pretrained(
                 self.folder, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
@@ -218,7 +218,7 @@ class ModelSource:
         _ = self.weight_files
         auto, dtype = self._auto_class, self.torch_dtype
         what = f"the model of {self.folder / 'config.json'}"
-        remedy = "mend the value, install what it asks for, or fetch the file again"
+        remedy = "fix the value, install what it needs, or download the file again"
         with (
             reading(what, remedy, f"cannot be built with head {self.head!r}"),
             torch.device("meta"),
@@ -243,7 +243,7 @@ class ModelSource:
         if device == "spread":
             _require_accelerate()
         auto, dtype = self._auto_class, self.torch_dtype
-        remedy = "fetch the model again, or save it anew with save_pretrained"
+        remedy = "download the model again, or save it again with save_pretrained"
         with reading(f"the model in {self.folder}", remedy):
             model, info = auto.from_pretrained(
                 self.folder,
@@ -276,11 +276,11 @@ class ModelSource:
         found = sorted(p.name for p in self.folder.iterdir() if p.name.endswith(_TOKENIZER))
         if not found:
             raise InputError(
-                f"{self.folder} holds no tokenizer (no tokenizer.json, vocab.txt, *.model); copy "
+                f"{self.folder} has no tokenizer (no tokenizer.json, vocab.txt, *.model); copy "
                 "the files of the model that it was made from into it"
             )
         what = f"the tokenizer in {self.folder} ({', '.join(found[:4])})"
-        with reading(what, "fetch these files again"):
+        with reading(what, "download these files again"):
             tokenizer = AutoTokenizer.from_pretrained(
                 self.folder, trust_remote_code=self.trust_remote_code, local_files_only=True
             )
@@ -322,15 +322,15 @@ def _check_dtype(file: Path) -> None:
     """Raises InputError if a config.json is no mapping, or names a dtype that there is not."""
     import torch
 
-    with reading(str(file), "mend it, or fetch the file again"):
+    with reading(str(file), "fix it, or download the file again"):
         facts = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(facts, dict):
-        raise InputError(f"{file} holds no mapping; fetch the file again")
+        raise InputError(f"{file} does not contain a mapping; download the file again")
     for key in ("dtype", "torch_dtype"):
         name = facts.get(key)
         if name is not None and not isinstance(getattr(torch, str(name), None), torch.dtype):
             raise InputError(
-                f"{file}: {key} is {name!r}, which is no dtype; expected one such as float32, "
+                f"{file}: {key} is {name!r}, which is not a dtype; expected one such as float32, "
                 "float16 or bfloat16"
             )
 
@@ -369,7 +369,7 @@ def _check_spread(model: nn.Module, where: str) -> None:
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise InputError(
-                f"{where} does not fit on {torch.cuda.device_count()} GPUs ({name} is left over); "
+                f"{where} does not fit on {torch.cuda.device_count()} GPUs ({name} did not fit); "
                 "raise cluster.gpus_per_trial or load it with a smaller model.dtype"
             )
 
@@ -404,7 +404,7 @@ def _floating(name: str) -> torch.dtype:
     found = getattr(torch, name, None)
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise InputError(
-            f"dtype {name!r} is none that a model is loaded in; expected one of "
+            f"dtype {name!r} is not a dtype for loading a model; expected one of "
             f"{', '.join(get_args(DType))}{nearest(name, get_args(DType))}"
         )
     return found

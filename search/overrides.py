@@ -29,7 +29,7 @@ def apply_overrides(data: dict[str, Any], texts: Sequence[str]) -> None:
             parsed = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError) as error:
             reason = " ".join(str(error).split())
-            raise InputError(f"--set {text!r}: the value is no YAML: {reason}") from None
+            raise InputError(f"--set {text!r}: the value is not valid YAML: {reason}") from None
         _put(data, path, parsed, text)
 
 

@@ -119,7 +119,7 @@ def cell(model: str, task: str) -> Cell:
     for name, known in ((model, tuple(MODELS)), (task, tuple(SIZES))):
         if name not in known:
             raise InputError(
-                f"the paper's table has no {name!r}; it has {', '.join(known)}"
+                f"{name!r} is not in the paper's table; it has {', '.join(known)}"
                 + nearest(name, known)
             )
     return next(found for found in CELLS if (found.model, found.task) == (model, task))

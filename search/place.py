@@ -22,8 +22,8 @@ def check_study_place(folder: Path, given: Path | None = None) -> None:
         raise InputError(f"{folder} is a file; give the study a folder with --out")
     if given is not None and (folder / "study.yaml").resolve() == given.resolve():
         raise InputError(
-            f"a study in {folder} would replace your {given} by its own copy; "
-            "give it a folder of its own with --out"
+            f"a study in {folder} would replace your {given} with its own copy; "
+            "choose another folder with --out"
         )
     if (folder / "lease").is_dir():
         return
@@ -32,7 +32,7 @@ def check_study_place(folder: Path, given: Path | None = None) -> None:
     if taken:
         raise InputError(
             f"{folder} holds {', '.join(taken)}, which a study there would replace; "
-            "give it a folder of its own with --out"
+            "choose another folder with --out"
         )
 
 
@@ -44,21 +44,21 @@ def check_file(path: Path, mark: str, option: str) -> None:
     if not path.exists():
         return
     if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file with {option}")
+        raise InputError(f"{path} is a folder; give a file with {option}")
     with path.open("rb") as stream:
         head = stream.read(_HEAD_BYTES)
     if head and mark.encode() not in head:
         raise InputError(
-            f"{path} exists and was not written by this command; name another with {option}"
+            f"{path} exists and was not written by this command; choose another with {option}"
         )
 
 
 def check_folder(path: Path, sign: str, mark: str, option: str) -> None:
     """Raise InputError if `path` holds files, but not this program's own `sign` with its `mark`."""
     if path.is_file():
-        raise InputError(f"{path} is a file; name a folder with {option}")
+        raise InputError(f"{path} is a file; give a folder with {option}")
     if path.is_dir() and any(path.iterdir()) and not (path / sign).is_file():
         raise InputError(
-            f"{path} holds other files, which may be written over; name another with {option}"
+            f"{path} contains other files, which could be overwritten; choose another with {option}"
         )
     check_file(path / sign, mark, option)

@@ -32,7 +32,7 @@ class _Once(yaml.SafeLoader):
 def read_yaml(text: str, where: str) -> Any:
     """What YAML `text`, read from `where`, says. Raises InputError if it is none."""
     try:
-        with reading(where, "mend it; docs/configuration.md shows one"):
+        with reading(where, "fix it; docs/configuration.md shows an example"):
             loader = _Once(text)
             loader.name = where
             try:
@@ -42,5 +42,5 @@ def read_yaml(text: str, where: str) -> Any:
     except InputError as error:
         if isinstance(error.__cause__, yaml.YAMLError):
             said = " ".join(str(error.__cause__).split())
-            raise InputError(f"{where} is no YAML: {said}") from None
+            raise InputError(f"{where} is not valid YAML: {said}") from None
         raise

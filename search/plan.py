@@ -199,7 +199,7 @@ def _with_compositions(
     for one in found:
         if space.budget is not None and space.budget.read(one) is None:
             raise InputError(
-                f"search.warm_start holds {brief(str(one))!r}, which is no allocation of "
+                f"search.warm_start holds {brief(str(one))!r}, which is not an allocation of "
                 f"space.budget: its cuts are ranks of kind {' or '.join(space.budget.kinds)}, and "
                 f"all matrices together keep at most {space.budget.kept[0]:g}"
             )

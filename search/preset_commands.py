@@ -114,6 +114,6 @@ def _check_options(context: typer.Context, free: Collection[str]) -> None:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE" and name not in (*free, "as_json"):
             raise InputError(
-                f"--{name.replace('_', '-')} and --preset both say how it is evaluated; leave one "
-                "of them out"
+                f"--{name.replace('_', '-')} and --preset both define the evaluation; use only one "
+                "of them"
             )

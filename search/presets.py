@@ -55,7 +55,7 @@ class Preset:
         """The model: the one that is `given`, else its own. Raises InputError if there is none."""
         if (found := given or self.model) is None:
             raise InputError(
-                f"preset {self.name!r} is of no particular model; name one ({self.about})"
+                f"preset {self.name!r} is not tied to one model; give one ({self.about})"
             )
         return found
 
@@ -63,7 +63,7 @@ class Preset:
         """What was cut. Raises InputError if that was not published."""
         if not self.interventions:
             raise InputError(
-                f"preset {self.name!r} does not say which matrices were cut, for that was not "
+                f"preset {self.name!r} does not say which matrices were cut, because that was not "
                 f"published; search it with laser-search init --preset {self.name}"
             )
         return self.interventions

@@ -61,7 +61,7 @@ def choose_types(
         for member in members:
             if member not in available:
                 raise InputError(
-                    f"{said} names {member!r}, which the model lacks; it has "
+                    f"{said} contains {member!r}, which the model does not have; it has "
                     f"{', '.join(available)}{nearest(member, available)}"
                 )
         chosen += [m for m in members if m not in chosen]
@@ -77,13 +77,13 @@ def choose_layers(layers: str | Sequence[int | str], available: Collection[int])
         first, _, last = str(item).partition("-")
         if not first.isdigit() or (last and not last.isdigit()):
             raise InputError(
-                f"space.layers holds {item!r}; expected a number or a range as '20-27'"
+                f"space.layers contains {item!r}; expected a number or a range as '20-27'"
             )
         wanted = range(int(first), int(last or first) + 1)
         absent = [layer for layer in wanted if layer not in available]
         if absent or not wanted:
             raise InputError(
-                f"space.layers holds {item!r}, but the model has layers "
+                f"space.layers contains {item!r}, but the model has layers "
                 f"{min(available)} to {max(available)}"
             )
         chosen.update(wanted)
@@ -113,8 +113,8 @@ def choose_group(name: str, chosen: Sequence[MatrixRef]) -> list[Site]:
     sites = [Site(site, tuple(refs)) for site, refs in found.items() if len(refs) > 1]
     if not sites:
         raise InputError(
-            f"space.groups holds {name!r}, which groups no two matrices of the space; expected "
-            f"{', '.join(GROUPS)} or layers and a type such as '20-27.fc_in' or '*.fc_out'"
+            f"space.groups contains {name!r}, which matches fewer than two matrices of the space; "
+            f"expected {', '.join(GROUPS)} or layers and a type such as '20-27.fc_in' or '*.fc_out'"
         )
     return sites
 
@@ -146,7 +146,7 @@ class Space:
         for matrix in (outside[str(ref)] for ref in named):
             if matrix.shared:
                 raise InputError(
-                    f"space.matrices names {str(matrix.ref)!r}, which cannot be cut alone: "
+                    f"space.matrices contains {str(matrix.ref)!r}, which cannot be cut alone: "
                     f"{matrix.parameter} is {matrix.shared}"
                 )
         others = [name for name in config.matrices if name not in outside]

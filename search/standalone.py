@@ -196,8 +196,8 @@ def _inputs(
     chosen = CalibrationConfig(data=cuts.calibration)
     if chosen.data is None and part != "test":
         raise InputError(
-            f"{needy[0]} is made from what the matrix is given on texts; name some that are not "
-            "scored with --calibration, or score --split test, which calibrates on validation"
+            f"{needy[0]} depends on the inputs of the matrix on texts; give some that are not "
+            "scored with --calibration, or use --split test, which calibrates on validation"
         )
     apart = Split(parts.get("validation", []), parts[part])
     texts = study_texts(chosen, task, apart, source.head)

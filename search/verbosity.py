@@ -150,7 +150,7 @@ def _with_flags(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _chosen(quiet: bool, verbose: bool) -> Verbosity:
     if quiet and verbose:
-        raise InputError("--quiet and --verbose ask for opposite things; give one of them")
+        raise InputError("--quiet and --verbose contradict each other; use only one of them")
     if quiet:
         return Verbosity.QUIET
     return Verbosity.VERBOSE if verbose else Verbosity.USUAL

@@ -109,7 +109,7 @@ class BigBench:
         if source is None:
             if self.subset is None:
                 raise InputError(
-                    "task 'bigbench' needs data: name a JSON file with examples, or use one of "
+                    "task 'bigbench' needs data: give a JSON file with examples, or use one of "
                     + ", ".join(f"bigbench:{name}" for name in SUBSETS)
                 )
             source, revision = self.subset.hub, revision or self.subset.revision

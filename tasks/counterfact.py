@@ -67,7 +67,7 @@ def _rome(row: Row) -> dict[str, Any]:
     rewrite = row["requested_rewrite"]
     if not isinstance(rewrite, dict) or not isinstance(rewrite.get("target_true"), dict):
         raise InputError(
-            f"{row.where}: field 'requested_rewrite' is no ROME record; expected an object with "
+            f"{row.where}: field 'requested_rewrite' is not a ROME record; expected an object with "
             "prompt, subject and target_true"
         )
     inner = Row(rewrite, f"{row.where}, requested_rewrite")

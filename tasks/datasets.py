@@ -42,7 +42,7 @@ def load_rows(
     if _is_path(source, path):
         if revision is not None:
             raise InputError(
-                f"revision {revision!r} does not apply to the local file {source}; leave it out"
+                f"revision {revision!r} does not apply to the local file {source}; remove it"
             )
         rows = _local(path, names)
     else:
@@ -69,7 +69,7 @@ def _local(path: Path, names: Sequence[str]) -> list[Row]:
     if not path.exists():
         folder = path.parent
         if not folder.is_dir():
-            raise InputError(f"{path} does not exist: there is no folder {folder}")
+            raise InputError(f"{path} does not exist, and neither does the folder {folder}")
         found = [entry.name for entry in folder.iterdir() if entry.is_file()]
         raise InputError(
             f"{path} does not exist{nearest(path.name, found)}"
@@ -78,7 +78,7 @@ def _local(path: Path, names: Sequence[str]) -> list[Row]:
     if path.is_dir():
         files = sorted(e.name for e in path.iterdir() if e.suffix.lower() in SUFFIXES)
         hint = f", for instance {files[0]}" if files else ""
-        raise InputError(f"{path} is a folder; name a file in it{hint}")
+        raise InputError(f"{path} is a folder; give a file in it{hint}")
     suffix = path.suffix.lower()
     try:
         match suffix:
@@ -177,7 +177,7 @@ def split_by_group(examples: Sequence[Example], validation: float = 0.2, seed: i
     """
     if not 0 < validation < 1:
         raise InputError(
-            f"validation {validation:g} is no fraction of the data; expected between 0 and 1, "
+            f"validation {validation:g} is not a fraction of the data; expected between 0 and 1, "
             "such as 0.2"
         )
     members: dict[str, list[Example]] = defaultdict(list)

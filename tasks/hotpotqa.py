@@ -96,7 +96,7 @@ def _token_counts(name: str, answers: Sequence[str]) -> list[int]:
             reason = unreachable or str(error).strip().partition("\n")[0]
             raise InputError(
                 f"the tokenizer {name!r} cannot be loaded ({reason}); scoring 'paper' counts the "
-                "tokens of HotpotQA's answers with Llama's: name a local copy as the task's "
+                "tokens of HotpotQA's answers with Llama's: give a local copy as the task's "
                 "tokenizer"
             ) from None
     return [len(ids) for ids in tokenizer(list(answers))["input_ids"]] if answers else []

@@ -40,7 +40,7 @@ def identify(drafts: Sequence[Example]) -> list[Example]:
     for name, indices in twins.items():
         if len(indices) > 1 and any(drafts[index].id for index in indices):
             raise InputError(
-                f"id {name!r} is given to {len(indices)} rows; make ids unique or leave them out"
+                f"id {name!r} is used by {len(indices)} rows; make ids unique or remove them"
             )
         indices.sort(key=lambda index: json.dumps(dict(drafts[index].columns), sort_keys=True))
         for ordinal, index in enumerate(indices[1:], 2):

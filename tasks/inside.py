@@ -28,8 +28,8 @@ def inside(folder: Path, name: object, where: str, *, suffix: str = "") -> Path:
         wrong = "lies behind a symbolic link that leads out of the folder"
     if wrong:
         raise InputError(
-            f"{where} names the file {name!r}, which {wrong}; such a file is not read or written: "
-            f"get {where} from where it was made"
+            f"{where} names the file {name!r}, which {wrong}; laser-search does not read or write "
+            f"such files: get {where} from its source again"
         )
     return path
 
@@ -37,11 +37,11 @@ def inside(folder: Path, name: object, where: str, *, suffix: str = "") -> Path:
 def _wrong(name: object, suffix: str) -> str:
     """What is wrong with a name by itself."""
     if not isinstance(name, str) or not name:
-        return "is no text"
+        return "is not text"
     if any(ord(letter) < 32 or letter == "\x7f" for letter in name):
         return "holds a control character"
     if "\\" in name or _DRIVE.match(name) or name.startswith("/"):
-        return "is no relative name"
+        return "is not a relative name"
     if any(part in ("", ".", "..") for part in name.split("/")):
         return "leaves its folder or means it"
     return "" if name.endswith(suffix) else f"does not end in {suffix}"

@@ -54,7 +54,7 @@ class Jsonl:
     def load(self, source: str | None = None, revision: str | None = None) -> list[Example]:
         """Read all rows. Raises InputError that names the line and the field."""
         if source is None:
-            raise InputError("task 'jsonl' needs data: name your file, such as questions.jsonl")
+            raise InputError("task 'jsonl' needs data: give your file, such as questions.jsonl")
         rows = load_rows(source, revision)
         if "prompt" in rows[0]:
             return identify([_question(row) for row in rows])
@@ -130,7 +130,7 @@ def _choices(row: Row) -> tuple[str, ...]:
     texts = Row({"choices": value}, row.where).texts("choices")
     choices = tuple(text.strip() for text in texts)
     if len(set(choices)) < len(choices):
-        raise InputError(f"{row.where}: choices {', '.join(choices)} name one answer twice")
+        raise InputError(f"{row.where}: choices {', '.join(choices)} contain the same answer twice")
     return choices
 
 

@@ -165,7 +165,9 @@ class LmEval:
             ) from error
         folder = None if self.folder is None else Path(self.folder).expanduser()
         if folder is not None and not folder.is_dir():
-            raise InputError(f"{folder} is no folder; name the folder that holds the task's YAML")
+            raise InputError(
+                f"{folder} is not a folder; give the folder that contains the task's YAML"
+            )
         # Its own 14,000 tasks take a dozen seconds to index, and a folder rarely builds on them.
         manager = TaskManager(include_path=folder and str(folder), include_defaults=folder is None)
         if folder is not None and name not in manager.task_index:
@@ -230,7 +232,9 @@ def _example(
     columns = {**columns, "kind": kind}
     arguments = [instance.args for instance in instances]
     if any(len(given) > 2 for given in arguments):
-        raise InputError(f"task {columns['task']!r} shows pictures or sounds; only texts are read")
+        raise InputError(
+            f"task {columns['task']!r} contains images or audio; only text is supported"
+        )
     text, target = leaf.doc_to_text(doc), leaf.doc_to_target(doc)
     group = content_hash(
         columns["task"], str(text), str(target) if kind != "multiple_choice" else 0

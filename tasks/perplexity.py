@@ -87,7 +87,7 @@ class Perplexity:
         if source is None:
             if self._corpus is None:
                 raise InputError(
-                    "task 'perplexity' needs data: name your file, such as text.txt, or use "
+                    "task 'perplexity' needs data: give your file, such as text.txt, or use "
                     f"one of {', '.join(f'perplexity:{name}' for name in CORPORA)}"
                 )
             source, revision = self._corpus.hub, revision or self._corpus.revision

@@ -76,7 +76,7 @@ def detectable_text(groups: int) -> str:
         )
     return (
         f"{among} find a gain of {gain:.4f} or more in 80 of 100 cases (exact paired test, three "
-        "answers mended for one broken)"
+        "answers fixed for each one broken)"
     )
 
 

@@ -106,7 +106,7 @@ def read_json(path: Path) -> list[Row]:
         data = next((data[key] for key in LISTS if isinstance(data.get(key), list)), None)
     if not isinstance(data, list):
         raise InputError(
-            f"{path} holds no list of rows; expected [{{...}}, ...] or an object with one of "
+            f"{path} contains no list of rows; expected [{{...}}, ...] or an object with one of "
             f"the keys {', '.join(LISTS)}"
         )
     halves = _spells_halves(text)
@@ -149,7 +149,9 @@ def read_parquet(path: Path) -> list[Row]:
     """Read all rows of a Parquet file. Raises InputError when it is not one."""
     import pyarrow.parquet
 
-    with reading(str(path), "write it again as Parquet, or as .jsonl", "is no whole Parquet file"):
+    with reading(
+        str(path), "write it again as Parquet, or as .jsonl", "is not a complete Parquet file"
+    ):
         items = pyarrow.parquet.read_table(path).to_pylist()
     return [Row(item, f"{path.name} row {number}") for number, item in enumerate(items, 1)]
 
@@ -230,8 +232,8 @@ def _row(item: Any, where: str, halves: bool) -> Row:
         for name, value in item.items():
             if _HALF.search(json.dumps([name, value], ensure_ascii=False)):
                 raise InputError(
-                    f"{where}: field {name!r} holds half a character (a lone surrogate such as "
-                    "\\ud83d), which no text can; write the file again in UTF-8"
+                    f"{where}: field {name!r} contains half a character (a lone surrogate such as "
+                    "\\ud83d), which is invalid in text; save the file again as UTF-8"
                 )
     try:
         return Row(item, where)

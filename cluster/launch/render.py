@@ -47,14 +47,14 @@ def write(platform: Platform, request: Request, path: Path) -> list[str]:
     Raises OSError as the file system does, InputError on a name that the platform would not take.
     """
     if platform == "ray-up" and path.suffix != ".yaml":
-        raise InputError(f"--to {path} does not end in .yaml, by which ray up knows its files")
+        raise InputError(f"--to {path} does not end in .yaml, which ray up requires")
     beside = path.with_suffix("")
     text, private = render(platform, request, beside), holds_secret(platform, request)
     try:
         write_text(path, text, private=private)
     except UnicodeEncodeError:
         raise InputError(
-            f"{path} cannot be written, since a path in it is no UTF-8 text; rename the study's "
+            f"{path} cannot be written, because a path in it is not UTF-8 text; rename the study's "
             "file and folder"
         ) from None
     if platform == "slurm":
@@ -102,7 +102,7 @@ def submit(path: Path) -> str:
         )
     except FileNotFoundError:
         raise InputError(
-            f"sbatch is not to be found on this machine; take {path} to one that submits to Slurm"
+            f"sbatch is not installed on this machine; submit {path} from one that has Slurm"
         ) from None
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

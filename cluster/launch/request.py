@@ -73,18 +73,20 @@ def read_options(platform: Platform, words: Iterable[str]) -> dict[str, str]:
             raise InputError(f"--option {word!r} is not understood; write NAME=VALUE")
         if known is not None and name not in known:
             raise InputError(
-                f"--option {name} is unknown to {platform}; it takes {', '.join(known)}"
+                f"--option {name} does not exist for {platform}; expected one of {', '.join(known)}"
                 f"{nearest(name, known)}"
             )
         if name != "install" and not _PLAIN.fullmatch(value):
-            raise InputError(f"--option {word!r} holds a character that no {platform} value has")
+            raise InputError(
+                f"--option {word!r} contains a character that is not allowed in a {platform} value"
+            )
         found[name] = value
     for name in NEEDED.get(platform, ()):
         if not found[name]:
             raise InputError(f"{platform} needs --option {name}=...; see docs/cluster.md")
     retries = found.get("retries", "0")
     if platform == "kuberay" and not (retries.isascii() and retries.isdigit()):
-        raise InputError(f"--option retries={retries} is no number; give one such as 5")
+        raise InputError(f"--option retries={retries} is not a number; give one such as 5")
     return found
 
 

@@ -147,7 +147,7 @@ def read_calibration(
         return {}
     except (OSError, DamagedError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            f"{folder / FILE} is damaged ({error}); remove it and resume, which measures anew"
+            f"{folder / FILE} is damaged ({error}); delete it and resume, and it is measured again"
         ) from None
     if texts is not None and noted != texts.digest:
         raise InputError(
@@ -191,9 +191,9 @@ def check_same(before: Moments, now: Moments) -> None:
     changed = [str(ref) for ref, one in before.items() if ref in now and now[ref] != one]
     if changed:
         raise InputError(
-            f"what {changed[0]} is given was measured again and is not what the study began with "
-            "(another machine rounds otherwise); restore the folder of factors or launch a new "
-            "study"
+            f"the inputs of {changed[0]} were measured again and differ from those that the study "
+            "began with (another machine rounds differently); restore the factors folder or launch "
+            "a new study"
         )
 
 

@@ -166,15 +166,15 @@ class Sums:
         if not tokens:
             if unit.expert is None and "expert" not in unit.parameter:
                 raise InputError(
-                    f"{unit.parameter} takes no part in a forward pass that could be seen, so what "
-                    "it is given cannot be measured; leave its matrices out, or cut them plainly"
+                    f"{unit.parameter} is not used in a forward pass that can be observed, so its "
+                    "inputs cannot be measured; exclude its matrices, or use plain cuts for them"
                 )
-            _log.warning("%s received no calibration token; its cuts are plain ones", unit)
+            _log.warning("%s received no calibration tokens; its cuts are plain", unit)
             return torch.zeros(width, width, dtype=torch.float64), 0
         total = self._sums.pop(unit)
         if not bool(torch.isfinite(total).all()):
             raise InputError(
-                f"what {unit} is given on the calibration texts is not finite; "
+                f"the inputs of {unit} on the calibration texts are not finite; "
                 "load the model in a wider dtype"
             )
         return (total + total.T).cpu() / (2 * tokens), tokens

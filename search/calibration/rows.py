@@ -66,7 +66,7 @@ class RowMaker:
                 found.append(row)
                 left -= row.tokens
         if not found:
-            raise InputError(f"{texts.said} hold no token to calibrate on; give other texts")
+            raise InputError(f"{texts.said} contain no tokens to calibrate on; give other texts")
         return sorted(found, key=_shape)
 
     def _row(self, passage: Passage) -> Row:

@@ -113,11 +113,9 @@ def texts_of_data(data: str, held_out: Sequence[Example], tokens: int, seed: int
         found, whole = [_of_row(row, field) for row in others], len(rows)
     kept = [one for one in found if not apart.holds(one.text)]
     if not kept:
-        raise InputError(
-            f"calibration.data {data} has no text that is not a question of test; give other texts"
-        )
+        raise InputError(f"calibration.data {data} contains only test questions; give other texts")
     gone = whole - len(kept)
-    said = f"{data}, less {gone} texts with questions held out" if gone else data
+    said = f"{data}, without {gone} texts that contain held-out questions" if gone else data
     return _ordered(kept, tokens, seed, said)
 
 

@@ -64,7 +64,7 @@ class Intervention:
         address, equals, level = text.partition("=")
         if not equals or not level:
             raise InputError(
-                f"{text!r} is no intervention; expected MATRIX=RHO such as '1.fc_in=0.1'"
+                f"{text!r} is not an intervention; expected MATRIX=RHO such as '1.fc_in=0.1'"
             )
         matrix = MatrixRef.parse(address)
         try:
@@ -85,7 +85,7 @@ class Composition:
         for first, second in pairwise(ordered):
             if first.matrix == second.matrix:
                 raise InputError(
-                    f"{first.matrix} is named twice ({first} and {second}); "
+                    f"{first.matrix} is cut twice ({first} and {second}); "
                     "a composition has at most one intervention per matrix"
                 )
         object.__setattr__(self, "interventions", ordered)
@@ -129,7 +129,7 @@ class Composition:
                 for row in data["interventions"]
             ]
         except (KeyError, TypeError) as error:
-            raise InputError(f"{str(data)[:80]} is no composition: {error!r}") from None
+            raise InputError(f"{str(data)[:80]} is not a composition: {error!r}") from None
         return Composition(tuple(rows))
 
     @property

@@ -74,7 +74,7 @@ class Level:
         known = kind_names()
         if text not in known:
             raise InputError(
-                f"{text.rpartition('/')[2].rpartition(':')[2]!r} in {text!r} is no number; "
+                f"{text.rpartition('/')[2].rpartition(':')[2]!r} in {text!r} is not a number; "
                 f"expected RHO, RULE:VALUE or KIND/VALUE with a rule among {', '.join(RULES)}"
                 + nearest(text, [*known, *THRESHOLDS])
             )

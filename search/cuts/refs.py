@@ -89,7 +89,7 @@ class MatrixRef:
             return MatrixRef.outside(text)
         if match is None:
             raise InputError(
-                f"{text!r} is no matrix address; expected LAYER.TYPE such as '27.fc_in' "
+                f"{text!r} is not a matrix address; expected LAYER.TYPE such as '27.fc_in' "
                 "or 'decoder.11.cross.q_proj', or a module outside the blocks as 'pooler.dense'"
             )
         expert = match["expert"]

@@ -68,12 +68,13 @@ class RankRule:
         if self.name == "rho" and not 0 <= value <= 1:
             raise InputError(f"rho {value} is outside [0, 1]; it is the fraction of rank kept")
         if self.name == "rank" and not (value >= 0 and float(value).is_integer()):
-            raise InputError(f"rank {value} is no count; give a whole number of at least 0")
+            raise InputError(f"rank {value} is not a count; give a whole number of at least 0")
         if self.name == "energy" and not 0 <= value <= 1:
             raise InputError(f"energy {value} is outside [0, 1]; it is the fraction of σ² kept")
         if self.name in THRESHOLDS and not 0 < value < math.inf:
             raise InputError(
-                f"{self.name} {value} is no factor of its threshold; give a number above 0, e.g. 1"
+                f"{self.name} {value} is not a multiple of its threshold; give a number above 0, "
+                "such as 1"
             )
 
     def __str__(self) -> str:

@@ -40,7 +40,7 @@ class ChatTemplate:
         return request
 
     def _message(self, prompt: str) -> str:
-        with reading("the tokenizer's chat template", "mend it, or leave chat_template out"):
+        with reading("the tokenizer's chat template", "fix it, or remove chat_template"):
             text: str = self._tokenizer.apply_chat_template(
                 [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
             )

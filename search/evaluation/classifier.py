@@ -91,7 +91,9 @@ class ClassifierPredictor:
             rows += found
             truncated += cut
         if truncated:
-            log.warning("%d of %d texts were cut to the model's length", truncated, len(texts))
+            log.warning(
+                "%d of %d texts were truncated to the model's length", truncated, len(texts)
+            )
         merged = merge_equal(rows)
         pad_id = self._pad_id(merged)
         budget = Budget.of(self.tokens_per_batch, len(texts), self.device)
@@ -193,7 +195,9 @@ class ClassifierPredictor:
         for token in (*candidates, *range(int(config.vocab_size))):
             if token not in ends:
                 return int(token)
-        raise InputError("every token ends some text; set pad_token_id in the model's config.json")
+        raise InputError(
+            "every token occurs at the end of a text; set pad_token_id in the model's config.json"
+        )
 
     @contextmanager
     def _padding(self, pad_id: int) -> Iterator[None]:

@@ -70,7 +70,7 @@ class Encoder:
             if pair_ids is None or not pair_ids[1]:
                 raise InputError(
                     f"answer {text!r} has no tokens in the model's vocabulary; "
-                    "give an answer that the tokenizer can write"
+                    "give an answer that the tokenizer can represent"
                 )
             whole.append(pair_ids)
         return whole

@@ -35,8 +35,8 @@ def read_general_text(
     if source.head not in Perplexity.heads:
         if config.data is not None:
             raise InputError(
-                f"guard.data is {config.data!r}, but a {source.head} head gives running text no "
-                "perplexity; leave guard out, or use a causal model"
+                f"guard.data is {config.data!r}, but a {source.head} head gives text no "
+                "perplexity; remove guard, or use a causal model"
             )
         return None
     if config.data is None:
@@ -51,7 +51,7 @@ def read_general_text(
     if not chosen and config.data is None:
         return None
     if not chosen:
-        raise InputError(f"guard: {name} holds no text of at least {MIN_TOKENS} tokens")
+        raise InputError(f"guard: {name} contains no text of at least {MIN_TOKENS} tokens")
     return GeneralText(name, chosen)
 
 

@@ -189,7 +189,7 @@ class CausalSteps:
         self._cache = getattr(output, self._cache_name, None)
         if self._cache is None:
             raise InputError(
-                f"{type(self._model).__name__} gives no key-value cache, so it cannot generate; "
+                f"{type(self._model).__name__} has no key-value cache, so it cannot generate; "
                 "choose a task that scores given answers"
             )
         logits: Tensor = output.logits[:, -1]

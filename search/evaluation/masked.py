@@ -105,7 +105,7 @@ class MaskedPredictor:
         if not count:
             raise InputError(
                 f"answer {answer!r} has no tokens in the model's vocabulary; "
-                "give an answer that the tokenizer can write"
+                "give an answer that the tokenizer can represent"
             )
         return text.replace(own, own * count)
 
@@ -115,7 +115,7 @@ class MaskedPredictor:
         if len(places) != len(answer):
             raise InputError(
                 f"prompt {prompt!r} has {len(places)} mask tokens, expected {len(answer)}; "
-                "the tokenizer does not read its own mask token"
+                "the tokenizer does not recognise its own mask token"
             )
         start, stop = self._window(len(body), places)
         tokens = list(self.encoder.prefix + body[start:stop] + self.encoder.suffix)
@@ -170,7 +170,7 @@ class MaskedPredictor:
             if said.strip() == text.strip():
                 return length
         raise InputError(
-            f"answer {text!r} is not what the tokenizer writes at the end of its question; "
+            f"answer {text!r} is tokenised differently at the end of its question; "
             "use the default scoring"
         )
 

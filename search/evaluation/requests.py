@@ -140,9 +140,13 @@ def finish(
     unknown = sum(unknown_id in answer for answer in answers)
     alike = _count_alike(requests, answers, unknown_id)
     if truncated:
-        log.warning("%d of %d prompts were cut to the model's length", truncated, len(requests))
+        log.warning(
+            "%d of %d prompts were truncated to the model's length", truncated, len(requests)
+        )
     if unknown:
-        log.warning("%d of %d answers have words unknown to the tokenizer", unknown, len(answers))
+        log.warning(
+            "%d of %d answers contain words that the tokenizer does not know", unknown, len(answers)
+        )
     return PreparedRequests(
         tuple(batches),
         tuple(requests),
@@ -184,14 +188,14 @@ def _count_alike(
             first[prompt, ids] = text
     if refused and refused == asked:
         raise InputError(
-            f"the tokenizer writes {alike[0][0]!r} and {alike[0][1]!r} with the same tokens, and "
-            f"two choices of every question like that, so no model can tell them apart; "
-            "use other choices, or a model whose tokenizer keeps what sets them apart"
+            f"the tokenizer gives {alike[0][0]!r} and {alike[0][1]!r} the same tokens, and "
+            f"so two choices of every question, so no model can tell them apart; "
+            "use other choices, or a model whose tokenizer distinguishes them"
         )
     if alike:
         log.warning(
-            "%d of %d questions have choices that the tokenizer writes with the same tokens, such "
-            "as %r and %r; they always tie",
+            "%d of %d questions have choices that the tokenizer gives the same tokens, such "
+            "as %r and %r; these always tie",
             len(alike),
             asked,
             *alike[0],

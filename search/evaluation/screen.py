@@ -104,7 +104,7 @@ def _loss_slopes(
         slopes.append([-share * slope for slope in _reply_slopes(task, example, reply)])
     if not any(any(found) for found in slopes):
         raise InputError(
-            f"task {task.name!r} has no answer whose log-probability could be differentiated; "
+            f"task {task.name!r} has no answer whose log-probability is differentiable; "
             "use a strategy that does not screen"
         )
     return slopes

@@ -217,7 +217,7 @@ class Seq2SeqPredictor:
             room = self.limit_tokens - len(prefix) - len(suffix)
         opened = [prefix + body[:room] + suffix for body in bodies]
         if not all(opened):
-            raise InputError("a prompt has no tokens in the model's vocabulary; write one")
+            raise InputError("a prompt has no tokens in the model's vocabulary; change it")
         return opened, [room is not None and len(body) > room for body in bodies]
 
     def _pairs(

@@ -33,7 +33,7 @@ def check_vocabulary(source: ModelSource, skeleton: Any, examples: Sequence[Exam
             if index >= rows:
                 raise InputError(
                     f"the tokenizer in {source.folder} has the token {beyond.get(index, '?')!r} "
-                    f"({index}), but the embedding of the model only {rows} rows; use the "
+                    f"({index}), but the model's embedding has only {rows} rows; use the "
                     "tokenizer that the model was trained with, or one without added tokens"
                 )
 

@@ -142,7 +142,7 @@ def cut(
         if preset is not None:
             model, texts, named, chosen = _of_preset(preset, model, texts, head)
         if model is None:
-            raise InputError("name a model, or a published cut with --preset")
+            raise InputError("give a model, or a published cut with --preset")
         wish = Wish(out, form, overwrite, not no_verify, cut_words(model, texts, out, form))
         source = ModelSource(model, revision, chosen, dtype)
         done = cut(source, texts, wish, factors, named, phases, calibration)
@@ -157,7 +157,7 @@ def _of_preset(
 
     preset = get_preset(name)
     if texts:
-        raise InputError("--preset and --intervention both say what is cut; leave one of them out")
+        raise InputError("--preset and --intervention both define the cut; use only one of them")
     cuts = list(preset.checked_interventions())
     chosen: Any = preset.head if head == "auto" else head
     return preset.checked_model(model), cuts, f"published ({preset.about})", chosen
@@ -213,8 +213,8 @@ def apply(
         _print_json({"out": str(out), "bit_for_bit": same})
     if same is False:
         typer.echo(
-            f"{out} is written, but this machine rounds products otherwise than the one that made "
-            f"the patch: the edited tensors agree up to rounding, not bit for bit",
+            f"{out} is written, but this machine rounds products differently from the one that "
+            "made the patch: the edited tensors agree up to rounding, not bit for bit",
             err=True,
         )
         raise typer.Exit(1)
@@ -306,7 +306,9 @@ def _known(
     from search.model import ModelSource
 
     if not task:
-        raise InputError("say with --task and --data on which questions the cut model is scored")
+        raise InputError(
+            "use --task and --data to give the questions on which the cut model is scored"
+        )
     scratch = held.enter_context(marked_scratch()).folder
     if data is not None and Path(data).exists():
         data = str(Path(data).absolute())

@@ -72,7 +72,9 @@ def cut(
     texts = spelled_out(interventions)
     check_interventions(texts)
     if not texts:
-        raise InputError("nothing is cut; name what with --intervention, such as 1.fc_in=0.1")
+        raise InputError(
+            "there is nothing to cut; give a cut with --intervention, such as 1.fc_in=0.1"
+        )
     form = get_format(wish.format)
     phases.enter("reading the checkpoint")
     base = Base(source)
@@ -117,7 +119,7 @@ def _inputs(
         return {}
     if data is None:
         raise InputError(
-            f"{needy[0]} is made from what the matrix is given on texts; name some with "
+            f"{needy[0]} depends on the inputs of the matrix on texts; give some with "
             "--calibration, or export a study that calibrated"
         )
     usual = CalibrationConfig()

@@ -18,7 +18,9 @@ def choose_trial(record: StudyRecord, number: int | None) -> TrialRecord:
         raise InputError(f"trial {number} does not exist in {record.folder}; {known}")
     trial = record.trials[number]
     if not trial.complete:
-        raise InputError(f"trial {number} is {trial.state.name}, not COMPLETE; choose another")
+        raise InputError(
+            f"trial {number} is {trial.state.name}, not COMPLETE; choose a complete one"
+        )
     return trial
 
 
@@ -60,6 +62,6 @@ def _winner(record: StudyRecord) -> TrialRecord:
         confirmed = " and the confirmation part" if record.config.search.confirm else ""
         raise InputError(
             f"{record.folder} has no trial that beats the baseline on validation{confirmed}; "
-            "name one with --trial or search on"
+            "choose one with --trial, or continue the search"
         )
     return record.summary.winner

@@ -79,7 +79,7 @@ def load_factored(folder: str | os.PathLike[str], **options: Any) -> Any:
     ranks = getattr(source.config, KEY, None)
     if not isinstance(ranks, dict):
         raise InputError(
-            f"{folder} holds no factored model; load it with transformers' from_pretrained"
+            f"{folder} contains no factored model; load it with transformers' from_pretrained"
         )
     architecture = type(source.skeleton())
 
@@ -129,7 +129,7 @@ def plan_factored(base: Base, placed: list[Placed], products: Products) -> Facto
             out, into = one.matrix.shape
             rank = out * into if kept is None else len(kept)
             if kept is None:
-                reason = "it is no sum of exact singular triples"
+                reason = "it is not a sum of exact singular triples"
             elif rank * (out + into) > out * into:
                 reason = f"rank {rank} as two layers is larger than {out} x {into}"
         if reason:

@@ -43,7 +43,7 @@ def new_folder(
         partial.mkdir()
         write_mark(partial)
     except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}); name another") from None
+        raise InputError(f"{out} cannot be written ({error.strerror}); choose another") from None
     try:
         yield partial
         (partial / OWNER).unlink()
@@ -69,17 +69,19 @@ def _check_free(out: Path, overwrite: bool, keep: Sequence[Path]) -> None:
     if not overwrite:
         if (out / MARK).is_file() and not (out / VERDICT).is_file():
             raise InputError(
-                f"{out} holds a model that was written but not verified (the check was interrupted "
-                "or left out); add --overwrite to write it again, or give a new folder"
+                f"{out} holds a model that was not verified after writing (the check was "
+                "interrupted or skipped); add --overwrite to write it again, or give a new folder"
             )
         raise InputError(f"{out} exists and is not empty; give a new folder or add --overwrite")
     for folder in keep:
         if folder.resolve() == out.resolve() or out.resolve() in folder.resolve().parents:
-            raise InputError(f"{out} holds {folder}, which the export reads; give another folder")
+            raise InputError(
+                f"{out} contains {folder}, which the export reads; choose another folder"
+            )
     inner = next((path for path in sorted(out.iterdir()) if path.is_dir()), None)
     if inner is not None and not (out / MARK).is_file():
         raise InputError(
-            f"{out} has folders inside ({inner.name}), and is no export; remove it yourself"
+            f"{out} contains folders ({inner.name}) and is not an export; delete it yourself"
         )
 
 
@@ -90,7 +92,7 @@ def _check_disk(out: Path, needed_bytes: int) -> None:
     if free < needed:
         raise InputError(
             f"{out} needs {needed / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free; "
-            "make room or name a folder on another disk"
+            "free space or choose a folder on another disk"
         )
 
 

@@ -23,7 +23,7 @@ FORMATS: dict[str, Format] = {
 
 
 def _fault(found: object) -> str:
-    return "" if isinstance(found, Format) else "is no search.export.format.Format"
+    return "" if isinstance(found, Format) else "is not a search.export.format.Format"
 
 
 _PLUGINS: Plugins[Format] = Plugins(GROUP, "format", FORMATS, _fault)

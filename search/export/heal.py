@@ -235,7 +235,7 @@ def training_examples(plan: Plan, train: str, task: str = "") -> tuple[list[Exam
     goals = plan.config.goals
     if task not in goals:
         raise InputError(
-            f"task {task!r} is not one that the study asks; say with --task which of "
+            f"task {task!r} is not a task of the study; use --task to choose which of "
             f"{', '.join(goals)} the training data is for"
         )
     known = {(x.prompt, x.text_pair) for x in plan.split.examples}
@@ -243,7 +243,7 @@ def training_examples(plan: Plan, train: str, task: str = "") -> tuple[list[Exam
     kept = [replace(x, task=task) for x in found if (x.prompt, x.text_pair) not in known]
     if not kept:
         raise InputError(
-            f"{train} has no example that the study does not ask on validation or test; "
+            f"{train} contains only examples that the study uses for validation or test; "
             "give data that was set aside for training"
         )
     return kept, len(found) - len(kept)

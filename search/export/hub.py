@@ -27,13 +27,14 @@ def push_folder(folder: Path, repository: str) -> str:
         )
     except HFValidationError:
         raise InputError(
-            f"{repository!r} names no repository; give OWNER/NAME (the files are in {folder})"
+            f"{repository!r} is not the name of a repository; give OWNER/NAME (the files are in "
+            f"{folder})"
         ) from None
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
         raise InputError(
             f"the hub refused {repository} ({status}); log in with hf auth login or set HF_TOKEN "
-            f"to a token that may write there (the files are in {folder})"
+            f"to a token with write access (the files are in {folder})"
         ) from None
     except OSError as error:
         raise InputError(

@@ -44,10 +44,12 @@ def _interventions(path: Path) -> list[str]:
         file = next((path / name for name in _NAMES if (path / name).is_file()), path)
     if not file.is_file():
         what = "holds none of " + ", ".join(_NAMES) if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {what}; give MATRIX=RHO such as '1.fc_in=0.1', or such a file")
+        raise InputError(
+            f"{path} {what}; give MATRIX=RHO such as '1.fc_in=0.1', or a file of interventions"
+        )
     found = _texts(_read(file), file)
     if not found:
-        raise InputError(f"{file} holds no intervention; give another file, or MATRIX=RHO")
+        raise InputError(f"{file} contains no intervention; give another file, or MATRIX=RHO")
     return found
 
 
@@ -64,7 +66,9 @@ def _read(file: Path) -> Any:
         if isinstance(error, InputError):
             raise
         said = getattr(error, "strerror", None) or error
-        raise InputError(f"{file} cannot be read as JSON or YAML ({said}); write it anew") from None
+        raise InputError(
+            f"{file} cannot be read as JSON or YAML ({said}); fix or replace it"
+        ) from None
 
 
 def _texts(data: Any, file: Path) -> list[str]:
@@ -89,8 +93,8 @@ def _texts(data: Any, file: Path) -> list[str]:
         )
     if not isinstance(data, list) or not all(isinstance(text, str) for text in data):
         raise InputError(
-            f"{file} holds no list of interventions; expected texts such as '1.fc_in=0.1', a "
-            "recipe, an export's interventions.json or a study's result.json"
+            f"{file} does not contain a list of interventions; expected texts such as "
+            "'1.fc_in=0.1', a recipe, an export's interventions.json or a study's result.json"
         )
     return data
 

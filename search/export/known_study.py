@@ -42,7 +42,9 @@ def study_of_cut(
     composition = read_composition(texts, all_matrices(source.skeleton()))
     refs = [cut.matrix for cut in composition.interventions]
     if not refs:
-        raise InputError("nothing is cut; name what with --intervention, such as 1.fc_in=0.1")
+        raise InputError(
+            "there is nothing to cut; give a cut with --intervention, such as 1.fc_in=0.1"
+        )
     config = parse_config(
         {
             "model": {"path": str(source.folder), "head": source.head, "dtype": source.dtype},

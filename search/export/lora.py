@@ -39,7 +39,7 @@ def require_peft() -> Any:
         import peft
     except ImportError:
         raise InputError(
-            "this needs peft, which is not installed; pip install 'laser-search[peft]'"
+            "this needs peft, which is not installed; run: pip install 'laser-search[peft]'"
         ) from None
     return peft
 
@@ -105,8 +105,8 @@ def _gone(products: Products, one: Placed, original: Tensor) -> range:
     kept = products.kept(one.intervention, original)
     if kept is None:
         raise InputError(
-            f"{one.intervention} takes away no singular triples, which is all that an adapter can; "
-            "export a patch"
+            f"{one.intervention} does not remove singular triples, which is all that an adapter "
+            "can do; export a patch"
         )
     gone, smaller = multiplied(kept, full)
     if not smaller:

@@ -84,7 +84,7 @@ class Origin:
         if base.digest != self.base:
             raise InputError(
                 f"{model} is not the model that was edited ({self.base_model}): its tensors have "
-                f"the digest {base.digest[:12]}, not {self.base[:12]}; give that very model"
+                f"the digest {base.digest[:12]}, not {self.base[:12]}; give the original model"
             )
         return base
 
@@ -232,7 +232,7 @@ def read_edit(path: Path) -> tuple[Origin, FactorStore | None]:
         file = next((path / n for n in (PATCH, RECIPE) if (path / n).is_file()), path)
     if not file.is_file():
         raise InputError(
-            f"{path} holds no patch and no recipe; give a folder written by "
+            f"{path} contains neither a patch nor a recipe; give a folder written by "
             "laser-search export --format patch or recipe"
         )
     try:
@@ -244,11 +244,12 @@ def read_edit(path: Path) -> tuple[Origin, FactorStore | None]:
         raise
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{file} is no patch or recipe, or damaged ({words_of(error)}); export it again"
+            f"{file} is not a patch or recipe, or is damaged ({words_of(error)}); export it again"
         ) from None
     if origin.format not in (PATCH_FORMAT, RECIPE_FORMAT):
         raise InputError(
-            f"{file} has the format {origin.format!r}; use the laser-search that wrote it"
+            f"{file} has the format {origin.format!r}; use the version of laser-search that wrote "
+            "it"
         )
     return origin, store
 
@@ -333,8 +334,9 @@ class Recipe(Format):
         rows = {str(i.matrix): "to be computed" for i in work.composition.interventions}
         notes = [
             "Needs the base model, byte for byte; another one is refused by its digest.",
-            "The SVDs are computed anew. Another machine may round them otherwise: products agree "
-            "within 1e-6 of a matrix's norm in float32, before they are cast to the model's dtype.",
+            "The SVDs are computed again. Another machine may round them differently: products "
+            "agree within 1e-6 of a matrix's norm in float32, before they are cast to the model's "
+            "dtype.",
         ]
         return Written(rows, notes, {"base tensors": origin.base})
 

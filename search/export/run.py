@@ -79,7 +79,7 @@ def open_base(record: StudyRecord) -> Base:
     source = record.config.model.source()
     if digest_checkpoint(source.folder) != record.identity.checkpoint:
         raise InputError(
-            f"the files of {source.path} are not those that the study searched; restore them"
+            f"the files of {source.path} have changed since the study searched them; restore them"
         )
     return Base(source)
 

@@ -141,7 +141,7 @@ def compare_folder(folder: Path, asked: Path) -> SameOutput:
     base = ModelSource(facts["path"], None, facts["head"], facts["dtype"])
     rows = facts["rows"]
     if form.own_model and probe_rows(source_of(folder, base)) != rows:
-        raise InputError("its tokenizer reads the texts otherwise than the base model's")
+        raise InputError("its tokenizer splits the texts differently from the base model's")
     with tempfile.TemporaryDirectory() as scratch:
         model = form.load(folder, base, own_device(), Path(scratch))
         found = outputs(model, rows)

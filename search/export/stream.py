@@ -89,7 +89,7 @@ def read_header(path: Path) -> tuple[dict[str, str], list[Stored]]:
         if any(tensor.stop > size for tensor in found):
             raise ValueError(f"it ends after {size} bytes")
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise InputError(f"{path} cannot be read ({error!r}); fetch it again") from None
+        raise InputError(f"{path} cannot be read ({error!r}); download it again") from None
     return metadata, sorted(found, key=lambda tensor: (tensor.start, tensor.stop))
 
 
@@ -119,7 +119,7 @@ def read_tensor(path: Path, name: str) -> Tensor:
     """
     stored = next((t for t in read_header(path)[1] if t.name == name), None)
     if stored is None or stored.floating is None:
-        raise InputError(f"{path} has no floating-point tensor {name}; fetch it again")
+        raise InputError(f"{path} has no floating-point tensor {name}; download it again")
     with path.open("rb") as stream:
         return _tensor(bytearray().join(_pieces(stream, stored)), stored)
 
@@ -282,7 +282,9 @@ def _pieces(stream: BinaryIO, tensor: Stored) -> Iterator[bytes]:
     while left:
         piece = stream.read(min(left, _CHUNK_BYTES))
         if not piece:
-            raise InputError(f"{tensor.name} ends before its last byte; fetch the checkpoint again")
+            raise InputError(
+                f"{tensor.name} ends before its last byte; download the checkpoint again"
+            )
         left -= len(piece)
         yield piece
 

@@ -185,10 +185,10 @@ def _chosen(record: StudyRecord, trial: int | None) -> tuple[int, str, str]:
     if trial is not None:
         chosen = next((t for t in record.trials if t.number == trial), None)
         if chosen is None or not chosen.effect:
-            raise InputError(f"{record.folder} has no trial {trial} with outcomes of its own")
+            raise InputError(f"{record.folder} has no outcomes of a trial {trial}")
     if chosen is None:
         raise InputError(
-            f"no trial of {record.folder} beats the baseline yet; name one with --trial"
+            f"no trial of {record.folder} beats the baseline yet; choose one with --trial"
         )
     return chosen.number, chosen.text, chosen.effect
 
@@ -260,7 +260,7 @@ def _shares(
             parts[str(value)].append(pair)
             metrics[str(value)].add(pair[0].task or "")
     if any(len(tasks) > 1 for tasks in metrics.values()):
-        raise InputError(f"several tasks have a column {by!r}; name one of them with --task")
+        raise InputError(f"several tasks have a column {by!r}; choose one of them with --task")
     ordered = sorted(parts.items(), key=lambda part: (-len(part[1]), part[0]))
     return (
         {value: _share(found) for value, found in ordered},

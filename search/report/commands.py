@@ -72,7 +72,7 @@ def report(
         write_report(record, path)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); name another with --out"
+            f"{path} cannot be written ({error.strerror or error}); choose another with --out"
         ) from None
     size = path.stat().st_size
     found = json.dumps({"report": str(path), "bytes": size})
@@ -124,7 +124,9 @@ def spectra(
         real = {}
         if model is None:
             if factors is None or task is not None:
-                raise InputError("name a model, or a cache with --factors (--task needs a model)")
+                raise InputError(
+                    "give a model, or a factor cache with --factors (--task needs a model)"
+                )
             found = spectra_of_cache(factors, chosen)
         else:
             source = ModelSource(model)
@@ -185,7 +187,7 @@ def dashboard(
     from search.study.study_record import StudyRecord
 
     with open_server(StudyRecord.read(folder), port) as server:
-        typer.echo(f"http://{HOST}:{server.server_port}/  (Ctrl-C ends it)")
+        typer.echo(f"http://{HOST}:{server.server_port}/  (Ctrl-C stops it)")
         try:
             server.serve_forever()
         except (KeyboardInterrupt, Interrupted):

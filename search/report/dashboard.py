@@ -50,7 +50,7 @@ def open_server(record: StudyRecord, port: int) -> WSGIServer:
         return make_server(HOST, port, app, handler_class=_Quiet)
     except OSError as error:
         raise InputError(
-            f"port {port} cannot be had ({error.strerror or error}); name another with --port"
+            f"port {port} is not available ({error.strerror or error}); choose another with --port"
         ) from None
 
 

@@ -33,7 +33,7 @@ class WorkerLogs:
         names = [_name(path) for path in self._paths(None)]
         if self.worker is not None and not self._paths(self.worker):
             raise InputError(
-                f"no worker {self.worker!r} has written in {self.folder / 'logs'}; it has "
+                f"worker {self.worker!r} has no log in {self.folder / 'logs'}; it has "
                 f"{', '.join(names) or 'none'}{nearest(self.worker, names)}"
             )
 

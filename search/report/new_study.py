@@ -65,7 +65,7 @@ def check_model(path: str) -> None:
     local = Path(path).expanduser()
     if local.is_dir() or not (local.is_absolute() or path.startswith((".", "~")) or not path):
         return
-    raise InputError(f"{path!r} is no folder; give one written by save_pretrained, or a hub id")
+    raise InputError(f"{path!r} is not a folder; give one written by save_pretrained, or a hub id")
 
 
 def check_task(name: str) -> None:
@@ -122,13 +122,13 @@ def write_study(answers: Answers, path: Path, *, replace: bool = False) -> None:
 def put_study(make: Callable[[], str], path: Path, *, replace: bool) -> None:
     """Durably write what `make` says to `path`; see `write_study`."""
     if path.exists() and not replace:
-        raise InputError(f"{path} exists; name another with --out, or add --replace")
+        raise InputError(f"{path} exists; choose another with --out, or add --replace")
     text = make()
     try:
         write_text(path, text)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); name another with --out"
+            f"{path} cannot be written ({error.strerror or error}); choose another with --out"
         ) from None
 
 

@@ -77,7 +77,7 @@ def write_spectra(
         return _write(spectra, out, real or {}, pictures)
     except OSError as error:
         raise InputError(
-            f"{out} cannot be written ({error.strerror or error}); name another folder with --out"
+            f"{out} cannot be written ({error.strerror or error}); choose another folder with --out"
         ) from None
 
 

@@ -35,7 +35,7 @@ def choose(matrices: Sequence[Matrix], patterns: Sequence[str]) -> list[Matrix]:
         found = [matrix for matrix in matrices if matrix.searchable]
         if not found:
             raise InputError(
-                "the model has no matrix that can be searched; name one with --address"
+                "the model has no matrix that can be searched; select one with --address"
             )
         return found
     wanted = {ref for pattern in patterns for ref in expand(pattern, matrices)}
@@ -76,7 +76,7 @@ def spectra_of_cache(folder: str, patterns: Sequence[str]) -> list[Spectrum]:
     if not found:
         raise InputError(
             f"{folder} holds no factors{' of ' + ', '.join(patterns) if patterns else ''}; "
-            "laser-search decompose fills it"
+            "fill it with laser-search decompose"
         )
     return sorted(found, key=lambda s: (s.model, _order(s.name)))
 

@@ -115,7 +115,7 @@ class PrefixReuse:
         try:
             outputs = self._outputs(key, record, place)
         except (OSError, SafetensorError) as error:  # someone tidied up the scratch folder
-            log.warning("activations are gone, a whole pass instead: %s", error)
+            log.warning("stored activations are missing, running a full pass: %s", error)
             self.forget([key])
             outputs = {}
         with ExitStack() as stack:
@@ -133,7 +133,7 @@ class PrefixReuse:
     def _give_up(self, key: str, error: OSError) -> None:
         """A full disk costs speed, never a result."""
         self.refused = f"activations cannot be kept: {error}"
-        log.warning("every pass runs whole: %s", self.refused)
+        log.warning("every pass starts at the first block: %s", self.refused)
         self.forget([*self._records, key])
 
     def _outputs(self, key: str, record: _Record, place: int) -> dict[tuple[int, int], Any]:
@@ -151,7 +151,7 @@ class PrefixReuse:
         places = self._needed(range(1, len(self.blocks)))
         seen = self._watch(run, places)
         if self.refused:
-            log.info("every pass runs whole: %s", self.refused)
+            log.info("every pass starts at the first block: %s", self.refused)
             return
         sizes = {place: max(1, _bytes(output)) for place, output in seen.items()}
         total = max(self.expected_tokens, sum(entry[1] for entry in batches))
@@ -183,7 +183,7 @@ class PrefixReuse:
                     same = torch.equal(run(), whole)
                 if not same:
                     self.refused = f"a pass from block {place} differs from a full one"
-                    log.warning("every pass runs whole: %s", self.refused)
+                    log.warning("every pass starts at the first block: %s", self.refused)
                     self.forget([key])
                     return
         finally:

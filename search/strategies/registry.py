@@ -32,7 +32,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
 
 def _fault(found: object) -> str:
     known = isinstance(found, type) and issubclass(found, Strategy)
-    return "" if known else "is no subclass of search.strategies.base.Strategy"
+    return "" if known else "is not a subclass of search.strategies.base.Strategy"
 
 
 _PLUGINS: Plugins[type[Strategy]] = Plugins(

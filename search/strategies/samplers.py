@@ -42,7 +42,7 @@ class SamplerKind:
         """Raise InputError if it cannot maximise that many values, or its library is absent."""
         if self.single and objectives > 1:
             raise InputError(
-                f"search.strategy {name!r} maximises one value; for pareto take nsga-ii or tpe"
+                f"search.strategy {name!r} optimises one value; for pareto use nsga-ii or tpe"
             )
         if not self.needs:
             return

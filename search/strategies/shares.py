@@ -40,7 +40,7 @@ class Shares:
         """The kind and every matrix's share."""
         found = self._budget.read(self._space.cut(choices))
         if found is None:
-            raise ValueError("these choices are no allocation of the budget")
+            raise ValueError("these choices are not an allocation of the budget")
         written: dict[str, tuple[Any, BaseDistribution]] = {}
         if len(self._budget.kinds) > 1:
             written["kind"] = (found.kind, self._kinds)

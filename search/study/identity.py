@@ -74,7 +74,7 @@ class Identity:
             return found
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
-                f"{folder} holds no study; start one with laser-search launch"
+                f"{folder} contains no study; start one with laser-search launch"
             ) from None
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(
@@ -115,7 +115,8 @@ class Identity:
             raise _incomparable(said)
         if not accept:
             raise InputError(
-                f"{said}; the recorded trials stay true, so undo it or resume with --accept-change"
+                f"{said}; the recorded trials remain valid, so undo the change or resume with "
+                "--accept-change"
             )
         return replace(
             self,
@@ -178,7 +179,9 @@ def _differs(identity: Identity, digests: Digests, key: str) -> bool:
 
 
 def _incomparable(said: str) -> InputError:
-    return InputError(f"{said}; its trials could not be compared: restore it or launch a new study")
+    return InputError(
+        f"{said}; its trials would not be comparable: restore it or launch a new study"
+    )
 
 
 def own_versions() -> dict[str, str]:

@@ -58,11 +58,11 @@ class Link:
             log: dict[str, Any] = json.loads(line)
             code = log["op_code"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise DamagedError("it is no record of an operation") from None
+            raise DamagedError("it is not the record of an operation") from None
         body, found, end = line.rpartition(_SUM)
         if not found:
             if self.begun and code not in _SYSTEM_ATTRIBUTES:
-                raise DamagedError("its sum is gone")
+                raise DamagedError("its checksum is missing")
             digest = self.sum if self.begun else _follows(self.sum, line)
             return log, self._after(line, digest, begun=self.begun, trial=code == _CREATE_TRIAL)
         digest = end[:_DIGITS].decode("ascii", "replace")

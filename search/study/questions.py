@@ -61,7 +61,7 @@ def read_questions(folder: Path) -> dict[str, dict[str, Any]]:
         verified = check_parquet(data)
         table = pq.ParquetFile(io.BytesIO(data)).read()
         if FORMAT.encode() in (table.schema.metadata or {}) and not verified:
-            raise DamagedError("its digest is gone")
+            raise DamagedError("its digest is missing")
         rows = table.to_pylist()
     except FileNotFoundError:
         raise InputError(

@@ -85,7 +85,7 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DamagedError(str(error) or "it is nested too deeply") from None
     if not isinstance(facts, dict):
-        raise DamagedError("it holds no mapping")
+        raise DamagedError("it does not contain a mapping")
     written = facts.pop(DIGEST, None)
     if (written is not None or FORMAT in facts) and written != _of_facts(facts):
         raise DamagedError("its content is not what was written")

@@ -245,9 +245,9 @@ def open_storage(
             return JournalStorage(EnduringJournal(folder / JOURNAL, guard))
         except DamagedChain as error:
             raise InputError(
-                f"{find_damage(folder / JOURNAL) or error}; laser-search resume {folder} sets the "
-                "damaged file aside, goes on from there, and takes the results of trials that it "
-                "begins anew from their outcome files where these are whole"
+                f"{find_damage(folder / JOURNAL) or error}; laser-search resume {folder} moves the "
+                "damaged file aside, continues from there, and takes the results of trials that it "
+                "starts again from their outcome files where these are intact"
             ) from None
     try:
         return EnduringDatabase(database_url(url), wait_s, guard)

@@ -181,7 +181,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     try:
         found = read_sealed_json(folder / FILE)
         if not _is_verdict(found):
-            raise DamagedError("it has another shape than a result")
+            raise DamagedError("it does not have the structure of a result")
         return found
     except OSError:
         return None

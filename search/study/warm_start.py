@@ -38,7 +38,7 @@ def _given(item: str, matrices: Sequence[Matrix], space: Sequence[MatrixRef]) ->
     for i in composition.interventions:
         if i.matrix not in space:
             raise InputError(
-                f"search.warm_start cuts {i.matrix}, which is not in the space; "
+                f"search.warm_start cuts {i.matrix}, which is not in the search space; "
                 "add its layer and type to space"
             )
     return composition

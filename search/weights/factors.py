@@ -126,7 +126,9 @@ class FactorCache:
     def path(self, key: str) -> Path:
         """Where the factors of `key` are or would be."""
         if not KEY.fullmatch(key):
-            raise InputError(f"{self.root} has no factors of {key!r}, which is no key of a matrix")
+            raise InputError(
+                f"{self.root} has no factors of {key!r}, which is not the key of a matrix"
+            )
         return self.root / key[:2] / f"{key}.safetensors"
 
     def has(self, key: str) -> bool:
@@ -378,8 +380,8 @@ class FactorCache:
         remedy = "free some space" if full else "make it writable"
         return InputError(
             f"the factors folder {self.root} cannot be written "
-            f"({error.strerror or error}); {remedy} or name another folder; "
-            "what was already computed is kept"
+            f"({error.strerror or error}); {remedy} or choose another folder; "
+            "what is already computed is kept"
         )
 
     def _set_aside(self, path: Path, error: DamagedFactorsError) -> None:

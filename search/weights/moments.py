@@ -65,7 +65,7 @@ class SecondMoment:
         if found is None:
             raise InputError(
                 f"{self.root} no longer holds the second moment of the inputs of {self.name}; "
-                "resume the study, or run laser-search decompose again, which measures it anew"
+                "resume the study, or run laser-search decompose again, to measure it again"
             )
         return found
 
@@ -85,7 +85,8 @@ class NotedMoment:
     def read(self) -> Tensor:
         """Refuse. Raises InputError."""
         raise InputError(
-            f"the second moment {self.digest[:12]} is not at hand, so no factors can be made of it"
+            f"the second moment {self.digest[:12]} is not available, so its factors cannot be "
+            "computed"
         )
 
 
@@ -108,8 +109,8 @@ class MomentStore:
             return None
         if (facts["calibration"], facts["name"]) != (calibration, name):
             raise InputError(
-                f"{self._place(calibration, name)} in {self.root} is of another model or of other "
-                f"calibration texts ({facts['name']}, {facts['calibration'][:12]}); remove it"
+                f"{self._place(calibration, name)} in {self.root} belongs to another model or "
+                f"other calibration texts ({facts['name']}, {facts['calibration'][:12]}); delete it"
             )
         tokens, width = int(facts["tokens"]), int(facts["width"])
         return SecondMoment(facts["digest"], tokens, width, name, calibration, self.root)
@@ -261,6 +262,6 @@ def _fill(path: Path, data: bytes) -> None:
 
 def _refusal(root: str, error: OSError) -> InputError:
     return InputError(
-        f"the factors folder {root} cannot be written ({error.strerror or error}); make room in "
-        "it, make it writable or name another folder; what was already measured is kept"
+        f"the factors folder {root} cannot be written ({error.strerror or error}); free space in "
+        "it, make it writable, or choose another folder; what is already measured is kept"
     )

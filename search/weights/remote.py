@@ -134,8 +134,8 @@ class RemoteFactorCache(FactorCache):
                 bucket = self._prefix.partition("/")[0]
                 if bucket and not self._fs.exists(bucket):
                     raise InputError(
-                        f"factors {self._shown!r}: there is no bucket {bucket!r}; create it "
-                        "or name another"
+                        f"factors {self._shown!r}: the bucket {bucket!r} does not exist; create it "
+                        "or choose another"
                     ) from None
 
     def has(self, key: str) -> bool:
@@ -377,7 +377,7 @@ class RemoteFactorCache(FactorCache):
         except Exception as error:  # each driver has errors of its own
             raise InputError(
                 f"factors {self._shown!r} cannot be used: {self._line(error)}; check the address, "
-                "the network and the credentials; what was already computed is kept"
+                "the network and the credentials; what is already computed is kept"
             ) from None
 
 

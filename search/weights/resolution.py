@@ -80,9 +80,9 @@ def _indexed(index: Path) -> dict[str, str]:
     try:
         found: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         if not isinstance(found, dict) or not found:
-            raise TypeError("weight_map is no mapping of names")
+            raise TypeError("weight_map is not a mapping of names")
     except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{index} cannot be read ({words_of(error)}); fetch it again") from None
+        raise InputError(f"{index} cannot be read ({words_of(error)}); download it again") from None
     for name in {repr(name): name for name in found.values()}.values():
         inside(index.parent, name, str(index), suffix=".safetensors")
     return found

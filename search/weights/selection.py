@@ -39,7 +39,7 @@ def expand(pattern: str, matrices: Sequence[Matrix]) -> list[MatrixRef]:
         return sorted(found)
     close = nearest(pattern, [str(m.ref) for m in matrices])
     raise InputError(
-        f"{pattern!r} names no matrix of the model that can be searched; "
+        f"{pattern!r} matches no matrix of the model that can be searched; "
         f"expected LAYER.TYPE such as '27.fc_in', '*.fc_out' or '3.mlp'{close}"
     )
 
@@ -88,7 +88,8 @@ def _split(text: str) -> tuple[str, str]:
     pattern, equals, what = text.partition("=")
     if not equals or not what or not pattern:
         raise InputError(
-            f"{text!r} is no intervention; expected MATRIX=RHO such as '1.fc_in=0.1' or '*.mlp=0.1'"
+            f"{text!r} is not an intervention; expected MATRIX=RHO such as '1.fc_in=0.1' or "
+            "'*.mlp=0.1'"
         )
     return pattern, what
 
@@ -112,7 +113,9 @@ def laser_triple(lname: str, lnum: int, rate: float, matrices: Sequence[Matrix])
     if not 0 <= rate <= 10:
         raise InputError(f"--rate {rate:g} is outside [0, 10]; it is 10 (1 - rho)")
     if lnum < EVERY_LAYER:
-        raise InputError(f"--lnum {lnum} is no layer; give its number, or -1 for every layer")
+        raise InputError(
+            f"--lnum {lnum} is not a layer; give a layer's number, or -1 for all layers"
+        )
     refs = expand(f"{'*' if lnum == EVERY_LAYER else lnum}.{lname}", matrices)
     ranks = {m.ref: int(m.max_rank * ((10 - rate) * 0.1)) for m in matrices}
     return Composition(

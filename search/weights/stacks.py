@@ -185,7 +185,7 @@ def _refuse_unusable(parameter: nn.Parameter, name: str) -> None:
         raise InputError(_quantised(name, str(parameter.dtype).removeprefix("torch.")))
     if hasattr(parameter, "placements"):
         raise InputError(
-            f"{name} is sharded over several processes (DTensor); load the model whole on each "
+            f"{name} is sharded over several processes (DTensor); load the whole model on each "
             "worker, or spread its layers with device_map instead"
         )
 

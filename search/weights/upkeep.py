@@ -43,8 +43,7 @@ def local(location: str) -> str:
     """`location`, if it is a folder. Raises InputError on a URL: files there are its store's."""
     if "://" in location:
         raise InputError(
-            f"{location} is no folder; measure and empty it with the tools of its store, or name "
-            "a folder"
+            f"{location} is not a folder; use the tools of its store instead, or give a folder"
         )
     return location
 
@@ -56,11 +55,13 @@ def existing(location: str | os.PathLike[str]) -> FactorCache:
         return open_factors(location)
     folder = Path(location)
     if not folder.is_dir():
-        raise InputError(f"the factors folder {folder} does not exist; name the one of a study")
+        raise InputError(
+            f"the factors folder {folder} does not exist; give the factors folder of a study"
+        )
     cache = FactorCache(folder)
     known = any(folder.glob("??/*.safetensors*")) or (folder / "index.parquet").exists()
     if not known and any(folder.iterdir()):
-        raise InputError(f"{folder} is no factor cache; name the factors folder of a study")
+        raise InputError(f"{folder} is not a factor cache; give the factors folder of a study")
     return cache
 
 

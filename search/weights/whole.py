@@ -18,7 +18,7 @@ def open_weights(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; fetch the checkpoint again") from None
+        raise InputError(f"{path} does not exist; download the checkpoint again") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} {_state(path, error)}") from None
 
@@ -33,7 +33,7 @@ def _state(path: Path, error: Exception) -> str:
     if begin == _POINTER:
         return "is a git-lfs pointer, not the weights; run git lfs pull, or fetch them again"
     said = str(error).removeprefix("Error while deserializing header: ")
-    return f"is damaged, no whole safetensors file ({said}; {size} bytes); fetch it again"
+    return f"is damaged, no whole safetensors file ({said}; {size} bytes); download it again"
 
 
 def check_weights(folder: Path, files: Mapping[str, str]) -> None:
@@ -49,6 +49,6 @@ def check_weights(folder: Path, files: Mapping[str, str]) -> None:
     for tensor, name in files.items():
         if tensor not in held[name]:
             raise InputError(
-                f"{folder / name} has no tensor {tensor}, which the index of the checkpoint says; "
-                "fetch it again"
+                f"{folder / name} has no tensor {tensor}, although the checkpoint's index lists "
+                "it; download it again"
             )

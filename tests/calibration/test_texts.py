@@ -49,9 +49,9 @@ def test_rows_of_held_out_groups_and_questions_are_left_out_of_a_file(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = texts_of_data(str(path), held, 1000, 0)
     assert {p.text for p in found.passages} == {rows[0]["text"], rows[5]["text"]}
-    assert "4 texts with questions held out" in found.said
+    assert "4 texts that contain held-out questions" in found.said
     path.write_text(json.dumps(rows[1]) + "\n")
-    with pytest.raises(InputError, match="no text that is not a question of test"):
+    with pytest.raises(InputError, match="contains only test questions"):
         texts_of_data(str(path), held, 1000, 0)
 
 
@@ -63,7 +63,7 @@ def test_passages_of_a_text_file_that_quote_a_test_question_are_left_out(tmp_pat
     found = texts_of_data(str(path), [example("a", "Norway", CAPITAL)], 1000, 0)
     assert not any(HeldOut([example("a", "g", CAPITAL)]).holds(p.text) for p in found.passages)
     assert len(found.passages) == 4
-    assert "less 1 text" in found.said
+    assert "without 1 text" in found.said
 
 
 def test_the_order_is_the_seeds_and_not_the_files(tmp_path):

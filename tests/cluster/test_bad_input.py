@@ -77,7 +77,7 @@ def test_evaluate(run, tmp_path: Path) -> None:
     model, data = DEMO["model"]["path"], DEMO["task"]["data"]
     common = ["evaluate", model, "--task", "jsonl", "--data", data, "--factors", tmp_path / "f"]
     done = run(*common, "--intervention", "9.fc_in=0.1", code=2)
-    assert "'9.fc_in' names no matrix" in done.stderr
+    assert "'9.fc_in' matches no matrix" in done.stderr
     done = run(*common, "--intervention", "2.fc_in", code=2)
     assert "MATRIX=RHO" in done.stderr
     good = run(*common, "--intervention", "2.fc_in=0.01", "--split", "validation")

@@ -50,7 +50,7 @@ def test_a_study_is_watched_and_stopped_from_outside(start, make_study, tmp_path
     assert 4 <= summary.finished < 400
     said = ask("status", study)
     assert "driver: none" in said and "continue with laser-search resume" in said
-    assert "nobody drives" in ask("stop", study)
+    assert "is not running" in ask("stop", study)
     assert not (study / "stop.request").exists()
 
 

@@ -29,5 +29,5 @@ def test_a_study_is_launched_with_other_values_and_goes_on(
     assert record.summary.finished == 4
     assert [t.values for t in record.trials[:2]] == [t.values for t in first]
 
-    assert "no number of trials" in one_process("resume", folder, "--trials", "x", code=2).stderr
+    assert "not a number of trials" in one_process("resume", folder, "--trials", "x", code=2).stderr
     assert "KEY=VALUE" in one_process("launch", given, "--set", "x", code=2).stderr

@@ -104,7 +104,7 @@ def test_ray_itself_takes_the_cluster(words, tmp_path: Path) -> None:
         ("kuberay", ["image=x"], "needs --option volume"),
         ("kuberay", ["image=x", "volum=y"], "did you mean 'volume'"),
         ("kuberay", ["image"], "NAME=VALUE"),
-        ("slurm", ["partition=a\n#SBATCH --uid=0"], "holds a character"),
+        ("slurm", ["partition=a\n#SBATCH --uid=0"], "contains a character"),
         ("slurm", ["Not An Option=1"], "not understood"),
     ],
 )
@@ -115,7 +115,7 @@ def test_bad_options_are_one_sentence(platform, words, said) -> None:
 
 def test_submit_says_what_is_wrong(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="sbatch is not to be found"):
+    with pytest.raises(InputError, match="sbatch is not installed"):
         render.submit(tmp_path / "job.sh")
     sbatch = tmp_path / "sbatch"
     sbatch.write_text("#!/bin/sh\necho 'invalid partition' >&2; exit 1\n")

@@ -29,7 +29,7 @@ def test_workers_fill_what_there_is(config, available, expected) -> None:
 def test_more_gpus_than_there_are_is_refused() -> None:
     with pytest.raises(InputError, match="the cluster has 0 GPUs"):
         divide(ClusterConfig(gpus_per_trial=1.0), [{"CPU": 4}])
-    with pytest.raises(InputError, match="several whole ones"):
+    with pytest.raises(InputError, match="several whole GPUs"):
         divide(ClusterConfig(gpus_per_trial=1.5), [{"CPU": 4, "GPU": 4}])
     with pytest.raises(InputError, match="no node has over 2"):
         divide(ClusterConfig(gpus_per_trial=4.0), [{"CPU": 4, "GPU": 2}] * 3)

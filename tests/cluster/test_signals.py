@@ -106,7 +106,7 @@ def test_the_loss_of_a_cluster_is_a_sentence(monkeypatch) -> None:
 
 def test_a_lost_ray_ends_the_process_with_1(exits, tmp_path: Path) -> None:
     Preemption(ending=lambda number: interruption(tmp_path, number)).lost("Ray is gone")
-    assert exits == [(1, "stopped: Ray is gone\nafter mending it, continue with: the same command")]
+    assert exits == [(1, "stopped: Ray is gone\nonce it is fixed, continue with: the same command")]
 
 
 def test_a_request_to_stop_is_kept_while_the_driver_starts(tmp_path: Path) -> None:

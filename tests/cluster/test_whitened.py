@@ -77,7 +77,7 @@ def test_decompose_makes_whitened_factors(tmp_path, one_process) -> None:
     factors = tmp_path / "factors"
     words = ("decompose", HERE / "model", "--factors", factors, "--address", "0.fc_in")
     done = one_process(*words, "--kind", "whitened", code=2)
-    assert "--kind whitened needs texts to calibrate on; give --calibration" in done.stderr
+    assert "--kind whitened needs texts for calibration; give --calibration" in done.stderr
     done = one_process(*words, "--kind", "prune", code=2)
     assert "--kind prune: this kind of cut has no factors" in done.stderr
 
@@ -89,7 +89,7 @@ def test_evaluate_wants_texts_that_are_not_scored(tmp_path, one_process) -> None
     words += ("--factors", tmp_path / "factors", "--limit", 40, "--json")
     cut = ("--intervention", "0.fc_in=whitened/0.2")
     done = one_process(*words[:-3], *cut, code=2)
-    assert "name some that are not scored with --calibration" in done.stderr
+    assert "give some that are not scored with --calibration" in done.stderr
     done = one_process(*words[:-3], "--json", "--split", "test", *cut)
     assert "0.fc_in=whitened/0.2" in json.loads(done.stdout)["scores"]
 
@@ -99,7 +99,7 @@ def test_a_cut_by_hand_wants_texts_too(tmp_path, one_process) -> None:
 
     words = ("cut", HERE / "model", "--intervention", "0.fc_in=whitened/0.2", "--no-verify")
     done = one_process(*words, "--out", tmp_path / "out", code=2)
-    assert "0.fc_in=whitened/0.2 is made from what the matrix is given on texts" in done.stderr
+    assert "0.fc_in=whitened/0.2 depends on the inputs of the matrix on texts" in done.stderr
     texts = HERE / "questions.jsonl"
     one_process(*words, "--out", tmp_path / "out", "--calibration", texts, "--format", "patch")
     assert (tmp_path / "out" / "patch.safetensors").exists()

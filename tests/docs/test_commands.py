@@ -340,8 +340,6 @@ def test_the_script_runs_every_command_or_says_why_not(page):
 
 
 def test_no_rule_is_of_a_command_that_is_gone():
-    used = {
-        id(SCRIPT.rule_of(page, command)) for page in PAGES for command in SCRIPT.printed(page)
-    }
+    used = {id(SCRIPT.rule_of(page, command)) for page in PAGES for command in SCRIPT.printed(page)}
     rules = [(name, rule) for name, found in SCRIPT.RULES.items() for rule in found]
     assert [f"{name}: {rule.start}" for name, rule in rules if id(rule) not in used] == []

@@ -181,7 +181,7 @@ def test_a_long_prompt_loses_its_left_end_and_is_counted(build, rounding, caplog
     requests = [Complete(long, " France is"), Complete("Paris is in", " France")]
     prepared = predictor.prepare(requests)
     assert prepared.truncated == 1
-    assert "1 of 2 prompts were cut" in caplog.text
+    assert "1 of 2 prompts were truncated" in caplog.text
     assert max(batch.input_ids.shape[1] for batch in prepared.batches) == 48
     (reply, _) = predictor.answer(prepared)
     bos, *prompt = tokenizer(long)["input_ids"]
@@ -221,7 +221,7 @@ def test_answers_that_the_tokenizer_cannot_write_are_counted(build, caplog):
     predictor = make_predictor("causal", *build("causal", "gptj"))
     requests = [Complete("Paris is in", " Ruritania"), Complete("Paris is in", " France")]
     assert predictor.prepare(requests).unknown == 1
-    assert "1 of 2 answers have words unknown" in caplog.text
+    assert "1 of 2 answers contain words that the tokenizer does not know" in caplog.text
 
 
 def test_no_questions_no_replies(build):
@@ -284,7 +284,7 @@ def test_choices_with_the_same_tokens_are_refused_or_counted(build, caplog):
     model, tokenizer = build("masked", "bert")
     predictor = make_predictor("masked", model, tokenizer)
     alike = Choose("It is [MASK].", (" Paris", " PARIS"))
-    with pytest.raises(InputError, match="' Paris' and ' PARIS' with the same tokens"):
+    with pytest.raises(InputError, match="' Paris' and ' PARIS' the same tokens"):
         predictor.prepare([alike, alike])
     prepared = predictor.prepare([alike, Choose("It is [MASK].", (" Paris", " French"))])
     assert prepared.alike == 1

@@ -86,7 +86,7 @@ def test_long_texts_are_cut_on_the_right_and_counted(build, rounding, family, ca
     long = Classify("Paris is in France. " * 40)
     prepared = predictor.prepare([long, Classify("dull"), Classify(long.text, "dull")])
     assert prepared.truncated == 2
-    assert "2 of 3 texts were cut" in caplog.text
+    assert "2 of 3 texts were truncated" in caplog.text
     limit = 32 if family in ("bert", "roberta", "distilbert") else 48
     assert max(batch.input_ids.shape[1] for batch in prepared.batches) == limit
     (reply, *_) = predictor.answer(prepared)

@@ -64,15 +64,15 @@ def test_nothing_is_the_baseline(evaluate):
     [
         (("--lname", "mlp", "--rate", "9"), "--lnum is missing"),
         (("--lname", "mlpp", "--lnum", "1", "--rate", "9"), "did you mean 'mlp'"),
-        (("--lname", "mlp", "--lnum", "7", "--rate", "9"), "'7.mlp' names no matrix"),
+        (("--lname", "mlp", "--lnum", "7", "--rate", "9"), "'7.mlp' matches no matrix"),
         (
             ("--lname", "mlp", "--lnum", "1", "--rate", "9", "--intervention", "1.fc_in=0.1"),
-            "two ways",
+            "both define interventions",
         ),
-        (("--intervention", "*.mlp=0.1", "--intervention", "1.fc_in=0.2"), "named twice"),
+        (("--intervention", "*.mlp=0.1", "--intervention", "1.fc_in=0.2"), "cut twice"),
         (("--intervention", "*.mlp=much"), "'*.mlp=much'"),
         (("--intervention", "*.mlp"), "expected MATRIX=RHO"),
-        (("--intervention", "*.mlq=0.1"), "'*.mlq' names no matrix"),
+        (("--intervention", "*.mlq=0.1"), "'*.mlq' matches no matrix"),
     ],
 )
 def test_bad_input_is_one_sentence(evaluate, words, expected):

@@ -164,7 +164,7 @@ def test_a_long_prompt_leaves_room_for_what_is_generated(build, caplog):
     predictor = _predictor(model, tokenizer, ())
     prepared = predictor.prepare([Generate("Paris is in France. " * 40, 10)])
     assert prepared.truncated == 1
-    assert "1 of 1 prompts were cut" in caplog.text
+    assert "1 of 1 prompts were truncated" in caplog.text
     (batch,) = prepared.prompts
     assert batch.input_ids.shape == (1, 48 - 9)
     assert batch.input_ids[0, 0] == tokenizer.bos_token_id

@@ -237,7 +237,7 @@ def test_a_group_is_all_its_tasks_and_limit_counts_in_each_part(build, folder):
 
 
 def test_what_is_missing_is_named(folder, tmp_path):
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         get_task("lm_eval:our_choice").load(str(tmp_path / "none"))
 
 

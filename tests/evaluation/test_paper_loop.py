@@ -139,7 +139,7 @@ def test_long_questions_lose_their_left_end_and_long_answers_are_refused(small):
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
     data = tmp_path / "q.jsonl"
     data.write_text(json.dumps(ROWS["hotpotqa"][0]))
-    with pytest.raises(InputError, match="name a local copy as the task's tokenizer"):
+    with pytest.raises(InputError, match="give a local copy as the task's tokenizer"):
         PaperScoring(get_task("hotpotqa"), "causal", str(tmp_path / "none")).load(str(data))
 
 

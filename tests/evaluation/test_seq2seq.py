@@ -142,7 +142,7 @@ def test_a_long_source_loses_its_right_end_and_keeps_its_end_token(build, caplog
     long = "Paris is in France. " * 40
     prepared = predictor.prepare([Complete(long, "French")])
     assert prepared.truncated == 1
-    assert "1 of 1 prompts were cut" in caplog.text
+    assert "1 of 1 prompts were truncated" in caplog.text
     (batch,) = prepared.batches
     assert batch.source_ids[0].tolist() == [
         *tokenizer(long)["input_ids"][:47],

@@ -109,7 +109,10 @@ def test_a_patch_gives_the_dense_model_bit_for_bit_and_refuses_another_base(
     assert not (tmp_path / "no").exists()
     (patch / "patch.safetensors").write_bytes(b"12345678garbage")
     assert "damaged" in run("apply", patch, "--model", gptj.model, "--out", tmp_path / "n")[2]
-    assert "no patch" in run("apply", tmp_path, "--model", gptj.model, "--out", tmp_path / "n")[2]
+    assert (
+        "neither a patch"
+        in run("apply", tmp_path, "--model", gptj.model, "--out", tmp_path / "n")[2]
+    )
 
 
 def test_a_resharded_base_is_the_same_base(gptj, dense, run, tmp_path):

@@ -133,14 +133,14 @@ def test_what_is_refused(gptj, run, tmp_path):
     out = tmp_path / "out"
     cut = ("--intervention", "1.fc_in=rank:3", "--out", out)
     assert "nothing is cut" in refused(gptj.model, "--out", out)
-    assert "'1.fc_inn' names no matrix" in refused(
+    assert "'1.fc_inn' matches no matrix" in refused(
         gptj.model, "--intervention", "1.fc_inn=0.1", "--out", out
     )
     assert "format 'densest' does not exist" in refused(gptj.model, *cut, "--format", "densest")
     assert "stays dense" in refused(
         gptj.model, "--intervention", "1.fc_in=0.9", "--out", out, "--format", "factored"
     )
-    assert "name some with --calibration" in refused(
+    assert "give some with --calibration" in refused(
         gptj.model, "--intervention", "1.fc_in=whitened/0.1", "--out", out
     )
     assert "reads" in refused(gptj.model, *cut[:2], "--out", gptj.model, "--overwrite")
@@ -191,11 +191,11 @@ def test_an_interrupted_check_says_so_at_once_and_at_the_next_try(gptj, run, mon
             cuts.cut(source, ["1.fc_in=rank:3"], Wish(out))
     with monkeypatch.context() as patched:
         patched.setattr(same_output, "edited_outputs", stopped)
-        with pytest.raises(Interrupted, match="written but not verified"):
+        with pytest.raises(Interrupted, match="not verified after writing"):
             cuts.cut(source, ["1.fc_in=rank:3"], Wish(tmp_path / "other"))
     code, _, error = run(*words)
     assert code == 2
-    assert "written but not verified" in error
+    assert "not verified after writing" in error
     assert "--overwrite" in error
     assert run(*words, "--overwrite", "--no-verify")[0] == 0
 
@@ -290,14 +290,14 @@ def test_the_result_of_a_study_names_its_winner(tmp_path):
     [
         ("missing.json", None, "does not exist"),
         ("broken.json", '{"composition": ', "cannot be read as JSON"),
-        ("broken.yaml", "a: [1", "is no YAML"),
-        ("python.yaml", "!!python/object/apply:os.system ['true']", "is no YAML"),
+        ("broken.yaml", "a: [1", "is not valid YAML"),
+        ("python.yaml", "!!python/object/apply:os.system ['true']", "is not valid YAML"),
         ("none.json", "[]", "holds no intervention"),
-        ("none.yaml", "", "holds no list of interventions"),
-        ("numbers.json", "[1, 2]", "holds no list of interventions"),
+        ("none.yaml", "", "does not contain a list of interventions"),
+        ("numbers.json", "[1, 2]", "does not contain a list of interventions"),
         ("bytes.json", b"\xff\xfe\x00", "cannot be read"),
         ("schema.json", '{"schema": 9, "interventions": []}', "schema 9 is not 1"),
-        ("ring.yaml", "&a {composition: *a}", "holds no list of interventions"),
+        ("ring.yaml", "&a {composition: *a}", "does not contain a list of interventions"),
     ],
 )
 def test_a_file_that_is_no_list_of_interventions(tmp_path, name, text, expected):

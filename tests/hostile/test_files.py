@@ -27,7 +27,7 @@ BAD_DATA = {
     "digits.json": ("[{" + f'"prompt": {"9" * 5000}' + "}]", ["digits.json", "too many digits"]),
     "twice.csv": ("prompt,answer,prompt\na,b,c\n", ["twice.csv line 1", "'prompt' twice"]),
     "twice.tsv": ("prompt\tanswer\tx\tx\na\tb\tc\td\n", ["twice.tsv line 1", "'x' twice"]),
-    "text.parquet": ("hello", ["text.parquet", "no whole Parquet file"]),
+    "text.parquet": ("hello", ["text.parquet", "not a complete Parquet file"]),
 }
 
 
@@ -68,11 +68,11 @@ BAD_STUDIES = {
     DEEP: ["nested too deeply"],
     "a: 2020-99-99\n": ["month"],
     "a: " + "9" * 5000: ["digit"],
-    "a: \x07": ["no YAML"],
+    "a: \x07": ["not valid YAML"],
     "a: &a [*a]\n": ["study.yaml"],
     "? [a]\n: b\n": ["study.yaml"],
-    "!!python/object:os.system x": ["no YAML"],
-    "- a\n": ["no mapping"],
+    "!!python/object:os.system x": ["not valid YAML"],
+    "- a\n": ["not contain a mapping"],
     "model: {path: m}\ntask: {name: jsonl}\nspace: {rho: [1e-2x]}": ["1e-2x"],
 }
 
@@ -114,7 +114,10 @@ RECIPE = {
         ({"dtype": "floaty"}, ["dtype is 'floaty'", "bfloat16"]),
         ({"dtype": ["float32"]}, ["dtype"]),
         ({"head": "tail"}, ["head is 'tail'", "causal"]),
-        ({"format": "laser-recipe-9"}, ["laser-recipe-9", "the laser-search that wrote it"]),
+        (
+            {"format": "laser-recipe-9"},
+            ["laser-recipe-9", "the version of laser-search that wrote it"],
+        ),
         ({"base": 3}, ["base is 3"]),
         ({"composition": []}, ["composition"]),
         ({"revision": 3}, ["revision is 3"]),
@@ -134,6 +137,6 @@ def test_recipes(change, words, refused, model, tmp_path):
 @pytest.mark.parametrize("text", ["[]", "3", DEEP, "{", '{"format": ' + "9" * 5000 + "}", "\x00"])
 def test_recipes_of_no_shape(text, refused, model, tmp_path):
     (tmp_path / "recipe.json").write_text(text)
-    assert "recipe.json is no patch or recipe" in refused(
+    assert "recipe.json is not a patch or recipe" in refused(
         "apply", tmp_path / "recipe.json", "--model", model, "--out", tmp_path / "out"
     )

@@ -82,9 +82,9 @@ def pad_beyond(folder):
 DEEP = "[" * 200_000
 CASES = {
     "pointer": (text("model.safetensors", POINTER), ["model.safetensors", "git lfs pull"]),
-    "cut": (half, ["model.safetensors", "no whole safetensors file", "fetch it again"]),
+    "cut": (half, ["model.safetensors", "no whole safetensors file", "download it again"]),
     "no shard": (sharded("gone.safetensors"), ["gone.safetensors does not exist"]),
-    "no tensor": (sharded("model-1.safetensors"), ["h.1.mlp.c_fc.weight", "the index"]),
+    "no tensor": (sharded("model-1.safetensors"), ["h.1.mlp.c_fc.weight", "index lists it"]),
     "layers": (config(n_layer="2"), ["config.json", "n_layer", "'2'"]),
     "dtype": (config(dtype="floaty"), ["config.json", "'floaty'", "bfloat16"]),
     "attention": (config(attn_implementation="flash_attention_2"), ["config.json", "lash"]),
@@ -94,10 +94,10 @@ CASES = {
     "classes": (config(architectures=3), ["config.json", "architectures is 3"]),
     "deep": (text("config.json", DEEP), ["config.json", "nested too deeply"]),
     "digits": (text("config.json", f'{{"n_layer": {"9" * 5000}}}'), ["config.json", "digit"]),
-    "list": (text("config.json", "[]"), ["config.json", "no mapping"]),
+    "list": (text("config.json", "[]"), ["config.json", "not contain a mapping"]),
     "no tokenizer": (without("tokenizer.json", "tokenizer_config.json"), ["no tokenizer"]),
-    "tokenizer": (text("tokenizer.json", "{}"), ["tokenizer.json", "fetch these files again"]),
-    "longest": (setting(model_max_length="2"), ["tokenizer_config.json", "fetch these files"]),
+    "tokenizer": (text("tokenizer.json", "{}"), ["tokenizer.json", "download these files again"]),
+    "longest": (setting(model_max_length="2"), ["tokenizer_config.json", "download these files"]),
     "added token": (added_token, ["'Question'", "rows", "tokenizer"]),
     "index": (text("model.safetensors.index.json", DEEP), ["index.json", "nested too deeply"]),
 }

@@ -29,7 +29,7 @@ def test_a_folder_that_is_not_there(monkeypatch):
         check_room()
 
 
-@pytest.mark.parametrize("place", ["/dev/null/tmp", "/proc"], ids=["no folder", "not writable"])
+@pytest.mark.parametrize("place", ["/dev/null/tmp", "/proc"], ids=["not a folder", "not writable"])
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
 def test_launch_into_an_unwritable_temporary_folder(
     variable, place, monkeypatch, refused, study, tmp_path
@@ -69,6 +69,7 @@ def test_retries_of_the_hub_are_not_told(monkeypatch, caplog, refused, model):
             logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
         raise ConnectionError("Couldn't reach the Hub")
 
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # so that it is not found out before
     monkeypatch.setattr(datasets, "load_dataset", fail)
     said = refused("evaluate", model, "--task", "sst2")
     assert "Couldn't reach the Hub" in said and said.count("\n") == 1

@@ -53,7 +53,7 @@ def test_a_known_url_is_hidden_in_parts_too():
 @pytest.mark.parametrize(
     "text",
     [
-        "postgresql://user@host:5432/db", "http://127.0.0.1:8080/  (Ctrl-C ends it)",
+        "postgresql://user@host:5432/db", "http://127.0.0.1:8080/  (Ctrl-C stops it)",
         "s3://bucket/prefix", "storage postgresql://h:5432/db does not answer: role a@b",
         "hf://datasets/a/b@main/x.parquet", "https://host/?page=2", "laser-search: a: b@c",
     ],

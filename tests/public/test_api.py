@@ -104,7 +104,7 @@ def test_the_same_call_continues_and_evaluates_nothing_twice(found, loaded, monk
     assert longer.summary.finished == 6
     kept = longer.trials_frame().head(5)
     pd.testing.assert_frame_equal(kept, study.trials_frame(), check_dtype=False)
-    with pytest.raises(InputError, match="holds other questions"):
+    with pytest.raises(InputError, match="contains different questions"):
         laser_search.search(model, ROWS[:-1], **call)
     with pytest.raises(InputError, match="another model"):
         other = AutoModelForCausalLM.from_pretrained(DEMO / "model")
@@ -181,9 +181,9 @@ def test_questions_that_are_none(tmp_path, questions, expected):
 def test_bad_input_is_one_sentence_before_anything_is_written(loaded, tmp_path):
     model, tokenizer = loaded
     call = dict(folder=tmp_path / "s", progress=False)
-    with pytest.raises(InputError, match="needs its tokenizer"):
+    with pytest.raises(InputError, match="also needs its tokenizer"):
         laser_search.search(model, ROWS, **call)
-    with pytest.raises(InputError, match="tokenizer of its own"):
+    with pytest.raises(InputError, match="its own tokenizer"):
         laser_search.search(DEMO / "model", ROWS, tokenizer=tokenizer, **call)
     with pytest.raises(InputError, match="model is a int"):
         laser_search.search(7, ROWS, tokenizer=tokenizer, **call)

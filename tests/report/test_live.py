@@ -208,7 +208,7 @@ def test_init_asks_again_for_a_wrong_name_and_keeps_the_rest(tmp_path):
     answers = ["./absent", "gpt2", "sst22", "sst2", "dev.tsv"]
     run = CliRunner().invoke(app, ["init", str(path)], input="\n".join(answers) + "\n")
     assert run.exit_code == 0, run.output
-    assert "'./absent' is no folder" in run.output and "did you mean 'sst2'" in run.output
+    assert "'./absent' is not a folder" in run.output and "did you mean 'sst2'" in run.output
     config = read_config(path)
     assert (config.model.path, config.task.name) == ("gpt2", "sst2")
     assert config.task.data.endswith("dev.tsv"), "data is asked for, whatever the task"

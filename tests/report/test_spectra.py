@@ -163,9 +163,9 @@ def test_the_command_on_a_model_and_on_a_cache_agree(tmp_path):
 
 def test_bad_input_is_one_sentence(tmp_path):
     for words, expected in (
-        (["spectra"], "name a model"),
+        (["spectra"], "give a model"),
         (["spectra", "--factors", str(tmp_path / "none")], "does not exist"),
-        (["spectra", MODEL, "--address", "9.fc_in"], "names no matrix"),
+        (["spectra", MODEL, "--address", "9.fc_in"], "matches no matrix"),
     ):
         run = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "o")])
         assert run.exit_code != 0 and expected in str(run.exception)

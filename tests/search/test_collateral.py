@@ -105,7 +105,7 @@ def test_a_file_of_texts_that_are_too_short_is_refused_and_such_prompts_are_no_t
 ):
     assert read_general_text(GuardConfig(), demo_source, [Example("e", "g", "a", "b")]) is None
     (tmp_path / "text.txt").write_text("We\n")
-    with pytest.raises(InputError, match=r"text\.txt holds no text of at least 2 tokens"):
+    with pytest.raises(InputError, match=r"text\.txt contains no text of at least 2 tokens"):
         read_general_text(GuardConfig(data=str(tmp_path / "text.txt")), demo_source, [])
 
 

@@ -88,7 +88,7 @@ def test_digest_is_stable_across_versions() -> None:
         ("fc_in=0.1", "LAYER.TYPE"),
         ("2.fc_in=1.5", r"outside \[0, 1\]"),
         ("2.fc_in=nan", r"outside \[0, 1\]"),
-        ("2.fc_in=x", "no number"),
+        ("2.fc_in=x", "not a number"),
         ("2.fc_in=ranks:3", "did you mean 'rank'"),
         ("2.fc_in=keep-bottum/0.1", "did you mean 'keep-bottom'"),
         ("2.fc_in=rank:2.5", "whole number"),
@@ -100,7 +100,7 @@ def test_bad_interventions_are_one_sentence(text: str, word: str) -> None:
 
 
 def test_a_matrix_is_cut_once() -> None:
-    with pytest.raises(InputError, match="named twice"):
+    with pytest.raises(InputError, match="cut twice"):
         Composition.parse(["2.fc_in=0.1", "2.fc_in=0.2"])
 
 

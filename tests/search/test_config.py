@@ -62,8 +62,8 @@ def test_hub_ids_are_left_alone(tmp_path: Path) -> None:
         ({"space": {"layers": 5}}, ["space.layers is 5", "'all' or a valid list"]),
         ({"cluster": {"max_concurrent": "x"}}, ["'auto' or a valid integer"]),
         ({"task": {}}, ["'task.name'", "missing"]),
-        ({"tasks": [{"name": "fever"}]}, ["task:", "for several, with tasks:"]),
-        ({"task": None}, ["task:", "for several, with tasks:"]),
+        ({"tasks": [{"name": "fever"}]}, ["task:", "for several tasks, with tasks:"]),
+        ({"task": None}, ["task:", "for several tasks, with tasks:"]),
         ({"task": None, "tasks": []}, ["tasks", "at least 1"]),
         (several({"wieght": 2}), ["'tasks.0.wieght'", "did you mean 'weight'"]),
         (several({"weight": -1}), ["tasks.0.weight", "-1", "greater than or equal to 0"]),
@@ -91,10 +91,10 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
         read_config(tmp_path / "absent.yaml")
     path = tmp_path / "study.yaml"
     path.write_text("model: [")
-    with pytest.raises(InputError, match="no YAML"):
+    with pytest.raises(InputError, match="not valid YAML"):
         read_config(path)
     path.write_text("!!python/object/apply:os.system ['true']")
-    with pytest.raises(InputError, match="no YAML"):
+    with pytest.raises(InputError, match="not valid YAML"):
         read_config(path)
 
 

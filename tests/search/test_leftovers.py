@@ -122,6 +122,6 @@ def test_without_a_temporary_folder_status_works_and_a_start_says_why(monkeypatc
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
     assert find_leftovers() == []
-    said = r"no temporary folder can be written .*set TMPDIR"
+    said = r"no temporary folder is writable .*set TMPDIR"
     with pytest.raises(InputError, match=said), marked_scratch():
         pass

@@ -51,7 +51,7 @@ def test_a_value_is_yaml_and_the_rest_of_the_file_stays(path: Path) -> None:
         ("search.trials", "KEY=VALUE"),
         ("=5", "KEY=VALUE"),
         ("search..trials=5", "KEY=VALUE"),
-        ("space.rho=[0.1", "no YAML"),
+        ("space.rho=[0.1", "not valid YAML"),
         ("search.trials.x=5", "search.trials is 7 and has no keys"),
         ("tasks.2.weight=1", "tasks is a list of 2"),
         ("tasks.first.weight=1", "tasks is a list of 2"),

@@ -22,7 +22,7 @@ def test_spectra_and_reports_spare_other_files(tmp_path: Path) -> None:
     (mine / "snr.json").write_text("{}")
     done = CliRunner().invoke(APP, ["spectra", "nowhere", "--out", str(mine)])
     assert isinstance(done.exception, InputError)
-    assert f"{mine} holds other files" in str(done.exception)
+    assert f"{mine} contains other files" in str(done.exception)
     page = tmp_path / "page.html"
     page.write_text("<title>mine</title>")
     done = CliRunner().invoke(APP, ["report", str(tmp_path), "--out", str(page)])
@@ -38,7 +38,7 @@ def test_what_we_wrote_may_be_written_again(tmp_path: Path) -> None:
     page.write_text("<title>ours</title>" + "x" * 9000)
     check_file(page, "ours", "--out")
     check_folder(tmp_path, "a.html", "ours", "--out")
-    with pytest.raises(InputError, match="name another with --out"):
+    with pytest.raises(InputError, match="choose another with --out"):
         check_folder(tmp_path, "a.html", "theirs", "--out")
 
 
@@ -47,5 +47,5 @@ def test_a_launch_that_failed_may_be_tried_again(tmp_path: Path) -> None:
     (study / "lease").mkdir(parents=True)
     (study / "study.yaml").write_text("ours")
     check_study_place(study, tmp_path / "study.yaml")
-    with pytest.raises(InputError, match="by its own copy"):
+    with pytest.raises(InputError, match="with its own copy"):
         check_study_place(study, study / "study.yaml")

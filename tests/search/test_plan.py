@@ -114,7 +114,7 @@ def test_evaluate_says_what_is_doubtful(tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["evaluate", str(HERE / "model"), *options])
     assert run.exit_code == 0, run.output
     assert "1 of 3 examples repeat another one exactly" in run.output
-    assert "1 prompts were cut" in run.output
+    assert "1 prompts were truncated" in run.output
     assert "top-5" in run.output
     assert "questions: 3 in 2 groups" in run.output
     assert "holds 2 of 3 questions, 67%" in " ".join(run.output.split())

@@ -83,7 +83,7 @@ def test_a_study_of_other_copies_and_what_is_refused(run, tmp_path):
     assert config["task"]["data"] == "./fever.jsonl"
     assert "--replace" in run("init", out, *words)[2]
     out = tmp_path / "other.yaml"
-    assert "no particular model" in run("init", out, "--preset", "laser-rmt")[2]
+    assert "not tied to one model" in run("init", out, "--preset", "laser-rmt")[2]
     assert "did you mean" in run("init", out, "--preset", "roberta-fevr")[2]
     assert not out.exists()
 
@@ -147,8 +147,8 @@ def test_evaluate_says_the_published_figures(known, run, tmp_path):
     for option in ("--task=jsonl", "--intervention=1.fc_in=0.1", "--split=all"):
         code, _, error = run("evaluate", *words, option)
         assert code == 2
-        assert "both say" in error
-    assert "name a model and a task" in run("evaluate", DEMO / "model")[2]
+        assert "both define the evaluation" in error
+    assert "give a model and a task" in run("evaluate", DEMO / "model")[2]
 
 
 def test_cut_writes_the_published_cut(known, run, tmp_path):
@@ -158,7 +158,9 @@ def test_cut_writes_the_published_cut(known, run, tmp_path):
     assert "2.fc_in=0.05" in said
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"the interventions were published ({known.about})" in card
-    assert "leave one" in run(*words, "--out", tmp_path / "n", "--intervention", "1.fc_in=0.1")[2]
+    assert (
+        "use only one" in run(*words, "--out", tmp_path / "n", "--intervention", "1.fc_in=0.1")[2]
+    )
     composed = ("cut", "--preset", "gptj-counterfact-composition", "--out", tmp_path / "n")
     assert "was not published" in run(*composed)[2]
-    assert "name a model" in run("cut", "--intervention", "1.fc_in=0.1", "--out", tmp_path / "n")[2]
+    assert "give a model" in run("cut", "--intervention", "1.fc_in=0.1", "--out", tmp_path / "n")[2]

@@ -46,7 +46,7 @@ def test_rows_with_one_question_share_a_group_whatever_the_answer():
 
 
 def test_given_ids_must_be_unique():
-    with pytest.raises(InputError, match="id 'x' is given to 2 rows"):
+    with pytest.raises(InputError, match="id 'x' is used by 2 rows"):
         identify([Example("x", "", "q1", "a"), Example("x", "", "q2", "a")])
     assert [e.id for e in identify([Example("x", "", "q1", "a"), Example("y", "", "q1", "a")])] == [
         "x",

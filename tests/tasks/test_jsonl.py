@@ -119,7 +119,7 @@ def test_rows_and_head_must_fit(write, row, head, words):
         ({"prompt": "x", "answer": "y", "choices": "y,n"}, ["'y,n'", "JSON list"]),
         ({"prompt": "x", "answer": "y", "choices": ["y"]}, ["two or more"]),
         ({"prompt": "x", "answer": "y", "choices": ["y", None]}, ["'choices[1]' is None"]),
-        ({"prompt": "x", "answer": "y", "choices": ["y", "y"]}, ["one answer twice"]),
+        ({"prompt": "x", "answer": "y", "choices": ["y", "y"]}, ["the same answer twice"]),
         ({"prompt": "x", "answer": "y", "group": ["g"]}, ["'group' is ['g']"]),
     ],
 )
@@ -135,5 +135,5 @@ def test_unknown_fields_name_the_nearest(write):
 
 
 def test_a_file_is_needed():
-    with pytest.raises(InputError, match="name your file"):
+    with pytest.raises(InputError, match="give your file"):
         TASK.load()

@@ -84,7 +84,7 @@ def test_scores_add_up_to_the_perplexity_of_all_tokens(write):
 def test_a_file_without_text_is_refused(write):
     with pytest.raises(InputError, match=r"has the fields txet; expected one of text.*'text'"):
         TASK.load(write("a.jsonl", [{"txet": "one"}]))
-    with pytest.raises(InputError, match=r"needs data: name your file.*perplexity:wikitext2"):
+    with pytest.raises(InputError, match=r"needs data: give your file.*perplexity:wikitext2"):
         TASK.load()
     with pytest.raises(InputError, match="line 2: field 'text' is None"):
         TASK.load(write("b.jsonl", [{"text": "one"}, {"text": None}]))

@@ -56,7 +56,7 @@ def test_a_line_separator_inside_json_ends_no_line(write):
         ("b.json", "[]", ["no rows"]),
         ("b.tsv", "x\ty\n1\t2\n1\n", ["b.tsv line 3", "1 cells", "expected 2", "x, y"]),
         ("b.csv", 'x,y\n1,"2\n', ["b.csv line 2", "quote"]),
-        ("b.parquet", "PAR", ["b.parquet is no whole Parquet file"]),
+        ("b.parquet", "PAR", ["b.parquet is not a complete Parquet file"]),
         ("b.doc", "hello", [".doc", ".jsonl"]),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_missing_file_names_the_nearest(write, tmp_path):
     write("questions.jsonl", [{"a": 1}])
     with pytest.raises(InputError, match=r"question\.jsonl does not exist.*'questions\.jsonl'"):
         load_rows(str(tmp_path / "question.jsonl"))
-    with pytest.raises(InputError, match=r"no folder"):
+    with pytest.raises(InputError, match=r"neither does the folder"):
         load_rows(str(tmp_path / "nowhere" / "a.csv"))
     with pytest.raises(InputError, match=r"is a folder.*questions\.jsonl"):
         load_rows(str(tmp_path))

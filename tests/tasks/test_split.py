@@ -66,7 +66,7 @@ def test_binary_rounding_asks_for_no_further_example():
 
 @pytest.mark.parametrize("validation", [0, 1, -0.1, 1.5, float("nan")])
 def test_a_fraction_outside_is_refused(validation):
-    with pytest.raises(InputError, match="no fraction"):
+    with pytest.raises(InputError, match="not a fraction"):
         split_by_group(_examples([1] * 10), validation)
 
 

@@ -151,7 +151,7 @@ def test_bad_folders_and_models_are_one_sentence(run, filled, tmp_path):
     shutil.copytree(filled[0], tmp_path / "copy")
     for words, expected in [
         (("factors", "verify", tmp_path / "absent"), "does not exist"),
-        (("factors", "gc", tmp_path / "photos", "--yes"), "is no factor cache"),
+        (("factors", "gc", tmp_path / "photos", "--yes"), "is not a factor cache"),
         (("factors", "gc", tmp_path / "copy", "--keep-model", "othr", "--yes"), "'other'?"),
         (("matrices", "./absent"), "does not exist"),
     ]:

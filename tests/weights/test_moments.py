@@ -54,7 +54,7 @@ def test_a_file_of_another_model_is_refused(tmp_path):
     (path,) = tmp_path.rglob("*.safetensors")
     (tmp_path / "moments" / CALIBRATION).mkdir()
     path.rename(tmp_path / "moments" / CALIBRATION / path.name)
-    with pytest.raises(InputError, match="of another model or of other calibration texts"):
+    with pytest.raises(InputError, match="to another model or other calibration texts"):
         store.find(CALIBRATION, NAME)
 
 

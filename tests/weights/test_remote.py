@@ -218,8 +218,8 @@ def test_the_commands_take_a_url(bucket, tmp_path, monkeypatch, capsys):
     for words, code, expected in [
         (("verify", url), 0, "1 whole, 0 damaged"),
         (("rebuild", url), 0, "1 matrices in the index"),
-        (("gc", url), 2, "is no folder"),
-        (("verify", "s3://no-such-bucket-here/x"), 2, "there is no bucket"),
+        (("gc", url), 2, "is not a folder"),
+        (("verify", "s3://no-such-bucket-here/x"), 2, "the bucket"),
         (("verify", "s4://bucket/x"), 2, "needs a driver for s4://"),
     ]:
         monkeypatch.setattr(sys, "argv", ["laser-search", "factors", *words])

@@ -55,7 +55,7 @@ def test_experts_and_routers(mixtral):
     assert len(names("0.mlp", mixtral)) == 6
     assert names("0.mlp.gate", mixtral) == ["0.mlp.gate"]
     assert "0.mlp.gate" not in names("0.all", mixtral)
-    with pytest.raises(InputError, match="names no matrix"):
+    with pytest.raises(InputError, match="matches no matrix"):
         names("0.fc_in", mixtral)
 
 
@@ -72,7 +72,7 @@ def test_stacks_and_cross_attention(bart):
 
 @pytest.mark.parametrize("pattern", ["7.fc_in", "fc_in", "*.", "*.nothing", "1.2.fc_in", ""])
 def test_patterns_without_a_matrix_are_refused(pattern, llama):
-    with pytest.raises(InputError, match="names no matrix"):
+    with pytest.raises(InputError, match="matches no matrix"):
         expand(pattern, llama)
 
 

@@ -110,8 +110,8 @@ class Kind(ABC):
         """
         if self.needs_inputs and inputs is None:
             raise InputError(
-                f"kind {self.name!r} is made from what the matrix is given, which was not measured "
-                "here; use it in a study, which calibrates first, or name texts with --calibration"
+                f"kind {self.name!r} depends on the inputs of the matrix, which were not measured "
+                "here; use it in a study, which calibrates first, or give texts with --calibration"
             )
         return self.factoring
 

@@ -32,7 +32,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in BUILT_
 
 
 def _fault(found: object) -> str:
-    return "" if isinstance(found, Kind) else "is no search.cuts.kinds.base.Kind"
+    return "" if isinstance(found, Kind) else "is not a search.cuts.kinds.base.Kind"
 
 
 _PLUGINS: Plugins[Kind] = Plugins(GROUP, "kind", KINDS, _fault)
