@@ -33,6 +33,9 @@ SHELL = {"cat", "for", "kill", "less", "done", "do"}
 OTHERS = {"kubectl", "sbatch", "ray", "ssh", "pip", ".ci/quick", ".ci/run", "hf"}
 """Programs that are not ours."""
 
+LAUNCH = {"README.md", "budget.md", "cluster.md"}
+"""Pages that launch my-study themselves; the others look at that of README.md."""
+
 NEED_NOTHING = {"demo", "formats", "init", "kinds", "presets", "tasks"}
 """Commands whose name alone is a call."""
 
@@ -109,6 +112,15 @@ RULES: dict[str, list[Rule]] = {
         run("laser-search matrices MODEL", *DEEP),
         run("laser-search init", "laser-search init", "laser-search init < answers.txt"),
         *left("edits the files of the user's own shell", "laser-search --install-completion"),
+    ],
+    "budget.md": [
+        # study.yaml with the block that stands above the command on that page.
+        run(
+            "laser-search launch study.yaml --out my-study",
+            "study.yaml",
+            "study.yaml --set space='{matrices: [all], budget: {kept: 0.6}}'",
+        ),
+        run("laser-search export my-study --out smaller --format factored"),
     ],
     "cluster.md": [
         *left(
@@ -260,7 +272,7 @@ def blocks(page: Path) -> tuple[list[str], list[str], list[str]]:
 
 
 def commands_of(block: str) -> list[str]:
-    """The commands of a shell block: continued lines are one; a here-document belongs to its own."""
+    """The commands of a shell block; continued lines are one, with the body of a here-document."""
     found: list[str] = []
     end = ""
     for line in block.replace("\\\n", " ").splitlines():
@@ -380,15 +392,15 @@ def prepare(root: Path) -> None:
     )
 
 
-def lay_out(given: Path, folder: Path, study: Path | None) -> None:
-    """The folder in which a page's commands run; `study` is a finished one, for all but README."""
+def lay_out(given: Path, folder: Path, page: str, finished: Path) -> None:
+    """The folder in which a page's commands run; `finished` is that of README.md."""
     shutil.copytree(given, folder)
     (folder / ".venv").symlink_to(sys.prefix)
     for name in ("benchmarks", "search"):
         (folder / name).symlink_to(ROOT / name)
-    if study is not None:
-        shutil.copytree(study / "my-study", folder / "my-study")
-        shutil.copytree(study / "laser-demo", folder / "laser-demo")
+    if page not in LAUNCH:
+        for name in ("my-study", "laser-demo"):
+            shutil.copytree(finished / name, folder / name)
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -469,7 +481,7 @@ def main() -> int:
     for page in chosen:
         print(page.name, flush=True)
         folder = out / page.stem
-        lay_out(out / "given", folder, None if page == readme else out / "README")
+        lay_out(out / "given", folder, page.name, out / "README")
         one, other, wrong = run_page(page, folder, log)
         ran, left_out, failed = ran + one, left_out + other, failed + wrong
     print(f"{ran} commands ran, {left_out} are left out, {len(failed)} failed; output in {log}")

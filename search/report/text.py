@@ -193,7 +193,7 @@ def truncation_notices(part: str, truncated: int) -> list[str]:
     """What to say when prompts did not fit into the model."""
     if not truncated:
         return []
-    return [f"{truncated} prompts were cut to the model's length ({part})"]
+    return [f"{truncated} prompts were truncated to the model's length ({part})"]
 
 
 def warning(side: str, scores: Scores, part: str = "test") -> str:

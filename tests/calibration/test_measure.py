@@ -256,7 +256,7 @@ def test_a_matrix_that_never_multiplies_is_refused(make_model, make_rows, tmp_pa
 def test_what_is_not_finite_is_refused(make_model, make_rows, tmp_path):
     model = make_model("Llama 1-3")
     model.model.layers[0].mlp.up_proj.weight[0, 0] = float("inf")
-    with pytest.raises(InputError, match="is not finite"):
+    with pytest.raises(InputError, match="are not finite"):
         measured(model, make_rows(model), tmp_path)
 
 

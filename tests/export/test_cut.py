@@ -132,7 +132,7 @@ def test_what_is_refused(gptj, run, tmp_path):
 
     out = tmp_path / "out"
     cut = ("--intervention", "1.fc_in=rank:3", "--out", out)
-    assert "nothing is cut" in refused(gptj.model, "--out", out)
+    assert "there is nothing to cut" in refused(gptj.model, "--out", out)
     assert "'1.fc_inn' matches no matrix" in refused(
         gptj.model, "--intervention", "1.fc_inn=0.1", "--out", out
     )
@@ -191,7 +191,7 @@ def test_an_interrupted_check_says_so_at_once_and_at_the_next_try(gptj, run, mon
             cuts.cut(source, ["1.fc_in=rank:3"], Wish(out))
     with monkeypatch.context() as patched:
         patched.setattr(same_output, "edited_outputs", stopped)
-        with pytest.raises(Interrupted, match="not verified after writing"):
+        with pytest.raises(Interrupted, match="written but not verified"):
             cuts.cut(source, ["1.fc_in=rank:3"], Wish(tmp_path / "other"))
     code, _, error = run(*words)
     assert code == 2
@@ -292,7 +292,7 @@ def test_the_result_of_a_study_names_its_winner(tmp_path):
         ("broken.json", '{"composition": ', "cannot be read as JSON"),
         ("broken.yaml", "a: [1", "is not valid YAML"),
         ("python.yaml", "!!python/object/apply:os.system ['true']", "is not valid YAML"),
-        ("none.json", "[]", "holds no intervention"),
+        ("none.json", "[]", "contains no intervention"),
         ("none.yaml", "", "does not contain a list of interventions"),
         ("numbers.json", "[1, 2]", "does not contain a list of interventions"),
         ("bytes.json", b"\xff\xfe\x00", "cannot be read"),

@@ -106,7 +106,7 @@ def test_the_same_call_continues_and_evaluates_nothing_twice(found, loaded, monk
     pd.testing.assert_frame_equal(kept, study.trials_frame(), check_dtype=False)
     with pytest.raises(InputError, match="contains different questions"):
         laser_search.search(model, ROWS[:-1], **call)
-    with pytest.raises(InputError, match="another model"):
+    with pytest.raises(InputError, match="a different model"):
         other = AutoModelForCausalLM.from_pretrained(DEMO / "model")
         with torch.no_grad():
             next(other.parameters()).mul_(2)
