@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pyarrow as pa
 
+from search.budget import Budget
 from search.cuts.composition import Composition
-from search.report import maps, plots
+from search.report import budgets, maps, plots
 from search.report.content import gather, winning_cuts
 from search.report.frames import interventions_frame, trials_frame
 from search.report.html import render
@@ -154,6 +155,25 @@ class Study:
         table = maps.best_by(cuts, "row", "column")
         chosen = self.composition.interventions
         return maps.network(chosen, list(table.index), list(table.columns))
+
+    def kept_map(self) -> Figure:
+        """What each matrix keeps in `composition`, within a budget. Raises InputError."""
+        figure = budgets.kept_map(self._budget, self.composition)
+        if figure is None:
+            raise InputError(f"{self.record.folder} has no allocation that could be shown yet")
+        return figure
+
+    def front(self) -> Figure:
+        """Score against the share of parameters kept, within budgets. Raises InputError."""
+        found = budgets.front_frame(self._budget, self.record.trials)
+        self._need(found)
+        return budgets.front(found, self._baseline())
+
+    @property
+    def _budget(self) -> Budget:
+        if self.record.budget is None:
+            raise InputError(f"{self.record.folder} searched no budget; see space.budget")
+        return self.record.budget
 
     def report(self) -> str:
         """The whole report as HTML, as `laser-search report` writes it."""

@@ -16,6 +16,7 @@ from search.here import run_here
 from search.outline import Outline
 from search.plan import make_plan
 from search.report.text import sentence
+from search.results import Study
 from search.study.study_record import StudyRecord
 from search.study.verdict_claim import advice
 from tasks.errors import InputError
@@ -75,6 +76,13 @@ def test_it_is_searched_judged_and_said_in_short(budgeted) -> None:
     assert winner.text in json.dumps(stored), "scripts have it whole"
 
 
+def test_python_has_the_pictures(budgeted, tmp_path) -> None:
+    study = Study.open(budgeted[0])
+    count = len(study.record.budget.refs)
+    assert len(study.kept_map().axes[0].texts) == count
+    assert [line.get_label() for line in study.front().axes[0].get_lines()][-1] == "uncut"
+
+
 def test_it_is_exported_at_the_size_promised(budgeted, tmp_path, run) -> None:
     folder, _ = budgeted
     out = tmp_path / "out"
@@ -98,5 +106,5 @@ def test_it_is_exported_at_the_size_promised(budgeted, tmp_path, run) -> None:
 def test_a_warm_start_above_the_budget_is_refused(tmp_path) -> None:
     config = config_of(tmp_path, budget={"kept": 0.45})
     search = config.search.model_copy(update={"warm_start": ["0.fc_in=rank:2"]})
-    with pytest.raises(InputError, match=r"no allocation of space\.budget.*at most 0\.45"):
+    with pytest.raises(InputError, match=r"allocation of space\.budget.*at most 0\.45"):
         make_plan(config.model_copy(update={"search": search}))
