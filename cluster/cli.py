@@ -65,10 +65,12 @@ def _options(
 
 @app.command()
 def launch(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The configuration.")],
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY.yaml", help="The study's configuration, a YAML file.")
+    ],
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="The study folder; by default named after the file, beside it."),
+        typer.Option(help="The study folder; by default next to STUDY and named after it."),
     ] = None,
     overrides: Overrides = None,
     trials: Annotated[
@@ -77,7 +79,7 @@ def launch(
     ] = None,
     address: Address = None,
     again: Annotated[
-        bool, typer.Option("--resume", help="Continue the study if the folder holds it already.")
+        bool, typer.Option("--resume", help="Continue if the folder already contains this study.")
     ] = False,
     plan: Annotated[
         bool,
@@ -85,29 +87,34 @@ def launch(
     ] = False,
     on: Annotated[
         Optional[Literal["slurm", "kuberay", "ray-up"]],  # noqa: UP045
-        typer.Option(help="Write what starts it there instead of starting it here."),
+        typer.Option(help="Write a script that starts it there, instead of starting it here."),
     ] = None,
     nodes: Annotated[int, typer.Option(min=1, help="With --on: number of machines.")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=0, help="With --on: GPUs per machine.")] = 0,
-    cpus_per_node: Annotated[int, typer.Option(min=0, help="With --on; 0: the default there.")] = 0,
+    cpus_per_node: Annotated[
+        int, typer.Option(min=0, help="With --on: CPUs per machine; 0 is the platform's default.")
+    ] = 0,
     option: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="With --on: NAME=VALUE, such as partition=gpu; may be repeated."),
     ] = None,
     setup: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="With --on slurm: a line of shell before all else; may be repeated."),
+        typer.Option(help="With --on slurm: a shell line to run first; may be repeated."),
     ] = None,
     to: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="With --on: the file to write; by default beside STUDY.yaml."),
     ] = None,
     submit: Annotated[
-        bool, typer.Option("--submit", help="With --on slurm: hand it to sbatch.")
+        bool, typer.Option("--submit", help="With --on slurm: submit it with sbatch.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Start a study: factors, search, and the verdict on test. Here, or with --on elsewhere.
+    """Run a study: compute the factors, search, and score the best composition on test.
+
+    It runs on this machine, or on the Ray cluster that --address gives. --on writes a script for
+    another platform instead.
 
     Example: laser-search launch study.yaml --out my-study
     """
@@ -207,11 +214,13 @@ def resume(
     address: Address = None,
     accept_change: Annotated[
         bool,
-        typer.Option("--accept-change", help="Continue with other versions or settings."),
+        typer.Option(
+            "--accept-change", help="Continue although versions or settings have changed."
+        ),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Continue a study that was interrupted, to the number of trials it asks for.
+    """Continue an interrupted study up to its number of trials.
 
     Example: laser-search resume my-study --trials +100
     """
@@ -340,10 +349,12 @@ def _print_end(end: End, folder: Path, as_json: bool) -> None:
 @app.command()
 def stop(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The study folder.")],
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the end.")] = 120.0,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait until it has stopped.")
+    ] = 120.0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Let a study's driver end, wherever it runs; trials in flight may finish first.
+    """Stop a study, wherever it runs; trials in flight may finish first.
 
     Example: laser-search stop my-study
     """
@@ -360,7 +371,7 @@ def decompose(
         str,
         typer.Option(
             envvar="LASER_SEARCH_FACTORS",
-            help="The factor cache, new or not: a folder or a URL such as s3://b/p.",
+            help="The factor cache, created if needed: a folder or a URL such as s3://b/p.",
         ),
     ],
     types: Annotated[
@@ -372,15 +383,17 @@ def decompose(
         typer.Option(help="Addresses such as 27.fc_in or '*.mlp'; may be repeated."),
     ] = None,
     max_rho: Annotated[
-        float, typer.Option(help="Store this fraction of the ranks; the spectrum stays whole.")
+        float, typer.Option(help="Fraction of the ranks to store; the spectrum is always complete.")
     ] = 1.0,
     dtype: Annotated[
         Literal["float32", "bfloat16"],
-        typer.Option(help="bfloat16 halves the files and puts products off by 0.24 %."),
+        typer.Option(help="bfloat16 halves the files; products are then off by 0.24 %."),
     ] = "float32",
     kind: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Factors for this kind of cut too, such as whitened; may be repeated."),
+        typer.Option(
+            help="Also compute factors for this kind of cut, such as whitened; may be repeated."
+        ),
     ] = None,
     calibration: Annotated[
         Optional[str],  # noqa: UP045
@@ -441,9 +454,9 @@ def track(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Send finished trials to TensorBoard, MLflow or Weights & Biases while a study runs, or after.
+    """Send finished trials to TensorBoard, MLflow or Weights & Biases, now or as they finish.
 
-    Trials that were sent are not sent again. The study itself waits for nothing.
+    Each trial is sent once. The study does not wait for it.
 
     Example: laser-search track ./my-study --to tensorboard
     """

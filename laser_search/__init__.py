@@ -5,9 +5,9 @@
     study = laser_search.search("openai-community/gpt2", questions, trials=50)
     study.verdict
 
-Importing it makes `search`, `tasks` and `cluster` the packages of this installation, whatever
-files of these names lie in the working folder or on PYTHONPATH. What it offers is imported when it
-is first used.
+Importing it makes `search`, `tasks` and `cluster` the packages of this installation, even if files
+with these names are in the working folder or on PYTHONPATH. Each function is imported when it is
+first used.
 """
 
 from __future__ import annotations

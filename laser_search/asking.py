@@ -1,4 +1,4 @@
-"""A model scored from Python, before and after a composition."""
+"""Score a model from Python, before and after a composition."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def evaluate(
     head: HeadChoice = "auto",
     dtype: DType = "auto",
 ) -> StandaloneResult:
-    """Score `model` on `questions`, and again with `interventions`, here.
+    """Score `model` on `questions` in this process, without and with `interventions`.
 
     Args:
         model: A local folder, a hub id, or a loaded transformers model with its `tokenizer`, which
             is saved into a temporary folder and not changed.
         questions: As in `laser_search.search`.
-        interventions: Texts such as ``27.fc_in=0.01``, a composition, a file, or a study, whose
-            winner is meant. Without any, the model alone is scored.
-        tokenizer: Of a loaded model.
+        interventions: Texts such as ``27.fc_in=0.01``, a composition, a file, or a study, which
+            stands for its winner. Without interventions, only the model is scored.
+        tokenizer: The tokenizer of a loaded model.
         task: The task's name.
-        part: Which questions are asked.
-        validation: The fraction of the validation part, where a part is asked.
-        seed: Of the split.
+        part: Which questions to score.
+        validation: The fraction of the validation part, if `part` is not ``all``.
+        seed: The seed of the split.
         factors: A factor cache; by default the SVDs are not kept.
         head: Which head to load.
-        dtype: What the model is loaded in; ``auto``: the checkpoint's own.
+        dtype: The dtype to load the model in; ``auto``: the checkpoint's.
 
     Returns:
-        Scores by composition, ``baseline`` first, and their comparison. A notebook shows it.
+        Scores by composition, ``baseline`` first, and their comparison; notebooks display it.
 
     Raises:
         InputError: On bad input, in one sentence.

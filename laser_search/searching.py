@@ -1,4 +1,4 @@
-"""A study from Python, in this process."""
+"""Run a study from Python, in this process."""
 
 from __future__ import annotations
 
@@ -35,41 +35,40 @@ def search(
     settings: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Study:
-    """Search the cuts of `model` that answer `questions` better, here, in one process.
+    """Search for cuts with which `model` answers `questions` better, in this process.
 
     The search sees the `validation` fraction of the questions; the rest is test, which is scored
-    once at the end, for the unedited model and the best composition. `study.verdict` says what came
-    of it.
+    once at the end, for the unedited model and the best composition. `study.verdict` is the result.
 
     Args:
         model: A local folder, a hub id, or a loaded transformers model with its `tokenizer`. A
             loaded model is saved into the study folder (`folder`/model, in safetensors) and read
-            from there, for a study identifies its weights by the bytes of files. The object itself
-            is not changed.
+            from there, because a study identifies its weights by the bytes of files. The object
+            itself is not changed.
         questions: A list of dicts, a pandas frame, a `datasets.Dataset` or a file, with the fields
             of the task: for ``jsonl`` prompt and answer, optionally choices and group, or text and
             label. Rows are written to `folder`/questions.jsonl. None: the task's own data.
-        tokenizer: Of a loaded model.
+        tokenizer: The tokenizer of a loaded model.
         task: The task's name; `laser-search tasks` lists them.
-        folder: The study folder. If it holds this very study already, it is continued where it is,
-            so that an interrupted call, or a cell, can be run again.
+        folder: The study folder. If it already contains this study, the study continues, so an
+            interrupted call or cell can simply be run again.
         trials: How many compositions are evaluated; a larger number continues a finished study.
-        strategy: What is tried next (docs/strategies.md).
+        strategy: How the next composition is chosen (docs/strategies.md).
         matrices: Matrix types or groups that may be cut.
-        max_interventions: Cuts per composition, at most.
+        max_interventions: The maximum number of cuts per composition.
         validation: The fraction of the questions that the search sees.
-        seed: Of the split and of the search.
+        seed: The seed of the split and of the search.
         factors: The factor cache, shared by studies; by default `folder`/factors.
         settings: Further keys of study.yaml (docs/configuration.md), such as
-            ``{"space": {"rho": [0.1, 0.01]}, "model": {"dtype": "bfloat16"}}``; they win over the
+            ``{"space": {"rho": [0.1, 0.01]}, "model": {"dtype": "bfloat16"}}``; they override the
             arguments.
-        progress: Show how far it is, in the cell of a notebook or on a terminal.
+        progress: Show progress, in a notebook cell or on a terminal.
 
     Returns:
-        The study, which reads its folder: frames, figures, verdict, report.
+        The study: data frames, figures, verdict and report, read from its folder.
 
     Raises:
-        InputError: On bad input, in one sentence; or if the folder holds another study.
+        InputError: On bad input, in one sentence; or if the folder contains another study.
     """
     place = Path(folder).expanduser()
     if not (place / IDENTITY_FILE).exists():

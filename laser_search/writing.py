@@ -1,4 +1,4 @@
-"""Models written from Python: a cut that is known, or what a study found."""
+"""Write models from Python: a known cut, or what a study found."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def cut(
         model: A local folder, a hub id, or a loaded transformers model with its `tokenizer`, which
             is not changed.
         interventions: Texts such as ``27.fc_in=0.01`` or ``*.attn=rank:384``, a composition, a
-            file, or a study, whose winner is meant.
+            file, or a study, which stands for its winner.
         out: A new folder.
-        tokenizer: Of a loaded model.
+        tokenizer: The tokenizer of a loaded model.
         format: ``dense``, ``factored``, ``patch``, ``recipe`` or ``lora`` (docs/export.md).
         head: Which head to load.
-        dtype: What the edits are made in; ``auto``: the checkpoint's own.
+        dtype: The dtype of the edited model; ``auto``: the checkpoint's.
         factors: A factor cache; by default the SVDs are not kept.
         overwrite: Replace what an earlier export left in `out`.
         verify: Load it in a fresh process and compare its output with the edit in memory.
 
     Returns:
-        What was written, with its parameters; `verdict.agrees` says whether the check passed.
+        What was written, with its parameter counts; `verdict.agrees` is whether the check passed.
 
     Raises:
         InputError: On bad input, in one sentence.
@@ -81,11 +81,11 @@ def export(
         format: ``dense``, ``factored``, ``patch``, ``recipe`` or ``lora`` (docs/export.md).
         trial: The number of a trial; by default the winner.
         overwrite: Replace what an earlier export left in `out`.
-        verify: Load it in a fresh process and ask it the trial's questions.
-        anyway: Even if test does not support it as a gain.
+        verify: Load it in a fresh process and compare its answers with the trial's.
+        anyway: Export even if test does not support a gain.
 
     Returns:
-        How the check ended; `agrees` says whether every answer is the trial's. None without one.
+        The result of the check; `agrees` is whether every answer is the trial's. None if skipped.
 
     Raises:
         InputError: On bad input, in one sentence.

@@ -52,7 +52,8 @@ def evaluate(
     ] = None,
     data: Annotated[Optional[str], typer.Option(help="Local file or hub id.")] = None,  # noqa: UP045
     split: Annotated[
-        Literal["all", "validation", "test"], typer.Option(help="Which examples to ask.")
+        Literal["all", "validation", "test"],
+        typer.Option(help="Which part of the examples to score."),
     ] = "all",
     intervention: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -60,20 +61,31 @@ def evaluate(
     ] = None,
     lname: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="LASER's own way to name matrices: fc_in, mlp, attn, all, dont, ..."),
+        typer.Option(
+            help="Matrices in the notation of LASER's code: fc_in, mlp, attn, all, dont, ..."
+        ),
     ] = None,
-    lnum: Annotated[Optional[int], typer.Option(help="LASER's layer; -1: all.")] = None,  # noqa: UP045
+    lnum: Annotated[
+        int | None, typer.Option(help="Layer in the notation of LASER's code; -1: all.")
+    ] = None,
     rate: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="LASER's rate, 10 (1 - rho): 9 keeps a tenth of the ranks."),
+        typer.Option(
+            help="Rate in the notation of LASER's code, 10 (1 - rho): 9 keeps a tenth of the ranks."
+        ),
     ] = None,
     fused: Annotated[
         Literal["named", "whole"],
-        typer.Option(help="What --lname cuts of a fused weight: its own rows; LASER's code: all."),
+        typer.Option(
+            help="What --lname cuts in a fused weight: that part, or all, as LASER's code does."
+        ),
     ] = "named",
     products: Annotated[
         Literal["exact", "svd-lowrank"],
-        typer.Option(help="The best rank r, or LASER's own randomised low rank (docs/paper.md)."),
+        typer.Option(
+            help="exact: the best rank r; svd-lowrank: the randomised one of LASER's code "
+            "(docs/paper.md)."
+        ),
     ] = "exact",
     head: HeadName = "auto",
     validation: Annotated[float, typer.Option(help="Fraction of the validation part.")] = 0.2,
@@ -83,10 +95,11 @@ def evaluate(
         typer.Option(envvar="LASER_SEARCH_FACTORS", help="The factor cache, a folder or URL."),
     ] = "factors",
     protocol: Annotated[
-        Literal["auto", "groups", "paper"], typer.Option(help="How to split.")
+        Literal["auto", "groups", "paper"],
+        typer.Option(help="How the examples are split (docs/configuration.md)."),
     ] = "auto",
     scoring: Annotated[
-        Literal["default", "paper"], typer.Option(help="paper: as in the paper's code.")
+        Literal["default", "paper"], typer.Option(help="paper: score as the paper's code does.")
     ] = "default",
     num_fewshot: Annotated[
         Optional[int],  # noqa: UP045
@@ -94,7 +107,7 @@ def evaluate(
     ] = None,
     limit: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="First examples of each part, for lm_eval tasks."),
+        typer.Option(min=1, help="Use only the first N examples of each part, for lm_eval tasks."),
     ] = None,
     dtype: DTypeName = "auto",
     revision: Revision = None,
@@ -103,19 +116,25 @@ def evaluate(
         typer.Option(help="Branch, tag or commit of a hub data set."),
     ] = None,
     chat_template: Annotated[
-        bool, typer.Option("--chat-template", help="Ask each question as a user's message.")
+        bool,
+        typer.Option(
+            "--chat-template",
+            help="Ask each question as a user message, in the model's chat template.",
+        ),
     ] = False,
     preset: PresetName = None,
     calibration: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Texts for whitened cuts: a file or hub data set, not what is scored."),
+        typer.Option(
+            help="Texts for whitened cuts: a file or hub data set, without the scored questions."
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a model, and the same model after interventions.
 
-    With --preset: a published model, task and cut, beside the published figures; MODEL and --data
-    may name other copies of the same.
+    With --preset NAME, scores a published model, task and cut, and compares the scores with the
+    published ones; MODEL and --data may give other copies.
 
     Example: laser-search evaluate ./bert-sst2 --task sst2 --data dev.tsv --intervention 1.fc_in=0.1
     """
@@ -240,7 +259,7 @@ def _print_list(found: list[dict[str, Any]], further: str, as_json: bool) -> Non
 
 
 def schema() -> None:
-    """Print the JSON schema of study.yaml, with which editors complete and check it.
+    """Print the JSON schema of study.yaml, for completion and checks in editors.
 
     Example: laser-search schema > study.schema.json
     """
@@ -250,7 +269,7 @@ def schema() -> None:
 
 
 def status(folder: StudyFolder, as_json: JsonFlag = False) -> None:
-    """Say where a study stands.
+    """Show how far a study is and what it has found.
 
     Example: laser-search status ./my-study --json
     """
@@ -388,7 +407,7 @@ def compare(
         Optional[Literal["validation", "test"]],  # noqa: UP045
         typer.Option(help="Which questions; test where it is scored."),
     ] = None,
-    trial: Annotated[Optional[int], typer.Option(help="A trial; by default the winner.")] = None,  # noqa: UP045
+    trial: Annotated[Optional[int], typer.Option(help="The trial; by default the winner.")] = None,  # noqa: UP045
     task: Annotated[Optional[str], typer.Option(help="One of several tasks, by label.")] = None,  # noqa: UP045
     examples: Annotated[int, typer.Option(min=0, help="Questions of each kind to show.")] = 5,
     as_json: JsonFlag = False,

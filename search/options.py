@@ -14,7 +14,7 @@ StudyFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The study fold
 HeadName = Annotated[HeadChoice, typer.Option(help="The model head to load.")]
 DTypeName = Annotated[
     Literal["auto", "float32", "float16", "bfloat16"],
-    typer.Option(help="auto: the checkpoint's own."),
+    typer.Option(help="auto: the checkpoint's dtype."),
 ]
 Revision = Annotated[
     Optional[str],  # noqa: UP045

@@ -1,4 +1,4 @@
-"""A study for Python: its trials as pandas or Arrow, its figures as objects.
+"""A study in Python: its trials as pandas or Arrow, its figures as objects.
 
     from search.results import Study
 
@@ -6,7 +6,7 @@
     study.trials_frame().nlargest(5, "score")
     study.heat_map().savefig("heat-map.png")
 
-Nothing here writes to the study, which may still run; `reload` looks again.
+Nothing here writes to the study, which may still be running; `reload` reads it again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Study:
         return Study(StudyRecord.read(Path(folder)))
 
     def reload(self) -> Study:
-        """The same study as its folder says it now."""
+        """Read the study's folder again."""
         return Study.open(self.record.folder)
 
     @property
@@ -69,12 +69,12 @@ class Study:
 
     @property
     def composition(self) -> Composition:
-        """What the winner cuts, else the best trial; empty without trials."""
+        """The winner's cuts, else those of the best trial; empty without trials."""
         return Composition(tuple(winning_cuts(self.record)))
 
     @property
     def verdict(self) -> Verdict | None:
-        """Baseline and winner on validation and test; None while test is not scored."""
+        """Baseline and winner on validation and test; None until test is scored."""
         found = gather(self.record).verdict
         return None if found is None else ShownVerdict.of(found, self.summary.objective)
 
@@ -96,7 +96,7 @@ class Study:
         return pa.Table.from_pandas(self.trials_frame(), preserve_index=False)
 
     def interventions_frame(self) -> pd.DataFrame:
-        """One row per cut matrix of every whole evaluation, with its trial's score."""
+        """One row per cut matrix of every complete evaluation, with its trial's score."""
         if self._cuts is None:
             self._cuts = interventions_frame(self.record.trials, self._baseline())
         return self._cuts.copy()
@@ -116,7 +116,7 @@ class Study:
         return pd.read_parquet(path)
 
     def heat_map(self, rho: float | None = None, view: str = "alone") -> Figure:
-        """What cuts do, per layer and type, of all fractions kept or of `rho`.
+        """Map the effect of cuts by layer and type, for all fractions kept or for `rho`.
 
         `view`: ``alone``, the score of the cut alone; ``gain``, its mean gain over the same
         composition without it; ``best``, the best of all trials with this cut. Raises InputError.
@@ -127,29 +127,29 @@ class Study:
         return draw(own, view, self._base(cuts), row="row", column="column")
 
     def reduction_map(self, kind: str, view: str = "alone") -> Figure:
-        """The same per layer and fraction kept, of the matrices of one type."""
+        """Map the effect of cuts by layer and fraction kept, for the matrices of one type."""
         cuts = self.interventions_frame()
         own = of_view(cuts[(cuts["column"] == kind) & cuts["rho"].notna()], view)
         self._need(own)
         return draw(own, view, self._base(cuts), row="row", column="rho", across="ρ")
 
     def history(self) -> Figure:
-        """Scores in order of trial, and the best so far."""
+        """Plot the score of each trial, and the best so far."""
         self._need(self.trials_frame())
         return plots.history(self.trials_frame(), self._baseline())
 
     def score_by_rho(self) -> Figure:
-        """The best score against the fraction of rank kept, by type and layer."""
+        """Plot the best score against the fraction of rank kept, by type and layer."""
         self._need(self.interventions_frame())
         return plots.score_by_rho(self.interventions_frame(), self._baseline())
 
     def parallel(self) -> Figure:
-        """Parallel coordinates over interventions, layer, type and rank."""
+        """Plot parallel coordinates of interventions, layer, type and rank."""
         self._need(self.interventions_frame())
         return plots.parallel(self.interventions_frame(), self._baseline())
 
     def network(self) -> Figure:
-        """`composition` drawn in the network."""
+        """Draw `composition` in the network."""
         cuts = self.interventions_frame()
         self._need(cuts)
         table = maps.best_by(cuts, "row", "column")

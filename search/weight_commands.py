@@ -17,7 +17,10 @@ CacheLocation = Annotated[
 ]
 
 factors = Program(
-    name="factors", help="Look after a factor cache.", no_args_is_help=True, add_completion=False
+    name="factors",
+    help="Check and maintain a factor cache.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 
@@ -26,11 +29,13 @@ def matrices(
     head: HeadName = "auto",
     cache: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--factors", help="Also show which are in this cache; reads the weights."),
+        typer.Option(
+            "--factors", help="Also show which have factors in this cache; reads the weights."
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List every weight matrix: its address, where it is, and the rule that named it.
+    """List every weight matrix: its address, its parameter, and the rule that identified it.
 
     Example: laser-search matrices ./llama --factors ./factors
     """

@@ -125,7 +125,7 @@ class BigBench:
             raise InputError(f"{source} has no example with exactly one right answer")
         if len(drafts) < len(found):
             left = len(found) - len(drafts)
-            log.warning("%s: %d rows with several right answers left out", self.name, left)
+            log.warning("%s: %d rows with several right answers are excluded", self.name, left)
         return identify(self._with_common_choices(drafts))
 
     def _example(self, row: Row, prompt: str, answer: str, choices: tuple[str, ...]) -> Example:

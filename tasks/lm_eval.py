@@ -110,7 +110,7 @@ class LmEval:
             replies = [(-1.0, False)] * len(example.pairs)
             return next(iter(_numbers(leaf, leaf.process_results(doc, replies))), "acc")
         except Exception as error:  # a rule of the task's own, which may refuse what is made up
-            log.info("the metric of %s is not known before it is asked: %r", name, error)
+            log.info("the metric of %s is only known after it has been scored: %r", name, error)
             return "score"
 
     def request(self, example: Example, head: Head) -> Request:

@@ -75,8 +75,8 @@ def detectable_text(groups: int) -> str:
             f"{groups_for(WORTH):,} groups: add questions, or lower split.validation"
         )
     return (
-        f"{among} find a gain of {gain:.4f} or more in 80 of 100 cases (exact paired test, three "
-        "answers fixed for each one broken)"
+        f"{among} are enough to find a gain of {gain:.4f} or more in 80 of 100 cases (exact paired "
+        "test, three answers fixed for each one broken)"
     )
 
 

@@ -70,7 +70,7 @@ def split_tasks(
         if left_out := len(split.validation) - len(apart):
             log.warning(
                 "%d of %d validation examples of task %s have their group in the test part of "
-                "another task and are left out",
+                "another task and are excluded",
                 left_out,
                 len(split.validation),
                 task,
@@ -120,7 +120,7 @@ def _own(examples: Sequence[Example]) -> Split:
         )
     if len(kept) < len(own):
         log.warning(
-            "%d of %d validation examples occur in test too and are left out",
+            "%d of %d validation examples also occur in test and are excluded",
             len(own) - len(kept),
             len(own),
         )

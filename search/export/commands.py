@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from search.study.study_record import StudyRecord
     from search.study.trials import TrialRecord
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the contents of the folder.")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Do not load and check the result.")]
 FormatName = Annotated[
     str,
@@ -31,7 +31,9 @@ FormatName = Annotated[
 ]
 Push = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(metavar="REPO", help="Upload it to the hub, once verified; new ones private."),
+    typer.Option(
+        metavar="REPO", help="Upload it to this hub repository once verified; a new one is private."
+    ),
 ]
 
 
@@ -47,7 +49,7 @@ def export(
     folder: StudyFolder,
     out: Annotated[Path, typer.Option(help="A new folder.")],
     form: FormatName = "dense",
-    trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
+    trial: Annotated[Optional[int], typer.Option(help="The trial; by default the winner.")] = None,  # noqa: UP045
     push: Push = None,
     overwrite: Overwrite = False,
     no_verify: NoVerify = False,
@@ -124,10 +126,10 @@ def cut(
 ) -> None:
     """Write a model with a cut that is already known, without a study.
 
-    With --preset it is a published cut, of the published model unless MODEL names another copy.
+    With --preset NAME, writes a published cut; MODEL may give another copy of the model.
 
-    It is then loaded in a fresh process, and its output on a few texts compared with that of the
-    model edited in memory; exit code 1 if it differs. Nothing is searched, and nothing is scored.
+    The result is then loaded in a fresh process, and its output on a few texts is compared with
+    that of the model edited in memory; exit code 1 if it differs. Nothing is searched or scored.
 
     Example: laser-search cut openai-community/gpt2 --intervention 11.fc_in=0.01 --out ./my-model
     """
@@ -225,41 +227,47 @@ def apply(
 
 def heal(
     folder: StudyFolder,
-    train: Annotated[str, typer.Option(help="Labelled data in the task's own form.")],
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")],
+    train: Annotated[str, typer.Option(help="Training data in the task's format.")],
+    steps: Annotated[int, typer.Option(min=1, help="Number of optimiser steps.")],
     out: Annotated[Path, typer.Option(help="A new folder.")],
-    trial: Annotated[Optional[int], typer.Option(help="A trial; else the winner.")] = None,  # noqa: UP045
+    trial: Annotated[Optional[int], typer.Option(help="The trial; by default the winner.")] = None,  # noqa: UP045
     method: Annotated[
         Literal["lora", "factors"], typer.Option(help="An adapter, or the thin layers themselves.")
     ] = "lora",
     rank: Annotated[int, typer.Option(min=1, help="Rank of the adapter.")] = 8,
-    learning_rate: Annotated[float, typer.Option(min=0)] = 1e-4,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-4,
     batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 16,
     seed: Annotated[int, typer.Option(help="Seed of the order and of the adapter.")] = 0,
     task: Annotated[
         str,
         typer.Option(
-            help="Of a study of several: which the data is for; with --intervention: the task."
+            help="In a study of several tasks: that of the data; with --intervention: the task to "
+            "score."
         ),
     ] = "",
     intervention: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="DIR is a model; cut it like this first: MATRIX=RHO, or a file of them."),
+        typer.Option(
+            help="FOLDER is a model; cut it like this: MATRIX=RHO, or a file; may be repeated."
+        ),
     ] = None,
     data: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="With --intervention: the questions that it is scored on."),
+        typer.Option(help="With --intervention: the questions to score it on."),
     ] = None,
     apart: Annotated[
-        bool, typer.Option("--apart", help="Keep adapter or thin layers; else one dense model.")
+        bool,
+        typer.Option(
+            "--apart", help="Keep the adapter or the thin layers instead of one dense model."
+        ),
     ] = False,
     overwrite: Overwrite = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train the cut model until it has recovered, score it as the trials were, and write it.
+    """Train a model after its cut, score it like a trial, and write it.
 
-    With --intervention no study is needed: the model in DIR is cut so and trained. What `cut` wrote
-    is named by its folder (--intervention ./my-cut).
+    With --intervention no study is needed: FOLDER is then a model, which is cut and trained.
+    --intervention ./my-cut uses the cut that `laser-search cut` wrote there.
 
     Example: laser-search heal ./my-study --train train.jsonl --steps 500 --out ./healed
     """

@@ -29,7 +29,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow until Ctrl-C.")] = False,
     worker: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="One worker, by name or a part of it, such as the host."),
+        typer.Option(help="Only this worker, by its name or a part of it, such as the host."),
     ] = None,
     last: Annotated[
         Optional[int],  # noqa: UP045
@@ -37,7 +37,7 @@ def logs(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what the workers wrote down: models loaded, trials begun, ended and failed, and why.
+    """Show the workers' logs: models loaded, trials started, finished and failed, with reasons.
 
     Example: laser-search logs ./my-study --follow
     """
@@ -54,9 +54,9 @@ def report(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write what a study found as one HTML file: verdict, maps, course, examples, cost.
+    """Write what a study found as one HTML file: verdict, maps, history, examples, cost.
 
-    The file asks the network for nothing. A study that still runs can be reported too.
+    The file loads nothing from the network. It also works for a running study.
 
     Example: laser-search report ./my-study --out report.html
     """
@@ -82,12 +82,12 @@ def report(
 def spectra(
     model: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(help="Local folder or hub id; leave it out to read --factors alone."),
+        typer.Argument(help="Local folder or hub id; omit it to use only --factors."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("spectra"),
     factors: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="A factor cache, whose spectra are used where it has them."),
+        typer.Option(help="A factor cache to take spectra from."),
     ] = None,
     address: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -95,16 +95,18 @@ def spectra(
     ] = None,
     task: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Show W x for this task's real inputs too; needs MODEL."),
+        typer.Option(help="Also compare outputs on this task's inputs; needs MODEL."),
     ] = None,
     data: Annotated[Optional[str], typer.Option(help="The task's file or hub id.")] = None,  # noqa: UP045
     figures: Annotated[
         bool,
-        typer.Option("--figures/--no-figures", help="Draw figures, which takes longest."),
+        typer.Option(
+            "--figures/--no-figures", help="Draw the figures, which takes most of the time."
+        ),
     ] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    """Plot the singular values of a model's matrices, and say how much of them is noise.
+    """Plot the singular values of a model's matrices, and estimate how much of them is noise.
 
     Writes spectra.html, spectra.parquet, snr.json (as laserRMT and spectrum have it) and figures.
 
@@ -176,10 +178,9 @@ def dashboard(
     folder: StudyFolder,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free port.")] = 8080,
 ) -> None:
-    """Open optuna-dashboard on the study, for this machine alone; needs the extra dashboard.
+    """Serve optuna-dashboard for a study on 127.0.0.1; needs the extra dashboard.
 
-    The report, the result and the outcomes are the study's artefacts. The study cannot be changed
-    from there.
+    The report, the result and the outcomes appear as the study's artefacts. It is read-only.
 
     Example: laser-search dashboard ./my-study --port 8080
     """
@@ -202,7 +203,7 @@ def init(
     ] = None,
     task: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="The task's name; asked for if MODEL is."),
+        typer.Option(help="The task's name; asked for if --model is not given."),
     ] = None,
     data: Annotated[
         Optional[str],  # noqa: UP045
@@ -222,10 +223,10 @@ def init(
     preset: PresetName = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a commented study.yaml from a few answers; what no option says is asked for.
+    """Write a commented study.yaml; asks for what the options do not give.
 
-    With --preset it is the study that repeats a published result; --model and --data may name
-    other copies of the same.
+    With --preset NAME, writes the study that searches a published result; --model and --data may
+    give other copies.
 
     Example: laser-search init study.yaml --model openai-community/gpt2 --task counterfact
     """

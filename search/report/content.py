@@ -187,7 +187,7 @@ def _score_table(verdict: Verdict, metric: str) -> list[list[str]]:
     rows = score_rows(verdict.scores)
     extra = list(dict.fromkeys(n for *_, s in rows for n in (*s.measures, *s.further)))
     names = ["part", "model", "n", metric, "log-loss", "balanced", "majority", "tied"]
-    names += ["commonest", *extra]
+    names += ["most common", *extra]
     table = [
         [
             part,

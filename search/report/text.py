@@ -186,7 +186,9 @@ def verdict_notices(verdict: Verdict) -> list[str]:
     return found
 
 
-PAPER_TIES = "scoring 'paper': answers that tie are right by their order, as in the paper's code"
+PAPER_TIES = (
+    "scoring 'paper': ties are resolved by the order of the answers, as in the paper's code"
+)
 
 
 def truncation_notices(part: str, truncated: int) -> list[str]:
@@ -205,7 +207,7 @@ def warning(side: str, scores: Scores, part: str = "test") -> str:
     )
     if scores.majority_baseline is None:
         return f"{found}."
-    return f"{found}; always giving the commonest answer scores {scores.majority_baseline:.4f}."
+    return f"{found}; always giving the most common answer scores {scores.majority_baseline:.4f}."
 
 
 def score_warnings(side: str, scores: Scores, part: str = "test") -> list[str]:
@@ -252,7 +254,7 @@ def score_table(rows: Sequence[tuple[str, str, Scores]], metric: str) -> Table:
     for name in ("n", metric, "log-loss", *optional):
         table.add_column(name, justify="right", no_wrap=True)
     if said:
-        table.add_column("commonest", no_wrap=True)
+        table.add_column("most common", no_wrap=True)
     for part, side, scores in rows:
         values: list[float | None] = [shown(metric, scores.score), scores.log_loss]
         values += [scores.balanced_accuracy] if balanced else []

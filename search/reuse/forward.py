@@ -110,7 +110,7 @@ class ForwardPasses:
             raise error
         self.limit_tokens = batch.tokens // 2
         log.warning(
-            "out of memory with %d tokens; batches of more than %d tokens are halved from now on",
+            "out of memory with %d tokens; batches of more than %d tokens will be halved",
             batch.tokens,
             self.limit_tokens,
         )

@@ -178,7 +178,7 @@ class EnduringDatabase(RDBStorage):
                     self._lost = f"the storage has not answered for {self._wait_s:g} s: {reason}"
                     raise StorageLost(self._lost) from None
                 if pause_s == 0.1:
-                    log.warning("the storage does not answer: %s; asking again", reason)
+                    log.warning("the storage does not respond: %s; retrying", reason)
                 time.sleep(min(pause_s, left_s))
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

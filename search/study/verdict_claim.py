@@ -64,7 +64,7 @@ def _constant(verdict: Verdict) -> str:
             if after.majority_baseline is None or after.score > after.majority_baseline:
                 return ""
             beaten.append(
-                f"always giving the commonest answer scores {after.majority_baseline:.4f}"
+                f"always giving the most common answer scores {after.majority_baseline:.4f}"
                 f" and the winner {shown(metric, after.score):.4f}"
             )
     return "; ".join(beaten)

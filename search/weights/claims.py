@@ -35,7 +35,7 @@ def claim(path: Path, *, wait: bool = True) -> Iterator[bool]:
         number = getattr(error, "errno", errno.ENOSYS)
         if number not in _NO_LOCKS and not (number in _NOT_WRITABLE and path.exists()):
             raise
-        _log.info("%s cannot be locked (%s); work may be done twice", path, error)
+        _log.info("%s cannot be locked (%s); the same factors may be computed twice", path, error)
     try:
         yield held
     finally:

@@ -62,7 +62,7 @@ def read_index(path: Path, columns: list[str] | None = None) -> pa.Table | None:
     try:
         return pq.read_table(path, columns=columns, schema=SCHEMA, memory_map=False)
     except (pa.ArrowException, OSError) as error:
-        _log.warning("%s cannot be read (%s); it is rebuilt from the factor files", path, error)
+        _log.warning("%s cannot be read (%s); rebuilding it from the factor files", path, error)
         return None
 
 

@@ -351,7 +351,7 @@ class FactorCache:
             if new:
                 raise
             # Nothing was computed; a read-only cache that is complete stays usable.
-            _log.info("the index of %s cannot be written; %s is not noted", self.root, origin)
+            _log.info("the index of %s cannot be written; %s is not recorded", self.root, origin)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -360,7 +360,7 @@ class RemoteFactorCache(FactorCache):
     def _set_aside(self, path: Path, error: DamagedFactorsError) -> None:
         """A damaged copy goes; the remote file is fetched again."""
         path.unlink(missing_ok=True)
-        _log.warning("%s; the copy was removed and is fetched again", error)
+        _log.warning("%s; the copy was deleted and will be downloaded again", error)
 
     def _line(self, error: Exception) -> str:
         """What a driver says, without the keys of the URL."""

@@ -70,7 +70,7 @@ def test_a_storage_that_does_not_answer(run, tmp_path: Path) -> None:
 def test_commands_on_what_is_no_study(run, tmp_path: Path) -> None:
     for command in ("resume", "status"):
         done = run(command, tmp_path / "absent", code=2)
-        assert "holds no study" in done.stderr
+        assert "contains no study" in done.stderr
 
 
 def test_evaluate(run, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_export_refuses_what_it_cannot_do(finished: Path, run, tmp_path: Path) -
     )
     missing = run("export", finished, "--out", tmp_path / "m", "--trial", 999, code=2)
     assert "trial 999 does not exist" in missing.stderr
-    assert "holds no study" in run("export", tmp_path, "--out", tmp_path / "m", code=2).stderr
+    assert "contains no study" in run("export", tmp_path, "--out", tmp_path / "m", code=2).stderr
 
 
 def test_a_second_driver_is_refused_and_a_dead_worker_replaced(

@@ -242,7 +242,11 @@ def parser_of(path):
     """The script's parser of arguments, read from its source: nothing of it runs."""
     parser = argparse.ArgumentParser(prog=path.name)
     types = {"int": int, "float": float}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    source = path.read_text(encoding="utf-8")
+    several = "add_subparsers(" in source  # whose arguments are all taken together here
+    if several:
+        parser.add_argument("command")
+    for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument"):
             continue
         settings = {}
@@ -253,6 +257,8 @@ def parser_of(path):
             elif keyword.arg in {"choices", "action", "nargs", "required"}:
                 with contextlib.suppress(ValueError):  # choices that a module names
                     settings[keyword.arg] = ast.literal_eval(value)
+        if several:
+            settings.pop("required", None)
         parser.add_argument(*map(ast.literal_eval, node.args), **settings)
     return parser
 

@@ -50,7 +50,7 @@ def test_frames_agree_with_the_outcome_files(demo_study):
 
 
 def test_what_is_not_there_is_one_sentence(make_study, tmp_path):
-    with pytest.raises(InputError, match="holds no study"):
+    with pytest.raises(InputError, match="contains no study"):
         Study.open(tmp_path)
     empty = Study(make_study(tmp_path / "s", limit=0))
     assert empty.trials_frame().empty and empty.verdict is None

@@ -52,7 +52,7 @@ def test_a_table_of_perplexity_has_no_predictions():
     assert "20.0855" in text
     assert "3.0000" in text
     assert "majority" not in text
-    assert "commonest" not in text
+    assert "most common" not in text
 
 
 def test_measures_have_a_table_of_their_own_and_long_predictions_are_cut():

@@ -49,7 +49,7 @@ def test_a_loss_is_not():
     lines = advice(verdict, "st")
     assert claim_of(verdict).kind == "loss" and "LOWERS" in sentence(verdict, "accuracy")
     assert lines[0].startswith("Do not export it")
-    assert "100 groups of test questions find a gain of 0.1" in lines[1]
+    assert "100 groups of test questions are enough to find a gain of 0.1" in lines[1]
     assert "search.confirm" in lines[-1] and "more questions" in lines[-1]
     assert "search.confirm" not in advice(verdict, "st", confirmed=True)[-1]
 

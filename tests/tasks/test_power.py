@@ -39,7 +39,9 @@ def test_more_questions_find_less():
 
 def test_it_is_said_in_words():
     assert "too few to find any gain" in detectable_text(5)
-    assert detectable_text(400).startswith("400 groups of test questions find a gain of 0.0")
+    assert detectable_text(400).startswith(
+        "400 groups of test questions are enough to find a gain of 0.0"
+    )
     assert "a gain of 0.05 takes 3" in detectable_text(5), "and what to do about it"
     few = groups_for(0.05)
     assert power(few, 0.05) >= 0.8 > power(few - 20, 0.05)

@@ -42,7 +42,7 @@ def test_the_datas_own_parts_are_kept(examples, caplog):
         split = split_examples(own, 0.2)
     assert [e.id for e in split.validation] == ["e2", "e3"]
     assert [e.id for e in split.test] == ["e1", "e4"]
-    assert "1 of 3 validation examples occur in test too" in caplog.text
+    assert "1 of 3 validation examples also occur in test" in caplog.text
     grouped = split_examples(own, 0.4, 3, "groups")
     assert grouped == split_by_group(own, 0.4, 3)
 
@@ -76,7 +76,7 @@ def test_a_text_asked_in_two_tasks_never_crosses_the_split(example, caplog):
     groups = [{e.group for e in side} for side in (split.validation, split.test)]
     assert not groups[0] & groups[1]
     assert {e.task for e in split.validation} == {e.task for e in split.test} == {"a", "b"}
-    assert "are left out" in caplog.text
+    assert "are excluded" in caplog.text
     whole = sum(len(split_examples(own, 0.4).test) for own in (first, second))
     assert len(split.test) == whole, "test is what each task says"
 
