@@ -400,7 +400,8 @@ def _blueprint(plan: Plan, study: DrivenStudy, shares: Resources) -> Blueprint:
         Holder.here(),
         plan.witness.facts(),
         read_calibration(study.folder, plan.config.factors),
-        () if plan.general_text is None else plan.general_text.examples,
+        tuple(plan.parts["guard"]),
+        tuple(plan.parts["sample"]),
     )
 
 

@@ -60,6 +60,7 @@ class Blueprint:
     sealed: Mapping[str, tuple[Trace | None, str]] | None = None
     inputs: Mapping[MatrixRef, SecondMoment] = field(default_factory=dict)
     general_text: tuple[Example, ...] = ()
+    sample: tuple[Example, ...] = ()
 
     def build(self) -> tuple[Evaluator, Witness]:
         """Load the model and the factors on this worker's device.
@@ -92,6 +93,7 @@ class Blueprint:
                 "confirm": self.confirm,
                 "test": self.test,
                 "guard": self.general_text,
+                "sample": self.sample,
             },
             self.config.search.chunks,
             self.objective,

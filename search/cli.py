@@ -382,16 +382,20 @@ def _status(record: StudyRecord) -> dict[str, Any]:
 
 
 def _tasks(record: StudyRecord) -> dict[str, Any]:
-    """Every task in its own metric, on validation."""
+    """Every task in its own metric, on validation, and the text that a limit is held to."""
     summary = record.summary
     found: dict[str, Any] = {}
     sides: dict[str, Mapping[str, float]] = {"baseline": {}, "best": {}}
     if summary.baseline is not None:
-        sides["baseline"] = summary.baseline.scores or {"": summary.baseline.score}
+        sides["baseline"] = {"": summary.baseline.score, **summary.baseline.scores}
     if summary.best is not None:
-        sides["best"] = summary.best.scores or {"": summary.best.values[0]}
-    for goal in summary.objective.goals:
-        values = {side: shown(goal.metric, own[goal.task]) for side, own in sides.items() if own}
+        sides["best"] = {"": summary.best.values[0], **summary.best.scores}
+    for goal in summary.objective.held:
+        values = {
+            side: shown(goal.metric, own[goal.task])
+            for side, own in sides.items()
+            if goal.task in own
+        }
         found[goal.task or record.config.asked] = {
             "metric": goal.metric,
             "weight": goal.weight,

@@ -381,11 +381,15 @@ class GuardConfig(Strict):
     """General text on which baseline and winner are compared when the search is over.
 
     `data`: a text file, a hub id, or ``wikitext2``, ``ptb`` or ``c4``; None: the prompts of the
-    test questions. `tokens`: how many of it are read at most.
+    test questions. `tokens`: how many of it are read at most. `worse_by`: the share by which a
+    trial may raise the perplexity, else it is infeasible and cannot win; 0.01 is 1 %. Each trial is
+    measured on a fixed sample of `sample_tokens`, without `data` the prompts of validation.
     """
 
     data: str | None = None
     tokens: Count = 16384
+    worse_by: Annotated[float, Field(ge=0), BeforeValidator(_number)] | None = None
+    sample_tokens: Count = 1024
 
 
 class StudyConfig(Strict):

@@ -101,9 +101,14 @@ class Forecast:
             f"at most {size_text(self.worker_bytes)} of memory each for weights and activations",
             f"timed: {timing.batch_questions} questions in {timing.batch_s:.3g} s; a trial takes "
             f"{by_block[first]:.3g} s if its first cut is in block {first}, {by_block[last]:.3g} s "
-            f"in block {last}, {self.trial_s:.3g} s on average",
+            f"in block {last}, {self.trial_s:.3g} s on average{self._guard_text()}",
             f"time: about {duration(self.total_s)} ({spent})",
         ]
+
+    def _guard_text(self) -> str:
+        """What a limit on general text adds to a trial."""
+        spent = self.timing.sample_s
+        return f"; at most {spent:.3g} s of it for general text (guard.worse_by)" if spent else ""
 
 
 def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:

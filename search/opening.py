@@ -107,7 +107,9 @@ def world_of(plan: Plan, weights: str) -> Digests:
     return Digests(
         weights,
         digest_checkpoint(plan.source.folder, plan.witness.digests),
-        digest_examples(plan.split.validation, plan.split.test, plan.split.confirm),
+        digest_examples(
+            plan.split.validation, plan.split.test, plan.split.confirm, plan.parts["sample"]
+        ),
         digest_settings(plan.config),
         flat_settings(plan.config),
     )

@@ -67,8 +67,8 @@ class Plan:
     @property
     def parts(self) -> dict[str, Sequence[Example]]:
         """What an evaluator of this study asks, by part."""
-        texts = () if self.general_text is None else self.general_text.examples
-        return {**self.split.parts, "guard": texts}
+        texts = self.general_text or GeneralText("", ())
+        return {**self.split.parts, "guard": texts.examples, "sample": texts.sample}
 
     @property
     def given(self) -> list[Composition]:
@@ -163,8 +163,8 @@ def make_plan(config: StudyConfig) -> Plan:
     skeleton = source.skeleton()
     matrices = tuple(all_matrices(skeleton))
     source.check_weights()
-    general_text = read_general_text(config.guard, source, split.test)
-    further = general_text.examples if general_text else ()
+    general_text = read_general_text(config.guard, source, split.test, split.validation)
+    further = (*general_text.examples, *general_text.sample) if general_text else ()
     check_vocabulary(source, skeleton, [*examples, *further])
     space = Space.build(config.space, matrices)
     if config.products == "svd-lowrank":

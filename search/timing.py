@@ -54,9 +54,10 @@ class Timing:
     `batch_s`: the one batch that was timed, of `batch_questions`, in full. `trial_s`: a trial by
     the block of its first edit, in the order of the model, and `block_of` that of each matrix by
     address; what is outside the blocks counts to the first, as nothing is reused for it.
-    `baseline_s`: with recording the activations that trials begin from. `test_s`: one model on
-    test, `guard_s` on the general text of the verdict. `calibration`: the passes that measure what
-    matrices are given. `svd_s`: of all factors that are missing, on one core.
+    `sample_s`: of the first of these, what the general text takes that a limit is held to; 0
+    without one. `baseline_s`: with recording the activations that trials begin from. `test_s`: one
+    model on test, `guard_s` on the general text of the verdict. `calibration`: the passes that
+    measure what matrices are given. `svd_s`: of all factors that are missing, on one core.
     """
 
     load_s: float
@@ -65,6 +66,7 @@ class Timing:
     baseline_s: float
     screen_s: float
     trial_s: Mapping[int, float]
+    sample_s: float
     test_s: float
     guard_s: float
     calibration: Passes
@@ -100,10 +102,12 @@ def _measure(plan: Plan, device: str, scratch: Path, phases: Phases) -> tuple[Ti
     tokens = {part: evaluator.tokens(part) for part in ("validation", "all", "test")}
     scale = tokens["all"] / tokens["validation"]
     first = evaluator.evaluate(Job("baseline", Composition(), "", "validation")).seconds
-    full = _fastest(evaluator, None)
+    full = min(evaluator.seconds_of_pass("validation") for _ in range(REPEATS))
     blocks = evaluator.passes.prefix.blocks
     places = {ref: blocks.place_of.get(ref, 0) for ref in plan.space.matrices}
     known = {place: _fastest(evaluator, ref) for place, ref in _probes(places).items()}
+    asked = {place: found[0] for place, found in known.items()}
+    read = {place: found[1] for place, found in known.items()}
     evaluator.close()
     guard_s = _seconds_of_general_text(evaluator)
     calibration, inputs = _calibration(plan, evaluator.editor.model)
@@ -115,9 +119,10 @@ def _measure(plan: Plan, device: str, scratch: Path, phases: Phases) -> tuple[Ti
         load_s,
         len(few),
         full,
-        (first.get("record", 0.0) + first["prepare"] + full) * scale,
+        (first.get("record", 0.0) + first["prepare"] + full) * scale + first.get("guard", 0.0),
         BACKWARD * full * min(SCREENED_EXAMPLES, len(validation)) / len(few),
-        {place: _between(known, place) * scale + apply_s for place in at},
+        {p: _between(asked, p) * scale + _between(read, p) + apply_s for p in at},
+        read[at[0]],
         full * tokens["test"] / tokens["validation"],
         guard_s,
         calibration,
@@ -154,6 +159,7 @@ def _open(
         "test": plan.split.test,
         "guard": sample(texts, config.tokens_per_batch) if texts else (),
         "all guard": texts,
+        "sample": plan.parts["sample"],
     }
     task = Guarded(open_asked(config, plan.source.head))
     questions = Questions(task, parts, objective=plan.objective)
@@ -170,17 +176,16 @@ def _probes(places: Mapping[MatrixRef, int]) -> dict[int, MatrixRef]:
     return {place: by_place[place] for place in sorted(chosen)}
 
 
-def _fastest(evaluator: Evaluator, ref: MatrixRef | None) -> float:
-    """Seconds of asking the sample with one matrix zero, or, without `ref`, of the whole model."""
-    found = []
-    for _ in range(REPEATS):
-        if ref is None:
-            found.append(evaluator.seconds_of_pass("validation"))
-            continue
-        cut = Composition((Intervention(ref, Level.parse("zero")),))
-        spent = evaluator.evaluate(Job("trial", cut, "", "validation")).seconds
-        found.append(spent["forward"] + spent["score"])
-    return min(found)
+def _fastest(evaluator: Evaluator, ref: MatrixRef) -> tuple[float, float]:
+    """Seconds of asking the sample with one matrix zero, and of the general text beside it."""
+    cut = Composition((Intervention(ref, Level.parse("zero")),))
+    found = [
+        evaluator.evaluate(Job("trial", cut, "", "validation")).seconds for _ in range(REPEATS)
+    ]
+    return (
+        min(spent["forward"] + spent["score"] for spent in found),
+        min(spent.get("guard", 0.0) for spent in found),
+    )
 
 
 def _between(known: Mapping[int, float], place: int) -> float:

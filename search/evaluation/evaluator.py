@@ -57,8 +57,9 @@ class Progress:
 class Questions:
     """What an evaluator asks: a task, its examples by part, and what becomes of their scores.
 
-    `chunks`: the pieces that validation is reported in. Without an `objective` the value is the
-    mean score of the one task. `study_id` goes into every evaluation.
+    The part ``sample`` is general text that is scored with every job of validation, by a task that
+    is `Guarded`. `chunks`: the pieces that validation is reported in. Without an `objective` the
+    value is the mean score of the one task. `study_id` goes into every evaluation.
     """
 
     task: Task
@@ -132,11 +133,13 @@ class Evaluator:
             return
         started = time.perf_counter()
         chunks = self._prepare(job.part)
+        texts = self._prepare("sample") if job.part == "validation" else []
+        beside: dict[str, float] = {}
         outcomes: dict[str, Outcome] = {}
         seconds = {"prepare": time.perf_counter() - started, "forward": 0.0, "score": 0.0}
         mark = time.perf_counter()
         try:
-            self._record(job.part, chunks)
+            self._record(job.part, [*chunks, *texts])
             seconds["record"] = time.perf_counter() - mark
             mark = time.perf_counter()
             self.editor.apply(job.composition)
@@ -154,11 +157,25 @@ class Evaluator:
                 if step < len(chunks):
                     chunk = {example.id: outcomes[example.id].score for example in examples}
                     yield Progress(step, score, None, chunk)
+            if texts:  # last, so that a trial that is stopped early need not read them
+                mark = time.perf_counter()
+                beside[GENERAL_TEXT] = self._score_texts(texts)
+                seconds["guard"] = time.perf_counter() - mark
         except BaseException:
             self.editor.restore()
             raise
         seconds["total"] = time.perf_counter() - started
-        yield Progress(len(chunks), score, self._whole(job, outcomes, score, seconds))
+        yield Progress(len(chunks), score, self._whole(job, outcomes, score, seconds, beside))
+
+    def _score_texts(self, texts: Sequence[tuple[list[Example], Any]]) -> float:
+        """The mean log-likelihood per token of general text, under the edits of the job."""
+        return mean_score(
+            [
+                self._task.outcome(example, reply)
+                for examples, prepared in texts
+                for example, reply in zip(examples, self._answer(prepared), strict=True)
+            ]
+        )
 
     def _answer(self, prepared: Any) -> Sequence[Reply]:
         try:
@@ -218,7 +235,8 @@ class Evaluator:
         """Batches that asking a part takes, prompts to be continued among them."""
         if part == "screen":
             return 0
-        made = [prepared for _, prepared in self._prepare(part)]
+        pieces = [*self._prepare(part), *(self._prepare("sample") if part == "validation" else [])]
+        made = [prepared for _, prepared in pieces]
         return sum(len(getattr(one, name, ())) for one in made for name in ("batches", "prompts"))
 
     def _screen(self, job: Job) -> Evaluation:
@@ -244,7 +262,12 @@ class Evaluator:
         )
 
     def _whole(
-        self, job: Job, outcomes: Mapping[str, Outcome], score: float, seconds: dict[str, float]
+        self,
+        job: Job,
+        outcomes: Mapping[str, Outcome],
+        score: float,
+        seconds: dict[str, float],
+        beside: dict[str, float],
     ) -> Evaluation:
         in_order = tuple(outcomes[example.id] for example in self._parts[job.part])
         losses = {task: mean_log_loss(found) for task, found in by_task(in_order).items()}
@@ -262,7 +285,7 @@ class Evaluator:
             truncated=sum(
                 getattr(prepared, "truncated", 0) for _, prepared in self._prepared[job.part]
             ),
-            scores={} if self._objective_of(job).single else _scores(in_order),
+            scores=beside | ({} if self._objective_of(job).single else _scores(in_order)),
         )
 
     def _start(self, job: Job) -> int:
@@ -287,7 +310,7 @@ class Evaluator:
 
     def _prepare(self, part: str) -> list[tuple[list[Example], Any]]:
         if part not in self._prepared:
-            pieces = _pieces(self._parts[part], self._chunks.get(part, 1))
+            pieces = _pieces(self._parts.get(part, ()), self._chunks.get(part, 1))
             head = self._predictor.head
             self._prepared[part] = [
                 (piece, self._predictor.prepare([self._task.request(x, head) for x in piece]))

@@ -86,13 +86,13 @@ def _tasks(verdict: Verdict, objective: Objective) -> Table:
 
 def _print_floors(console: Console, verdict: Verdict) -> None:
     """Print how many trials broke a floor, and each floor on test again."""
-    if not verdict.floors:
+    if not verdict.floors and not verdict.infeasible:
         return
     console.print(
         f"\n{verdict.infeasible} trials broke a floor on validation and could not win.",
         highlight=False,
     )
-    for check in verdict.floors["test"]:
+    for check in verdict.floors.get("test", ()):
         console.print(
             floor_sentence(check),
             style="" if check.kept else "yellow",

@@ -199,11 +199,18 @@ def digest_weights(keys: Mapping[str, str]) -> str:
 
 
 def digest_examples(
-    validation: Iterable[Example], test: Iterable[Example], confirm: Iterable[Example] = ()
+    validation: Iterable[Example],
+    test: Iterable[Example],
+    confirm: Iterable[Example] = (),
+    sample: Iterable[Example] = (),
 ) -> str:
-    """One digest over the questions of all parts, whatever their order in the file."""
+    """One digest over the questions of all parts, whatever their order in the file.
+
+    `sample`: the general text that trials are scored on.
+    """
     lines = []
-    for part, examples in (("validation", validation), ("test", test), ("confirm", confirm)):
+    parts = {"validation": validation, "test": test, "confirm": confirm, "sample": sample}
+    for part, examples in parts.items():
         for x in examples:
             facts = asdict(x)
             if not x.task:  # of the only task; nothing that the question is
@@ -254,6 +261,8 @@ _LATER = (
 def _decisive(config: StudyConfig) -> dict[str, Any]:
     elsewhere = {"factors", "storage", "cluster", "reuse", "guard"}  # no trial depends on these
     settings = config.model_dump(mode="json", exclude=elsewhere)
+    if config.guard is not None and config.guard.worse_by is not None:  # but on a limit
+        settings["guard"] = config.guard.model_dump(include={"worse_by", "sample_tokens"})
     for part, key in (
         ("search", "trials"),
         ("search", "stop"),

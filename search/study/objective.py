@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from search.config import FloorConfig, StudyConfig
 from tasks.errors import InputError
-from tasks.metrics import is_perplexity, shown
+from tasks.guarded import GENERAL_TEXT
+from tasks.metrics import PERPLEXITY, is_perplexity, shown
 
 OBJECTIVE, GAIN = "objective", "relative gain"
 """What a study of several tasks maximises is called, where one task has its metric."""
@@ -67,10 +68,12 @@ class Objective:
     The value of a composition is the weighted mean of its tasks' scores (more is better, a
     perplexity counts as minus the mean negative log-likelihood per token); `relative`: of their
     changes from the baseline, each as a share of the baseline's score (see `Goal.unit`).
+    `guard`: the floor on general text, which trials are scored on beside the tasks; None: none is.
     """
 
     goals: tuple[Goal, ...]
     relative: bool = False
+    guard: Goal | None = None
 
     @staticmethod
     def of(config: StudyConfig, metrics: Mapping[str, str]) -> Objective:
@@ -88,7 +91,7 @@ class Objective:
             Goal(label, metrics.get(label, "score"), goal.weight, goal.floor)
             for label, goal in config.goals.items()
         ]
-        return Objective(tuple(goals), config.objective == "relative")
+        return Objective(tuple(goals), config.objective == "relative", _guard(config))
 
     @property
     def single(self) -> bool:
@@ -110,7 +113,12 @@ class Objective:
     @property
     def needs_baseline(self) -> bool:
         """Whether a trial can only be judged once the baseline is known."""
-        return self.relative or any(goal.floor is not None for goal in self.goals)
+        return self.relative or any(goal.floor is not None for goal in self.held)
+
+    @property
+    def held(self) -> tuple[Goal, ...]:
+        """What a trial is held to: the tasks, and the general text of a guard."""
+        return self.goals if self.guard is None else (*self.goals, self.guard)
 
     def value(
         self, scores: Mapping[str, float], baseline: Mapping[str, float] | None = None
@@ -142,14 +150,14 @@ class Objective:
         """How far each floor is missed, in units of the score; not above 0 where it is kept."""
         return {
             f"{goal.task}.{key}": bound - scores[goal.task]
-            for goal in self.goals
+            for goal in self.held
             for key, bound in goal.bounds(baseline.get(goal.task, 0.0)).items()
         }
 
     def floors(
         self, scores: Mapping[str, float], baseline: Mapping[str, float]
     ) -> list[FloorCheck]:
-        """Every floor against `scores`, as people read it."""
+        """Every task's floor against `scores`, as people read it."""
         return [
             FloorCheck(
                 goal.task,
@@ -165,14 +173,20 @@ class Objective:
 
     def text(self, value: float, scores: Mapping[str, float]) -> str:
         """A value as people read it, with every task's metric where there are several."""
-        if self.single:
-            return f"{shown(self.metric, value):.4f}"
         each = [
             f"{goal.task} {shown(goal.metric, scores[goal.task]):.4f}"
-            for goal in self.goals
-            if goal.task in scores
+            for goal in self.held
+            if goal.task in scores and (goal.task or not self.single)
         ]
+        value = shown(self.metric, value) if self.single else value
         return f"{value:.4f} ({', '.join(each)})" if each else f"{value:.4f}"
+
+
+def _guard(config: StudyConfig) -> Goal | None:
+    """The floor on general text that a configuration asks for."""
+    if config.guard is None or config.guard.worse_by is None:
+        return None
+    return Goal(GENERAL_TEXT, PERPLEXITY, 0.0, FloorConfig(worse_by=config.guard.worse_by))
 
 
 def floor_sentence(check: FloorCheck) -> str:

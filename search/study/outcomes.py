@@ -40,7 +40,8 @@ class Evaluation:
     done to the model, `part` the part of the data. `seconds` says where the time went. `score` is
     the weighted mean score of the outcomes, `log_loss` the weighted mean negative log-probability
     of the right answers in nats. Of several tasks `scores` are their mean scores by label, `score`
-    is the study's objective, and `log_loss` is averaged over tasks. `truncated` counts the
+    is the study's objective, and `log_loss` is averaged over tasks. Where general text has a limit,
+    `scores` of validation have it too, though `outcomes` do not. `truncated` counts the
     questions whose prompt was cut to the model's length. `verified`: not read from a file of an
     earlier version, which has no digest.
     """

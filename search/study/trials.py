@@ -21,7 +21,7 @@ EFFECT = "effect"
 LOG_LOSS = "log_loss"
 SECONDS = "seconds"
 SCORES = "scores"
-"""Where there are several tasks."""
+"""Where there are several tasks, or general text with a limit."""
 KEPT = "kept"
 REASON = "reason"
 FAILURE = "failure"
@@ -34,12 +34,13 @@ class TrialRecord:
     """One trial; `text` is its composition as recorded, `effect` what that does to the model.
 
     `values` is what is maximised, of a pruned trial its score so far, `log_loss` in nats, `scores`
-    every task's mean score by label where there are several. `kept`: the share of the parameters of
-    the model's matrices, within a budget of the space's, that is kept. `seconds` says where the
-    time went. `reason` and `failure`: why it failed, and which kind of reason that is. `steps`: the
-    score after each number of chunks. `violations`: how far each floor is missed, not above 0 where
-    it is kept. None: not on record.
-    `frozen`: what it was read from, for what speaks to Optuna.
+    every task's mean score by label where there are several, and that of general text (minus the
+    mean negative log-likelihood per token) where it has a limit. `kept`: the share of the
+    parameters of the model's matrices, within a budget of the space's, that is kept. `seconds` says
+    where the time went. `reason` and `failure`: why it failed, and which kind of reason that is.
+    `steps`: the score after each number of chunks. `violations`: how far each floor is missed, not
+    above 0 where it is kept. None: not on record. `frozen`: what it was read from, for what speaks
+    to Optuna.
     """
 
     frozen: FrozenTrial = field(repr=False, compare=False)

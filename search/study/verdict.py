@@ -132,7 +132,9 @@ def conclude(
         after = read(guard_name(winner.number, digest), winner.effect)
         if before is None or after is None:
             return None
-        collateral = Collateral.of(general_text.source, before, after)
+        held = None if objective.guard is None else objective.guard.floor
+        limit = None if held is None else held.worse_by
+        collateral = Collateral.of(general_text.source, before, after, limit)
     verdict = replace(
         _verdict(winner, known, parts, objective),
         infeasible=decision.infeasible,
