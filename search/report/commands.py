@@ -219,6 +219,10 @@ def init(
     ] = None,
     cuts: Annotated[int, typer.Option(min=1, help="Cuts per composition, at most.")] = 3,
     trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 200,
+    worse_by: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="How much the perplexity of general text may rise: 0.01 is 1 %."),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the file.")] = False,
     preset: PresetName = None,
     as_json: JsonFlag = False,
@@ -252,7 +256,9 @@ def init(
             data = typer.prompt(what, default=own, show_default=bool(own)) or None
     named = matrices or ("fc_in,fc_out" if kept is None else "all")
     kinds = tuple(kind.strip() for kind in named.split(",") if kind.strip())
-    answers = Answers(model, task or "jsonl", data, 0.2, kinds, cuts, kept, trials)
+    answers = Answers(
+        model, task or "jsonl", data, 0.2, kinds, cuts, kept, trials, worse_by=worse_by
+    )
     write_study(answers, out, replace=replace)
     _say_written(out, as_json)
 

@@ -40,6 +40,8 @@ search:
   trials: {trials}     # evaluations; nothing is evaluated twice
   seed: 0
 
+{guard}
+
 factors: {factors}     # SVDs that all studies share: a folder, or a URL such as s3://bucket/prefix
 
 # storage: postgresql://user@host/database   # by default a file in the study folder
@@ -52,6 +54,16 @@ LEVELS = """\
 rho: {rho}           # fractions of the rank that are kept
   max_interventions: {cuts}   # matrices cut at once
   # budget: {{kept: 0.45, kind: whitened}}   # instead: a whole model (docs/budget.md)"""
+
+UNLIMITED = """\
+# guard:               # what the winner costs on general text; for causal models
+#   data: wikitext2    # or a text file of your own; by default the prompts of the questions
+#   worse_by: 0.01     # what raises the perplexity by more than 1 % cannot win"""
+
+LIMITED = """\
+guard:                 # what a composition costs on general text
+  # data: wikitext2    # or a text file of your own; by default the prompts of the questions
+  worse_by: {worse_by}     # the share by which the perplexity may rise"""
 
 WITHIN = """\
 budget:
@@ -76,7 +88,11 @@ def check_task(name: str) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """What `laser-search init` asks for. `kept`: a budget, in place of `cuts`."""
+    """What `laser-search init` asks for.
+
+    `kept`: a budget, in place of `cuts`. `worse_by`: how much the perplexity of general text may
+    rise, as a share.
+    """
 
     model: str
     task: str = "jsonl"
@@ -87,6 +103,7 @@ class Answers:
     kept: float | None = None
     trials: int = 200
     factors: str = "./factors"
+    worse_by: float | None = None
 
 
 def study_text(answers: Answers, file: str) -> str:
@@ -106,6 +123,9 @@ def study_text(answers: Answers, file: str) -> str:
         ),
         trials=answers.trials,
         factors=_yaml(answers.factors),
+        guard=(UNLIMITED if answers.worse_by is None else LIMITED).format(
+            worse_by=_yaml(answers.worse_by)
+        ),
     )
     check_study(text, file)
     return text

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from optuna.trial import TrialState
 
 from search.config import GuardConfig, parse_config
@@ -18,6 +19,7 @@ from search.evaluation.evaluator import ON_GENERAL_TEXT, Questions, open_evaluat
 from search.evaluation.general_text import read_general_text
 from search.model import ModelSource
 from search.plan import make_plan
+from search.report.new_study import Answers, study_text
 from search.study.collateral import Collateral
 from search.study.identity import digest_examples, digest_settings
 from search.study.jobs import BASELINE, Job
@@ -202,6 +204,14 @@ def test_trials_depend_on_limit_and_sample_and_on_nothing_of_an_unguarded_study(
 
 def dumped(worse_by: float | None) -> dict[str, object]:
     return settings(worse_by).model_dump(mode="json")
+
+
+def test_init_offers_it_and_a_file_that_asks_for_it_is_a_study() -> None:
+    offered = study_text(Answers("gpt2"), "study.yaml")
+    assert "#   worse_by: 0.01" in offered
+    assert parse_config(yaml.safe_load(offered), "x").guard == GuardConfig()
+    asked_for = study_text(Answers("gpt2", worse_by=0.02), "study.yaml")
+    assert parse_config(yaml.safe_load(asked_for), "x").guard == GuardConfig(worse_by=0.02)
 
 
 # On a model --------------------------------------------------------------------------------------
