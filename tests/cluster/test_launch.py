@@ -33,7 +33,7 @@ def test_status_says_where_it_stands(finished: Path, run) -> None:
 
 @pytest.fixture(scope="session")
 def everything(tmp_path_factory: pytest.TempPathFactory, run, make_several) -> Path:
-    """On Ray: several tasks, a floor, trials that are stopped early, a confirmed winner."""
+    """On Ray: several tasks, a floor, a guard, trials stopped early, a confirmed winner."""
     folder = tmp_path_factory.mktemp("everything")
     search = {"chunks": 4, "pruner": "median", "confirm": {"share": 0.3, "finalists": 2}}
     run("launch", make_several(folder, trials=16, **search), "--out", folder / "study")
@@ -42,7 +42,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory, run, make_several) -> P
 
 def trials_of(study: Path) -> list[tuple[object, ...]]:
     return [
-        (t.number, t.state.name, t.params, t.values, t.steps, t.effect)
+        (t.number, t.state.name, t.params, t.values, t.steps, t.effect, t.scores, t.violations)
         for t in StudyRecord.read(study).trials
     ]
 
@@ -55,6 +55,8 @@ def test_the_cluster_agrees_with_one_process(
     one_process("launch", theirs.parent / "study.yaml", "--out", ours)
     assert trials_of(ours) == trials_of(theirs)
     assert StudyRecord.read(ours).result == StudyRecord.read(theirs).result
+    judged = [t for t in StudyRecord.read(ours).trials if t.complete and kind == "everything"]
+    assert all("general text.worse_by" in t.violations for t in judged)
     names = {path.name for path in (theirs / "outcomes").iterdir()}
     assert names == {path.name for path in (ours / "outcomes").iterdir()}, "other evaluations"
 
