@@ -204,7 +204,7 @@ def make_study() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_several() -> Callable[..., Path]:
-    """Write a study of two tasks of questions and of a text with a floor, and of a guard."""
+    """Write a study of two tasks of questions and of a text, whose perplexity has a floor."""
 
     def write(folder: Path, **search: object) -> Path:
         lines = (HERE / "questions.jsonl").read_text(encoding="utf-8").splitlines()
@@ -223,7 +223,6 @@ def make_several() -> Callable[..., Path]:
                 texts_task,
             ],
             "objective": "relative",
-            "guard": {"worse_by": 0.5, "sample_tokens": 200},
             "split": {"validation": 0.5},
             "search": search,
             "cluster": {"max_concurrent": 1},

@@ -36,7 +36,10 @@ def everything(tmp_path_factory: pytest.TempPathFactory, run, make_several) -> P
     """On Ray: several tasks, a floor, a guard, trials stopped early, a confirmed winner."""
     folder = tmp_path_factory.mktemp("everything")
     search = {"chunks": 4, "pruner": "median", "confirm": {"share": 0.3, "finalists": 2}}
-    run("launch", make_several(folder, trials=16, **search), "--out", folder / "study")
+    study = make_several(folder, trials=16, **search)
+    with study.open("a") as stream:
+        stream.write("guard: {worse_by: 0.5, sample_tokens: 200}\n")
+    run("launch", study, "--out", folder / "study")
     return folder / "study"
 
 
