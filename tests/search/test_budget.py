@@ -77,7 +77,7 @@ def test_a_larger_budget_takes_nothing_away_but_a_rounded_step(budget, wanted, s
     less = budget.kept[0]
     more = less + share * (0.999 - less)
     own = wanted[: len(budget.refs)]
-    small, large = budget.project(own, less), budget.project(own, more)
+    small, large = (budget.project(own, kept, even=True) for kept in (less, more))
     assert all(a <= b + 1 for a, b in zip(small, large, strict=True))
 
 
