@@ -108,9 +108,9 @@ RULES: dict[str, list[Rule]] = {
         run(".venv/bin/laser-search cut", *GPT2),
         run("laser-search report laser-demo"),
         *map(run, ("laser-search presets", "laser-search tasks", "laser-search kinds")),
-        *map(run, ("laser-search formats", "laser-search --help", "python -m laser_search")),
+        *map(run, ("laser-search formats", "laser-search --help")),
         run("laser-search matrices MODEL", *DEEP),
-        run("laser-search init", "laser-search init", "laser-search init < answers.txt"),
+        run("laser-search init", "laser-search init", "laser-search init made.yaml < answers.txt"),
         *left("edits the files of the user's own shell", "laser-search --install-completion"),
     ],
     "budget.md": [
@@ -133,7 +133,14 @@ RULES: dict[str, list[Rule]] = {
         run("laser-search launch study.yaml --out my-study"),
         *map(run, (f"laser-search {x} my-study" for x in ("status", "stop", "resume"))),
         run("less study.slurm.sh", "less", "cat"),
-        run("laser-search logs /shared/me/my-study", "/shared/me/", "", "node17", "$(worker)"),
+        # Follows until Ctrl-C.
+        run(
+            "laser-search logs /shared/me/my-study",
+            "laser-search logs /shared/me/",
+            "timeout --preserve-status -s INT 10 laser-search logs ",
+            "node17",
+            "$(worker)",
+        ),
         run("laser-search status /shared/me/my-study", "/shared/me/", ""),
         run("laser-search stop /shared/me/my-study", "/shared/me/", ""),
         *left("needs Slurm", "sbatch"),
@@ -327,6 +334,8 @@ def is_mention(words: list[str]) -> bool:
     """Whether a span names a program or a command, without what its call needs."""
     if len(words) == 1:
         return not words[0].startswith(".ci/")
+    if words[:2] == ["python", "-m"]:
+        return len(words) == 3
     alone = words[0] == "laser-search" and len(words) == 2
     return alone and not (words[1].startswith("-") or words[1] in NEED_NOTHING)
 
