@@ -35,14 +35,19 @@ class StudyView:
         phases: Phases,
         folder: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        loaded: bool = False,
     ) -> None:
-        """Workers are known by their logs in the study's `folder`."""
+        """Workers are known by their logs in the study's `folder`.
+
+        `loaded`: the model is loaded before any job is asked.
+        """
         self.phases = phases
         self.questions: Mapping[str, int] = {}
         """Questions by part, from which the time that test takes is reckoned."""
         self._folder = folder
         self._clock = clock
-        self._loaded = False
+        self._loaded = loaded
         self._stage = ""
         self._asked: set[str] = set()
         self._looked_at = self._told_at = -float("inf")
@@ -74,7 +79,7 @@ class StudyView:
 
     @property
     def _is_live(self) -> bool:
-        return isinstance(self.phases, PhaseReporter) and self.phases.console.is_terminal
+        return isinstance(self.phases, PhaseReporter) and self.phases.is_live
 
     def _stage_of(self, jobs: Sequence[Job]) -> str:
         """What these jobs are part of; empty if there are none."""

@@ -15,9 +15,9 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from laser_search.progress import Progress
 from search.demo.study import demo_config
 from search.here import run_here
+from search.phases import reporting
 
 NOTEBOOK = Path(__file__).with_name("results.ipynb")
 
@@ -30,8 +30,8 @@ def main() -> None:
         if len(sys.argv) > 1:
             shutil.copytree(sys.argv[1], folder)
         else:
-            with Progress() as shown:
-                run_here(demo_config(folder), folder, shown)
+            with reporting() as phases:
+                run_here(demo_config(folder), folder, phases)
         place = {"metadata": {"path": name}}
         NotebookClient(notebook, timeout=1200, resources=place).execute()
     for cell in notebook.cells:  # times would change with every run, and warnings name folders

@@ -1,86 +1,73 @@
-"""How a study goes, in a notebook or a terminal."""
+"""How a study goes: in the cell of a notebook, on a terminal, or in lines on standard error."""
 
 from __future__ import annotations
 
+import io
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
+from rich.text import Text
 
-from search.report.live import bar, plain, screen
+from search.phases import SILENT, PhaseReporter, Phases, reporting
 from search.report.notebook import as_html
-from search.study.summary import Summary
 from search.terminal import Terminal
 
-LIVE_S = 0.5
-LINE_S = 10.0
+SHOWN_S = 0.5
 
 
-class Progress:
-    """One display that is kept up to date: an output of the cell, or lines of a terminal.
+class CellReporter(PhaseReporter):
+    """Keeps one output of a cell up to date: the notes, the phase, and what stands below it."""
 
-    Elsewhere a line every ten seconds, on standard error. Use it as a context manager. `quiet`
-    shows nothing.
-    """
-
-    def __init__(self, quiet: bool = False) -> None:
-        self._console: Console = Terminal(file=sys.stderr, markup=False)
-        self._quiet = quiet
-        self._cell = None if quiet else _cell()
-        self._live: Live | None = None
+    def __init__(self, cell: Any) -> None:
+        """`cell`: a display handle of IPython."""
+        super().__init__(Terminal(file=io.StringIO(), markup=False))
+        self._cell = cell
+        self._notes: list[str] = []
         self._shown_at = -float("inf")
-        self._last_line = ""
-
-    def __enter__(self) -> Progress:
-        """Begin the display where there is a terminal."""
-        if self._cell is None and not self._quiet and self._console.is_terminal:
-            self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-            self._live.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
-        """End the display of a terminal; a cell keeps the last state."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        """Leave the notes alone in the cell."""
+        super().__exit__()
+        with self._lock:
+            self._name, self.below, self._shown_at = "", None, -float("inf")
+        self.tick()
 
-    def note(self, text: str) -> None:
-        """A line to know; a notebook shows it with what comes next."""
-        if not self._quiet and self._cell is None:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+    @property
+    def is_live(self) -> bool:
+        """A cell's output is replaced."""
+        return True
 
-    def factors(self, done: int, total: int) -> None:
-        """So many matrices of `total` are decomposed."""
-        line = f"factors: {done} of {total} matrices"
-        self._show(lambda: (bar("factors", done, total), line), last=done == total)
+    def tick(self) -> None:
+        """Update the cell, if that was not done just now."""
+        with self._lock:
+            if self._clock() - self._shown_at < SHOWN_S:
+                return
+            self._shown_at = self._clock()
+            shown, line = self._screen(), self.line()
+        html = as_html(lambda console: console.print(shown))
+        self._cell.update({"text/html": html, "text/plain": line}, raw=True)
 
-    def study(self, summarise: Callable[[], Summary], *, last: bool = False) -> None:
-        """Something happened; summarised only as often as it is shown."""
+    def _screen(self) -> RenderableType:
+        return Group(*map(Text, self._notes), super()._screen())
 
-        def state() -> tuple[RenderableType, str]:
-            summary = summarise()
-            return screen(summary), plain(summary)
+    def _print(self, text: str) -> None:
+        self._notes.append(text)
 
-        self._show(state, last=last)
 
-    def _show(self, state: Callable[[], tuple[RenderableType, str]], *, last: bool) -> None:
-        now = time.monotonic()
-        every_s = LINE_S if self._cell is None and self._live is None else LIVE_S
-        if self._quiet or (now - self._shown_at < every_s and not last):
-            return
-        self._shown_at = now
-        shown, line = state()
-        if self._cell is not None:
-            html = as_html(lambda console: console.print(shown))
-            self._cell.update({"text/html": html, "text/plain": line}, raw=True)
-        elif self._live is not None:
-            self._live.update(shown)
-        elif line != self._last_line:
-            self._last_line = line
-            self.note(line)
+@contextmanager
+def reporting_here(quiet: bool) -> Iterator[Phases]:
+    """A reporter for a call from Python: of the cell that runs, else as a command has one."""
+    if quiet:
+        yield SILENT
+    elif (cell := _cell()) is None:
+        with reporting() as phases:
+            yield phases
+    else:
+        with CellReporter(cell) as reporter:
+            yield reporter
 
 
 def _cell() -> Any:

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.view import StudyView
 from laser_search.given_model import Model, model_path
 from laser_search.given_questions import Questions, questions_path
-from laser_search.progress import Progress
+from laser_search.progress import reporting_here
 from search.config import StudyConfig, parse_config
 from search.here import run_here
 from search.locations import absolute_location
 from search.place import check_study_place
+from search.report.live import plain
 from search.results import Study
 from search.study.identity import FILE as IDENTITY_FILE
 
@@ -82,10 +84,10 @@ def search(
         "factors": absolute_location(place / "factors" if factors is None else factors),
     }
     config: StudyConfig = parse_config(_merged(given, settings or {}), "laser_search.search")
-    with Progress(quiet=not progress) as shown:
-        run_here(config, place, shown)
+    with reporting_here(quiet=not progress) as phases:
+        run_here(config, place, phases, StudyView(phases, loaded=True).look)
         study = Study.open(place)
-        shown.study(lambda: study.summary, last=True)
+        phases.note(plain(study.summary))
     return study
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
 
 from search.calibration.calibration import Moments, noted_calibration, shortfalls
 from search.config import StudyConfig, write_config
@@ -13,6 +12,7 @@ from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_eval
 from search.loop import run_job
 from search.model import own_device
 from search.opening import open_driven, storing_of, summary_of, verdict_of, world_of
+from search.phases import SILENT, Phases
 from search.place import check_study_place
 from search.plan import Plan, make_plan
 from search.reuse.activations import GIB, Room
@@ -20,6 +20,7 @@ from search.storing import Built, ensure_factors
 from search.study.driver_log import note_begin, note_end
 from search.study.identity import FILE as IDENTITY_FILE
 from search.study.identity import Identity, digest_weights
+from search.study.jobs import Job
 from search.study.journal import mend_journal
 from search.study.lock import driver_lock
 from search.study.storages import open_storage
@@ -33,21 +34,17 @@ from tasks.guarded import Guarded
 from tasks.inside import check_links
 from tasks.parts import sizes_text
 
-
-class Watcher(Protocol):
-    """Who is told how a study goes."""
-
-    def note(self, text: str) -> None:
-        """A line to know."""
-
-    def factors(self, done: int, total: int) -> None:
-        """So many matrices of `total` are decomposed."""
-
-    def study(self, summarise: Callable[[], Summary]) -> None:
-        """Something happened; `summarise` says where the study stands, and takes time to."""
+Look = Callable[[Sequence[Job], Callable[[], Summary]], None]
+"""Told which jobs are asked next, and what says where the study stands, which takes time."""
 
 
-def run_here(config: StudyConfig, folder: Path, watcher: Watcher) -> Verdict | None:
+def _unseen(jobs: Sequence[Job], summarise: Callable[[], Summary]) -> None:
+    """Nobody looks."""
+
+
+def run_here(
+    config: StudyConfig, folder: Path, phases: Phases = SILENT, look: Look = _unseen
+) -> Verdict | None:
     """Begin the study in `folder`, or continue it where it is that very study, to its end.
 
     The factors are computed here, the model is loaded once, and test is scored at the end. An
@@ -65,11 +62,11 @@ def run_here(config: StudyConfig, folder: Path, watcher: Watcher) -> Verdict | N
     folder.mkdir(parents=True, exist_ok=True)
     with driver_lock(folder) as lease:
         if known and (notice := mend_journal(folder)):
-            watcher.note(f"note: {notice}")
+            phases.note(f"note: {notice}")
         open_storage(folder, config.storage)
         note_begin(folder)
         try:
-            verdict = _drive(plan, folder, watcher, lease.check, wall)
+            verdict = _drive(plan, folder, phases, look, lease.check, wall)
         except InputError as error:
             note_end(folder, str(error))
             raise
@@ -81,19 +78,26 @@ def run_here(config: StudyConfig, folder: Path, watcher: Watcher) -> Verdict | N
 
 
 def _drive(
-    plan: Plan, folder: Path, watcher: Watcher, guard: Callable[[], None], wall: WallTime
+    plan: Plan,
+    folder: Path,
+    phases: Phases,
+    look: Look,
+    guard: Callable[[], None],
+    wall: WallTime,
 ) -> Verdict | None:
-    watcher.note(sizes_text(plan.sizes))
+    phases.note(sizes_text(plan.sizes))
     for notice in [*plan.notices, *plan.prospects]:
-        watcher.note(f"note: {notice}")
+        phases.note(f"note: {notice}")
     wall.enter("factors")
     factors = plan.config.factors
+    if plan.calibration is not None:
+        phases.enter("calibrating")
     inputs = noted_calibration(
         plan.calibration, folder, factors, lambda one: one.run(factors, own_device())
     )
     for notice in shortfalls(inputs):
-        watcher.note(f"note: {notice}")
-    keys = _decompose(plan, inputs, watcher)
+        phases.note(f"note: {notice}")
+    keys = _decompose(plan, inputs, phases)
     wall.enter("start")
     plan.witness.seal()  # what was read until here was read from what is digested
     world = world_of(plan, digest_weights(keys))
@@ -104,10 +108,11 @@ def _drive(
         identity.write(folder)
     write_config(plan.config, folder / CONFIG)
     study = open_driven(plan, folder, identity, keys, guard, wall)
-    study.on_change = lambda: watcher.study(lambda: summary_of(study))
     if (job := study.next_job()) is not None:  # a finished study needs no model
+        phases.enter("loading the model")
         with closing(_evaluator(plan, identity, inputs)) as evaluator:
             while job is not None:
+                look([job], lambda: summary_of(study))
                 run_job(study, evaluator, job)
                 job = study.next_job()
     if study.stopped or not study.is_intact():
@@ -115,15 +120,15 @@ def _drive(
     return verdict_of(plan, study, summary_of(study))
 
 
-def _decompose(plan: Plan, inputs: Moments, watcher: Watcher) -> dict[str, str]:
+def _decompose(plan: Plan, inputs: Moments, phases: Phases) -> dict[str, str]:
     """Have the factors of every searched matrix in the cache; their keys by address."""
     keys: dict[str, str] = {}
 
     def built(one: Built) -> None:
         keys[one.address] = one.key
-        watcher.factors(len(keys), len(plan.searched))
+        phases.advance(len(keys))
 
-    watcher.factors(0, len(plan.searched))
+    phases.enter("factors", len(plan.searched))
     ensure_factors(
         plan.source,
         plan.searched,

@@ -113,6 +113,11 @@ class PhaseReporter:
         self._next_s = first_s
         self._ends: float | None = None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether what it shows is replaced, so that `below` is seen."""
+        return self.console.is_terminal
+
     def __enter__(self) -> PhaseReporter:
         """Start the live line where there is a terminal, else the thread that writes lines."""
         if self.console.is_terminal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from search.config import TaskConfig, parse_config
@@ -10,24 +10,10 @@ from search.export.intervention_file import spelled_out
 from search.here import run_here
 from search.model import ModelSource
 from search.study.study_record import StudyRecord
-from search.study.summary import Summary
 from search.study.trials import TrialRecord
 from search.weights.matrices import all_matrices
 from search.weights.selection import check_interventions, read_composition
 from tasks.errors import InputError
-
-
-class Silent:
-    """Watches a study and says nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def factors(self, done: int, total: int) -> None:
-        """Nothing."""
-
-    def study(self, summarise: Callable[[], Summary]) -> None:
-        """Nothing."""
 
 
 def study_of_cut(
@@ -59,7 +45,7 @@ def study_of_cut(
         },
         "the cut",
     )
-    run_here(config, folder, Silent())
+    run_here(config, folder)
     record = StudyRecord.read(folder)
     trial = record.trials[0]
     if not trial.complete:

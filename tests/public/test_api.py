@@ -12,12 +12,14 @@ import datasets
 import pandas as pd
 import pytest
 import torch
+from rich.text import Text
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import laser_search
 import search.demo
 from laser_search.given_questions import questions_path
+from laser_search.progress import CellReporter
 from search.config import read_config
 from tasks.errors import InputError
 
@@ -237,8 +239,28 @@ def test_progress_is_lines_where_there_is_no_terminal(tmp_path, capsys):
     laser_search.search(DEMO / "model", ROWS[:60], folder=tmp_path / "s", trials=2)
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "factors: 6 of 6 matrices" in printed.err
+    assert "questions: validation" in printed.err.splitlines()[0]
     assert "trials: 2/2" in printed.err.splitlines()[-1]
+
+
+def test_a_cell_shows_notes_and_the_phase_and_keeps_the_notes():
+    class Cell:
+        def update(self, shown, raw):
+            self.html, self.plain = shown["text/html"], shown["text/plain"]
+
+    cell = Cell()
+    with CellReporter(cell) as reporter:
+        reporter.note("few <questions>")
+        reporter.enter("factors", 6)
+        reporter.advance(3)
+        reporter.below = Text("the best so far")
+        reporter._shown_at = -float("inf")
+        reporter.tick()
+        assert cell.plain == "factors 3/6"
+        for said in ("few &lt;questions&gt;", "factors 3/6", "the best so far"):
+            assert said in cell.html
+    assert "few &lt;questions&gt;" in cell.html
+    assert "factors" not in cell.html and "the best" not in cell.html
 
 
 def test_the_examples_of_the_docs_run(loaded, tmp_path, monkeypatch):
