@@ -25,7 +25,8 @@ def presets(as_json: JsonFlag = False) -> None:
     """List published results by name: model, task, what was cut, before and after.
 
     `init --preset NAME` writes the study that searches it, `evaluate --preset NAME` checks it
-    against the published figures, `cut --preset NAME` writes the published cut as a model.
+    against the published figures, `cut --preset NAME` writes the published cut as a model. Three
+    results were published without their cut: `init` and `evaluate` take them, `cut` does not.
 
     Example: laser-search presets --json
     """
@@ -44,7 +45,7 @@ def presets(as_json: JsonFlag = False) -> None:
 def _cut(preset: Preset) -> str:
     """What was cut, in a few words."""
     if not preset.interventions:
-        return "-"
+        return "not published; init searches it"
     first, *others = preset.interventions
     return f"{first} and {len(others)} more" if others else first
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,9 +133,9 @@ def _texts(rows: Sequence[Row], field: str, lines: bool) -> Iterator[str]:
     if HEADING.fullmatch(first):
         units = _articles(texts)
     elif lines:
-        units = _passages(texts, "\n")
+        units = passages(texts, "\n", counted=1)
     elif field == "sentence":
-        units = _passages([text.strip() for text in texts], " ")
+        units = passages([text.strip() for text in texts], " ", counted=1)
     else:
         units = iter(texts)
     return (unit.strip() for unit in units if unit.strip())
@@ -157,13 +157,18 @@ def _articles(lines: Sequence[str]) -> Iterator[str]:
     yield "\n".join(article)
 
 
-def _passages(lines: Sequence[str], between: str) -> Iterator[str]:
+def passages(lines: Iterable[str], between: str, counted: int = 0) -> Iterator[str]:
+    """Whole lines together, of at least `PASSAGE_CHARACTERS` where there are as many.
+
+    `counted`: characters that a line counts for beside its own.
+    """
     passage: list[str] = []
     length = 0
     for line in lines:
         passage.append(line)
-        length += len(line) + len(between)
+        length += len(line) + counted
         if length >= PASSAGE_CHARACTERS:
             yield between.join(passage)
             passage, length = [], 0
-    yield between.join(passage)
+    if passage:
+        yield between.join(passage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
 from tasks.base import (
@@ -22,13 +22,11 @@ from tasks.base import (
 )
 from tasks.datasets import load_rows
 from tasks.errors import InputError
+from tasks.perplexity import passages
 from tasks.readers import Row
 
 FIELDS = ("text", "prompt", "sentence", "question")
 """Columns that a passage is read from, the first that there is."""
-
-PASSAGE_CHARACTERS = 2000
-"""Lines of a .txt file are joined until a passage has as many."""
 
 SHINGLE = 24
 """Characters of a held-out question that, where a text has them and all the rest of it, give it
@@ -106,7 +104,7 @@ def texts_of_data(data: str, held_out: Sequence[Example], tokens: int, seed: int
     apart = HeldOut(held_out)
     groups = {example.group for example in held_out}
     if data.lower().endswith(".txt"):
-        found = [Passage(text) for text in _joined(row.text(field) for row in rows)]
+        found = [Passage(text) for text in passages((row.text(field) for row in rows), "\n")]
         whole = len(found)
     else:
         others = [row for row in rows if not (row.has("group") and row.name("group") in groups)]
@@ -186,14 +184,3 @@ def _of_row(row: Row, field: str) -> Passage:
         answer = row.text("answer")
         return Passage(text, answer if text[-1:].isspace() else f" {answer}", message=True)
     return Passage(text, pair=pair, message=field == "prompt")
-
-
-def _joined(lines: Iterable[str]) -> Iterator[str]:
-    held: list[str] = []
-    for line in lines:
-        held.append(line)
-        if sum(map(len, held)) >= PASSAGE_CHARACTERS:
-            yield "\n".join(held)
-            held = []
-    if held:
-        yield "\n".join(held)

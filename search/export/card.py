@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from search.cuts.composition import Composition
 from search.export.exported_trial import support
 from search.export.same_output import SameOutput
 from search.export.verify import Verification
@@ -56,7 +57,7 @@ def model_card(
 ) -> str:
     """README.md of an export, with the hub's metadata block."""
     return f"""---
-{_metadata(record, trial, contents)}
+{metadata(record.config.model.path, contents, _eval_results(record, trial, contents))}
 ---
 
 {_about(record, trial, contents)}
@@ -74,7 +75,7 @@ def model_card(
 
 {bullets([*contents.notes, *LIMITS])}
 
-{_origin(record, contents)}"""
+{origin(contents, record.identity.versions)}"""
 
 
 def _choice(record: StudyRecord, trial: TrialRecord) -> str:
@@ -94,13 +95,6 @@ def _choice(record: StudyRecord, trial: TrialRecord) -> str:
 
 def _about(record: StudyRecord, trial: TrialRecord, contents: Contents) -> str:
     name, digest = model_name(record.config.model.path), contents.digests.get("base tensors", "")
-    composition = trial.composition
-    rows = "\n".join(
-        f"| {i.matrix} | {i.kind} | {i.rule.name} {i.rule.value:g} | "
-        f"{contents.rows.get(str(i.matrix), '')} |"
-        for i in composition.interventions
-    )
-    before, after = contents.parameters
     return f"""\
 # {short_name(name)} after LASER ({contents.format})
 
@@ -110,6 +104,20 @@ Weight matrices of `{name}`, whose tensors have the digest `{digest[:16]}`, repl
 SVDs; nothing was trained. Found by {_program(record)}, a search over layer-selective rank
 reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
 
+{cuts_and_use(trial.composition, contents)}
+
+"""
+
+
+def cuts_and_use(composition: Composition, contents: Contents) -> str:
+    """The table of the cuts, the parameters, and how the export is loaded."""
+    rows = "\n".join(
+        f"| {i.matrix} | {i.kind} | {i.rule.name} {i.rule.value:g} | "
+        f"{contents.rows.get(str(i.matrix), '')} |"
+        for i in composition.interventions
+    )
+    before, after = contents.parameters
+    return f"""\
 | matrix | kind | kept | in this export |
 |---|---|---|---|
 {rows}
@@ -120,9 +128,7 @@ reductions (Sharma, Ash, Misra: The Truth is in There, ICLR 2024).
 
 ```python
 {contents.load}
-```
-
-"""
+```"""
 
 
 def _standing(record: StudyRecord, trial: TrialRecord) -> str:
@@ -142,9 +148,10 @@ def _standing(record: StudyRecord, trial: TrialRecord) -> str:
     return "Its gain holds on test questions, which the search never saw."
 
 
-def _origin(record: StudyRecord, contents: Contents) -> str:
+def origin(contents: Contents, versions: Mapping[str, str]) -> str:
+    """The last section: digests, the command, and the versions that ran it."""
     digests = "\n".join(f"| {name} | `{value}` |" for name, value in contents.digests.items())
-    versions = ", ".join(f"{name} {value}" for name, value in record.identity.versions.items())
+    used = ", ".join(f"{name} {value}" for name, value in versions.items())
     return f"""\
 ## Origin
 
@@ -152,7 +159,7 @@ def _origin(record: StudyRecord, contents: Contents) -> str:
 |---|---|
 {digests}
 
-Made by `{contents.command}` with {versions}.
+Made by `{contents.command}` with {used}.
 """
 
 
@@ -163,21 +170,24 @@ LIMITS = (
 )
 
 
-def _metadata(record: StudyRecord, trial: TrialRecord, contents: Contents) -> str:
-    path = record.config.model.path
-    data = ModelCardData(
+def metadata(path: str, contents: Contents, results: list[EvalResult] | None = None) -> str:
+    """The hub's metadata block of an export of the model at `path`."""
+    return ModelCardData(
         library_name=contents.library,
         tags=["laser", "low-rank", "laser-search", contents.format],
         pipeline_tag=PIPELINES.get(contents.head),
         base_model=hub_name(path),
         model_name=f"{short_name(model_name(path))}-laser",
-        eval_results=[
-            _eval_result(record, contents, row, row.after)
-            for row in _rows(record, trial)
-            if row.after is not None
-        ],
-    )
-    return data.to_yaml()
+        eval_results=results,
+    ).to_yaml()
+
+
+def _eval_results(record: StudyRecord, trial: TrialRecord, contents: Contents) -> list[EvalResult]:
+    return [
+        _eval_result(record, contents, row, row.after)
+        for row in _rows(record, trial)
+        if row.after is not None
+    ]
 
 
 def _eval_result(record: StudyRecord, contents: Contents, row: _Row, score: float) -> EvalResult:

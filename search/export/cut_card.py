@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from huggingface_hub import ModelCardData
-
 from search.cuts.composition import Composition
-from search.export.card import LIMITS, PIPELINES, Contents, bullets, short_name, verified_text
+from search.export.card import (
+    LIMITS,
+    Contents,
+    bullets,
+    cuts_and_use,
+    metadata,
+    origin,
+    short_name,
+    verified_text,
+)
 from search.export.same_output import SameOutput
-from search.published import hub_name, model_name
+from search.published import model_name
 from search.study.identity import own_versions
 
 _UNKNOWN = (
@@ -27,24 +34,9 @@ def cut_card(
     `source`: who named the interventions, in words.
     """
     name = model_name(path)
-    metadata = ModelCardData(
-        library_name=contents.library,
-        tags=["laser", "low-rank", "laser-search", contents.format],
-        pipeline_tag=PIPELINES.get(contents.head),
-        base_model=hub_name(path),
-        model_name=f"{short_name(name)}-laser",
-    ).to_yaml()
-    rows = "\n".join(
-        f"| {i.matrix} | {i.kind} | {i.rule.name} {i.rule.value:g} | "
-        f"{contents.rows.get(str(i.matrix), '')} |"
-        for i in composition.interventions
-    )
-    before, after = contents.parameters
-    digests = "\n".join(f"| {name} | `{value}` |" for name, value in contents.digests.items())
-    versions = ", ".join(f"{name} {value}" for name, value in own_versions().items())
     base = contents.digests.get("base tensors", "")[:16]
     return f"""---
-{metadata}
+{metadata(path, contents)}
 ---
 
 # {short_name(name)} after LASER ({contents.format})
@@ -55,17 +47,7 @@ Weight matrices of `{name}`, whose tensors have the digest `{base}`, cut as the 
 (layer-selective rank reduction: Sharma, Ash, Misra: The Truth is in There, ICLR 2024); nothing was
 trained.
 
-| matrix | kind | kept | in this export |
-|---|---|---|---|
-{rows}
-
-{before:,} parameters in the base, {after:,} here.
-
-## Use
-
-```python
-{contents.load}
-```
+{cuts_and_use(composition, contents)}
 
 ## Check
 
@@ -75,11 +57,4 @@ trained.
 
 {bullets([*contents.notes, *_UNKNOWN, LIMITS[1]])}
 
-## Origin
-
-| what | digest |
-|---|---|
-{digests}
-
-Made by `{contents.command}` with {versions}.
-"""
+{origin(contents, own_versions())}"""

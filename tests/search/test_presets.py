@@ -52,6 +52,9 @@ def test_they_are_listed_for_people_and_for_scripts(run):
     assert line.split() == (
         ["gptj-counterfact", "EleutherAI/gpt-j-6b", "27.fc_in=0.01", "13.1", "to", "24.0", "%"]
     )
+    # The three that cannot be cut say so where the others show their cut.
+    uncut = [one.split()[0] for one in said.splitlines() if "not published; init searches" in one]
+    assert uncut == [one.name for one in PRESETS if not one.interventions] and len(uncut) == 3
     code, said, _ = run("presets", "--json")
     rows = json.loads(said)
     assert [row["name"] for row in rows] == [preset.name for preset in PRESETS]
