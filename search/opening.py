@@ -125,7 +125,7 @@ def verdict_of(plan: Plan, study: DrivenStudy, found: Summary) -> Verdict | None
         plan.objective,
         paper=plan.config.paper,
         general_text=plan.general_text,
-        within_budget=plan.space.budget is not None,
+        budgets=() if plan.space.budget is None else plan.space.budget.kept,
     )
 
 

@@ -27,7 +27,7 @@ def choose_trial(record: StudyRecord, number: int | None) -> TrialRecord:
 def support(record: StudyRecord, trial: TrialRecord) -> str:
     """Why test does not support `trial` as a gain; empty where it does or never saw it."""
     verdict = read_verdict(record.result)
-    if verdict is None or verdict.trial != trial.number or verdict.kept is not None:
+    if verdict is None or verdict.trial != trial.number or verdict.budgets:
         return ""  # within a budget it is smaller, and need not be better
     claim = claim_of(verdict)
     if claim.because:

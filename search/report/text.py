@@ -149,7 +149,9 @@ def sentence(verdict: Verdict, metric: str) -> str:
     if verdict.trial is None:
         kept = " that keeps every floor" if verdict.infeasible else ""
         none = f"No composition{kept} beat the unedited model on validation"
-        if verdict.finalists:
+        if verdict.budgets:
+            none = "No composition within the budget keeps every floor on validation"
+        elif verdict.finalists:
             none = (
                 f"Nothing helps: of {verdict.finalists} compositions that beat the unedited model "
                 "on validation none did on the confirmation part, which no trial had seen"
@@ -157,7 +159,8 @@ def sentence(verdict: Verdict, metric: str) -> str:
         if metric == GAIN:
             return f"{none}."
         score = shown(metric, verdict.scores["baseline"]["test"].score)
-        return f"{none}; it keeps its {metric} of {score:.4f} on test."
+        keeps = "the unedited model has a" if verdict.budgets else "it keeps its"
+        return f"{none}; {keeps} {metric} of {score:.4f} on test."
     found, claim = verdict.comparisons["test"], claim_of(verdict)
     end = f"; but {claim.because}, so no gain is claimed." if claim.because else "."
     tied = verdict.scores["winner"]["test"].tied

@@ -65,8 +65,9 @@ class Verdict:
     `looks`: every winner of this study that test has judged so far, this one last, as its `trial`
     and how many trials were `finished` then (None: not on record).
     `paper`: scored by the rules of the paper's code, whose ties go by order. `collateral`: what the
-    winner costs on general text, None where that is not asked. `kept`: within a budget, the share
-    of the parameters of the space's matrices that the winner keeps; it need not beat the baseline.
+    winner costs on general text, None where that is not asked. `budgets`: the shares of the
+    parameters of the space's matrices that were asked for, empty where none was; within one, `kept`
+    is what the winner keeps, and it need not beat the baseline.
     """
 
     trial: int | None
@@ -84,6 +85,7 @@ class Verdict:
     paper: bool = False
     collateral: Collateral | None = None
     kept: float | None = None
+    budgets: list[float] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for result.json."""
@@ -99,7 +101,7 @@ def conclude(
     *,
     paper: bool = False,
     general_text: GeneralText | None = None,
-    within_budget: bool = False,
+    budgets: Sequence[float] = (),
 ) -> Verdict | None:
     """Compare and durably write result.json; None while test, or general text, is not scored."""
     winner, finalists = decision.winner, decision.finalists
@@ -142,7 +144,8 @@ def conclude(
         looks=_looks(folder, winner, decision.finished),
         paper=paper,
         collateral=collateral,
-        kept=winner.kept if within_budget and winner is not None else None,
+        kept=winner.kept if budgets and winner is not None else None,
+        budgets=list(budgets),
     )
     write_sealed_json(folder / FILE, verdict.to_json())
     return verdict

@@ -99,7 +99,9 @@ def advice(verdict: Verdict, folder: Path | str, *, confirmed: bool = False) -> 
     `confirmed`: `search.confirm` is on already.
     """
     claim = claim_of(verdict)
-    if verdict.kept is not None:
+    if verdict.budgets and verdict.trial is None:
+        return ["There is nothing to export.", "Try instead: a larger budget, or a looser floor."]
+    if verdict.budgets:
         export = f"laser-search export {folder} --out MODEL_DIR --format factored"
         return [f"Export it at this size: {export}"]
     if claim.supported:

@@ -13,6 +13,7 @@ from search.study.outcomes import Evaluation
 from search.study.summary import summarise as state_of
 from search.study.trials import TrialRecord
 from search.study.verdict import Verdict
+from search.study.verdict_claim import advice
 from tasks.base import Example, Outcome
 from tasks.comparison import compare
 from tasks.scoring import summarise
@@ -89,3 +90,12 @@ def _text(renderable):
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(renderable)
     return console.export_text()
+
+
+def test_a_budget_that_no_trial_keeps_with_its_floors_is_said_as_such():
+    scores = {"baseline": {"test": summarise(_losses(3.0), EXAMPLES)}}
+    verdict = Verdict(None, "baseline", scores, {}, {}, infeasible=3, budgets=[0.45])
+    said = sentence(verdict, "perplexity")
+    assert said.startswith("No composition within the budget keeps every floor on validation")
+    assert "beat" not in said and "20.0855" in said
+    assert "a larger budget, or a looser floor" in " ".join(advice(verdict, "s"))
