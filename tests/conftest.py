@@ -1,16 +1,25 @@
-"""The program as a user runs it, in this process; rounding; signals as in a terminal."""
+"""The program as a user runs it, in this process; cheap new ones; rounding; signals."""
 
 import os
 import runpy
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+# Before torch is imported: on tiny tensors, threads that wait for one another cost more than they
+# bring. Processes that tests start have it too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from cluster.cli import main
+from search.export import afresh
+from search.phases import retell
 
+AS_USERS_HAVE_IT = afresh._listen
 EAGER = Path(__file__).with_name("eager")
 
 
@@ -42,6 +51,33 @@ def no_progress():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("search.phases.FIRST_S", float("inf"))
         yield
+
+
+@pytest.fixture(scope="session")
+def forked():
+    """Fresh processes without the seconds that imports take: see forked.py."""
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("forked.py"))))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def checked_in_a_fork(forked):
+    """Exports are checked in a fork, unless a test asks for a process as users have it."""
+
+    def listen(command, phases):
+        done = forked.run(*command[2:])
+        for line in done.stdout.splitlines(keepends=True):
+            retell(line, phases)
+        return done.returncode, done.stderr
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("search.export.afresh._listen", listen)
+        yield
+
+
+@pytest.fixture
+def checked_in_a_new_process(monkeypatch):
+    """Exports are checked as users have it."""
+    monkeypatch.setattr("search.export.afresh._listen", AS_USERS_HAVE_IT)
 
 
 @pytest.fixture

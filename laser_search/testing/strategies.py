@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 
 import numpy as np
@@ -74,12 +75,19 @@ def steps(strategy: Strategy, history: History, flying: int = 1) -> Iterator[Com
         end(history, history.in_flight[len(history) % len(history.in_flight)])
 
 
+@cache
+def _singular_values() -> np.ndarray:
+    """Those of a random matrix for each of REFS, [matrices, FULL]."""
+    matrices = np.random.default_rng(0).standard_normal((len(REFS), FULL, FULL))
+    return np.linalg.svd(matrices, compute_uv=False)
+
+
 def make_setting() -> Setting:
     """A space of eight matrices and five fractions, with a screen that half knows."""
-    chance = np.random.default_rng(0)
+    chance = np.random.default_rng(1)
     spectra = {
-        ref: Spectrum(str(ref), "", "", (FULL, FULL), np.linalg.svd(matrix)[1])
-        for ref, matrix in zip(REFS, chance.standard_normal((len(REFS), FULL, FULL)), strict=True)
+        ref: Spectrum(str(ref), "", "", (FULL, FULL), values)
+        for ref, values in zip(REFS, _singular_values(), strict=True)
     }
     screen = {
         (cut := Intervention(ref, level)): -score(Composition((cut,)))
@@ -151,7 +159,7 @@ class StrategyContract:
     def others(self, setting: Setting) -> list[Setting]:
         """Spaces with groups, a range, and levels of every kind."""
         refs = setting.space.matrices
-        groups = tuple(Site(f"{n}.mlp", refs[2 * n : 2 * n + 2]) for n in range(4))
+        groups = tuple(Site(f"{n // 2}.mlp", refs[n : n + 2]) for n in range(0, len(refs), 2))
         texts = (0.5, 0.1, "rank:7", "energy:0.9", "marchenko-pastur", "prune/0.5", "zero")
         ladders = (
             Ladder.of_rho((0.5, 0.1)),

@@ -25,7 +25,7 @@ from search.durable import write_bytes, write_json, write_text
 from search.phases import SILENT, Phases
 from search.published import model_name
 from search.report.maps import measure_map
-from search.report.style import GAIN, INK, LOSS, MUTED, SERIES, new_figure, save, styled, to_svg
+from search.report.style import GAIN, INK, LOSS, MUTED, SERIES, for_page, new_figure, save, styled
 from search.weights.spectra import Array, Spectrum, random_cosines
 from tasks.errors import InputError
 
@@ -147,17 +147,20 @@ def _draw(
     for place, s in enumerate(spectra):
         figure = spectrum_figure(s, real.get(s.name))
         stem = _file_name(s.name if len(models) == 1 else f"{place}-{s.name}")
-        written += _save(figure, out / "figures" / stem)
+        png, svg = _save(figure, out / "figures" / stem)
+        written += [png, svg]
         if place < DETAILED:
             label = f"Spectrum of {s.name}: effective rank {s.effective_rank:.1f}"
-            details.append(Detail(s, Markup(to_svg(figure, f"m{place}", label))))  # noqa: S704
+            element = for_page(svg.read_text(encoding="utf-8"), f"m{place}", label)
+            details.append(Detail(s, Markup(element)))  # noqa: S704
         phases.advance(place + 1)
     maps = []
     for place, (name, title, words) in enumerate(MEASURES):
         figure = overview(spectra, name)
-        written += _save(figure, out / "figures" / name)
-        svg = to_svg(figure, f"map-{name}", f"{title}. {words}")
-        maps.append((title, words, Markup(svg)))  # noqa: S704
+        png, svg = _save(figure, out / "figures" / name)
+        written += [png, svg]
+        element = for_page(svg.read_text(encoding="utf-8"), f"map-{name}", f"{title}. {words}")
+        maps.append((title, words, Markup(element)))  # noqa: S704
         phases.advance(len(spectra) + place + 1)
     return _Pictures(written, details, maps)
 
@@ -173,11 +176,10 @@ def _write(
     return [*own, *pictures.files]
 
 
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".png", ".svg")]
-    for path in paths:
-        save(figure, path)
-    return paths
+def _save(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    png, svg = (stem.with_name(f"{stem.name}{ending}") for ending in (".png", ".svg"))
+    save(figure, png, svg)
+    return png, svg
 
 
 def _write_table(spectra: Sequence[Spectrum], real: Mapping[str, Array], path: Path) -> None:

@@ -134,16 +134,14 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     what is drawn. Every text in the figure is escaped by matplotlib.
     """
     sink = io.StringIO()
-    with styled():
-        # Laid out here, once: savefig would draw everything twice for it.
-        engine = figure.get_layout_engine()
-        if engine is not None:
-            engine.execute(figure)
-            figure.set_layout_engine("none")
-        figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
-        figure.set_layout_engine(engine)
-    text = sink.getvalue()
-    text = text[text.index("<svg") :]
+    with laid_out(figure):
+        figure.savefig(sink, format="svg", metadata={"Date": None})
+    return for_page(sink.getvalue(), name, label)
+
+
+def for_page(svg: str, name: str, label: str) -> str:
+    """What `save` wrote as SVG as an element for a page; see `to_svg`."""
+    text = svg[svg.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<style type=.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r'\bid="', f'id="{name}-', text)
@@ -154,11 +152,28 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     return text.replace("<svg ", f'<svg role="img" aria-label="{_attribute(label)}" ', 1)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write the figure, in the format that the path's ending names, with its light colours."""
+def save(figure: Figure, *paths: Path) -> None:
+    """Write the figure to each path in the format of its ending, with its light colours."""
+    with laid_out(figure):
+        for path in paths:
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
+
+
+@contextmanager
+def laid_out(figure: Figure) -> Iterator[None]:
+    """Lay the figure out once, in our style; within, saving it draws it and no more.
+
+    Each `savefig` of a figure with a layout engine draws everything twice, and lays it out twice.
+    """
     with styled():
-        metadata = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, metadata=metadata)
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(figure)
+            figure.set_layout_engine("none")
+        try:
+            yield
+        finally:
+            figure.set_layout_engine(engine)
 
 
 _COLOURS = re.compile("|".join(map(re.escape, [*VARIABLES, *TINTS])))

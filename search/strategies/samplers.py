@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -70,9 +71,26 @@ def _tpe() -> Callable[[int], BaseSampler]:
     return lambda seed: SharedTPE(seed, look)
 
 
+def _gp(seed: int) -> BaseSampler:
+    class OneThread(optuna.samplers.GPSampler):
+        """On its tiny tensors, threads wait for one another, and for those of the workers."""
+
+        def sample_relative(self, *given: Any) -> dict[str, Any]:
+            import torch
+
+            before = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                return super().sample_relative(*given)
+            finally:
+                torch.set_num_threads(before)
+
+    return OneThread(seed=seed)
+
+
 SAMPLERS: dict[str, SamplerKind] = {
     "tpe": SamplerKind(lambda seed: SharedTPE(seed, Look()), shared=_tpe),
-    "gp": SamplerKind(lambda seed: optuna.samplers.GPSampler(seed=seed)),
+    "gp": SamplerKind(_gp),
     "qmc": SamplerKind(lambda seed: optuna.samplers.QMCSampler(seed=seed), stateful=True),
     "nsga-ii": SamplerKind(lambda seed: optuna.samplers.NSGAIISampler(seed=seed), stateful=True),
     "nsga-iii": SamplerKind(lambda seed: optuna.samplers.NSGAIIISampler(seed=seed), stateful=True),

@@ -1,10 +1,6 @@
 """Second moments against inputs caught by hooks, for linear maps in every kind of clothes."""
 
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
@@ -19,7 +15,6 @@ from search.weights.moments import MomentStore
 from search.weights.whitening import floored_root, whiten
 from tasks.errors import InputError
 
-torch.set_num_threads(1)
 PLAIN = [
     "GPT-2",
     "GPT-NeoX, Pythia",
@@ -227,12 +222,11 @@ print(passes, len({one.name for one in found.values()}))
 """
 
 
-def test_a_kill_loses_the_group_that_was_in_hand_and_nothing_else(tmp_path):
+def test_a_kill_loses_the_group_that_was_in_hand_and_nothing_else(tmp_path, forked):
     """A process that kills itself in its third pass, then one that ends the work."""
 
     def go(limit):
-        words = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), str(limit)]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=os.environ)
+        done = forked.run(KILLED, tmp_path, limit)
         return done.returncode, done.stdout.split(), done.stderr
 
     code, said, complaint = go(2)

@@ -20,7 +20,6 @@ from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
 from tasks.errors import InputError
 
-torch.set_num_threads(1)
 SOURCE = ModelSource(str(Path(search.demo.__file__).parent / "model"))
 ONE = Resources(workers=1, cpus=1.0, gpus=0.0, threads=1)
 

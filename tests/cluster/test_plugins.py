@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -43,9 +41,10 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_its_own_tests_pass(package: Path) -> None:
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package / "tests")]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=package)
+def test_its_own_tests_pass(package: Path, forked) -> None:
+    source = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    words = ["-q", "-p", "no:cacheprovider", package / "tests"]
+    done = forked.run(source, *words, cwd=package)
     assert done.returncode == 0, done.stdout
     assert re.search(r"\d\d+ passed", done.stdout), "every suite has found its laws"
 

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import search.demo
 from cluster.cli import main
@@ -25,7 +24,6 @@ def evaluate(monkeypatch, capsys, tmp_path):
     command += ["--data", str(questions), "--factors", str(tmp_path / "factors")]
 
     def run(*words):
-        torch.set_num_threads(1)
         monkeypatch.setattr(sys, "argv", [*command, *words])
         with pytest.raises(SystemExit) as end:
             main()

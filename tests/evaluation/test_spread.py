@@ -24,7 +24,6 @@ from search.weights.matrices import find_matrices
 from tasks.errors import InputError
 from tasks.registry import get_task
 
-torch.set_num_threads(1)
 HERE = Path(search.demo.__file__).parent
 SOURCE = ModelSource(str(HERE / "model"))
 CUTS = ("1.fc_in=0.2", "2.fc_out=0.1 1.fc_out=0.4", "2.fc_in=0.01")

@@ -25,7 +25,6 @@ from search.study.outcomes import write_outcomes
 from search.study.storages import open_storage
 from search.study.study_record import CONFIG, StudyRecord
 
-torch.set_num_threads(1)
 WORDS = [f"w{i}" for i in range(43)]
 SPECIAL = ["[PAD]", "[BOS]", "[EOS]", "[UNK]", "[MASK]"]
 

@@ -46,7 +46,7 @@ def in_process(monkeypatch):
     )
 
 
-def test_a_cut_is_written_checked_and_described(gptj, run, tmp_path):
+def test_a_cut_is_written_checked_and_described(gptj, run, checked_in_a_new_process, tmp_path):
     out = tmp_path / "model"
     words = ("--intervention", "1.fc_in=rank:3", "--intervention", "0.attn=rank:2")
     code, said, _ = run("cut", gptj.model, *words, "--out", out)

@@ -30,7 +30,6 @@ ROWS = [json.loads(line) for line in (DEMO / "questions.jsonl").read_text().spli
 @pytest.fixture(scope="module")
 def loaded():
     """The demo's model and tokenizer, loaded."""
-    torch.set_num_threads(1)
     model = AutoModelForCausalLM.from_pretrained(DEMO / "model")
     return model, AutoTokenizer.from_pretrained(DEMO / "model")
 
@@ -118,7 +117,6 @@ def test_the_same_call_continues_and_evaluates_nothing_twice(found, loaded, monk
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path, monkeypatch):
     from search import here
 
-    torch.set_num_threads(1)
     real, calls = here.run_job, []
 
     def interrupted(study, evaluator, job):
@@ -235,7 +233,6 @@ def test_cut_and_export_write_models(loaded, found, tmp_path):
 
 
 def test_progress_is_lines_where_there_is_no_terminal(tmp_path, capsys):
-    torch.set_num_threads(1)
     laser_search.search(DEMO / "model", ROWS[:60], folder=tmp_path / "s", trials=2)
     printed = capsys.readouterr()
     assert printed.out == ""

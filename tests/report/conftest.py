@@ -134,14 +134,12 @@ def hostile_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
 @pytest.fixture(scope="session")
 def demo_study(tmp_path_factory: pytest.TempPathFactory) -> StudyRecord:
     """Twelve trials of the demo, searched for real in this process."""
-    import torch
 
     from search.demo.study import demo_config
     from search.evaluation.evaluator import Questions, open_evaluator
     from search.loop import run_study
     from search.plan import make_plan
 
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("demo") / "laser-demo"
     folder.mkdir()
     config = demo_config(folder, trials=12)

@@ -20,7 +20,6 @@ from search.weights.matrices import find_matrices
 from search.weights.spectra import Spectrum, cosines, random_cosines
 
 MODEL = str(Path(search.demo.__file__).parent / "model")
-torch.set_num_threads(1)
 
 
 def _of(weight):

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 import search.demo
@@ -134,7 +133,6 @@ def known(monkeypatch):
 
 
 def test_evaluate_says_the_published_figures(known, run, tmp_path):
-    torch.set_num_threads(1)
     data = tmp_path / "q.jsonl"
     lines = (DEMO / "questions.jsonl").read_text().splitlines(keepends=True)
     data.write_text("".join(lines[:60]))

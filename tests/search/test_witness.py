@@ -13,8 +13,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from search.model import ModelSource
 from search.witness import FilesChanged, Witness, data_files
 
-torch.set_num_threads(1)
-
 
 def llama(seed: int, **options) -> LlamaForCausalLM:
     torch.manual_seed(seed)

@@ -9,6 +9,8 @@ from optuna.trial import TrialState
 
 from laser_search.testing.strategies import Make, StrategyContract, effects
 from search.config import SearchConfig
+from search.ladder import Ladder
+from search.space import Space
 from search.strategies.base import Setting, Strategy, Tried
 from search.strategies.registry import STRATEGIES, make_strategy
 from search.strategies.samplers import SAMPLERS
@@ -16,7 +18,7 @@ from search.strategies.samplers import SAMPLERS
 pytestmark = pytest.mark.slow
 NAMES = [
     *(name for name in STRATEGIES if name != "budget"),
-    *("tpe", "tpe/sites", "gp/sites", "qmc", "nsga-ii/sites", "nsga-iii", "cma-es/sites"),
+    *("tpe", "tpe/sites", "qmc", "nsga-ii/sites", "nsga-iii", "cma-es/sites"),
 ]
 
 STAGED = "random with stages"
@@ -37,6 +39,22 @@ class TestStrategies(StrategyContract):
         if request.param == STAGED:
             return staged
         config = SearchConfig(strategy=name, encoding=encoding or "slots")
+        return lambda setting: make_strategy(config, setting)
+
+
+class TestGaussianProcess(StrategyContract):
+    """In a space of four matrices, for with eight a proposal takes seconds."""
+
+    @pytest.fixture
+    def setting(self, setting: Setting) -> Setting:
+        """Four matrices, of which two help, at three levels."""
+        space = Space(setting.space.matrices[1:5], Ladder.of_rho((0.6, 0.2, 0.05)), 2)
+        return replace(setting, space=space)
+
+    @pytest.fixture
+    def make(self) -> Make:
+        """Build the strategy under test for a setting."""
+        config = SearchConfig(strategy="gp", encoding="sites")
         return lambda setting: make_strategy(config, setting)
 
 

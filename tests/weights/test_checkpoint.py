@@ -15,8 +15,6 @@ from search.weights.checkpoint import CheckpointReader, NotInCheckpoint
 from search.weights.matrices import find_matrices
 from tasks.errors import InputError
 
-torch.set_num_threads(1)
-
 SIZES = dict(
     vocab_size=24,
     hidden_size=16,

@@ -15,7 +15,6 @@ from search.origin import WeightOrigin
 from search.weights.factors import FactorCache
 from search.weights.matrices import find_matrices
 
-torch.set_num_threads(1)
 MODEL = str(Path(search.demo.__file__).parent / "model")
 
 

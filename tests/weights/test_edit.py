@@ -17,8 +17,6 @@ from search.weights.factors import FactorCache, content_key
 from search.weights.matrices import find_matrices
 from tasks.errors import InputError
 
-torch.set_num_threads(1)
-
 SIZES = dict(
     vocab_size=24,
     hidden_size=16,

@@ -8,8 +8,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from search.weights.matrices import find_matrices
 from tasks.errors import InputError
 
-torch.set_num_threads(1)
-
 
 class Attention(nn.Module):
     def __init__(self, width=8, out="o_proj"):

@@ -14,8 +14,6 @@ from search.evaluation.generation import cache_name
 from search.weights.layouts import LAYOUTS
 from search.weights.matrices import find_matrices
 
-torch.set_num_threads(1)
-
 SIZES = dict(
     vocab_size=48,
     hidden_size=32,

@@ -5,8 +5,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from search.cuts.refs import MatrixRef
 from search.weights.matrices import find_matrices
 
-torch.set_num_threads(1)
-
 GPT2 = dict(vocab_size=48, n_embd=32, n_layer=2, n_head=4, n_positions=32)
 LLAMA = dict(
     vocab_size=48,

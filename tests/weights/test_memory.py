@@ -4,7 +4,6 @@ import torch
 from search.weights.factors import FactorCache
 from search.weights.memory import FactorMemory, RowsInMemory, choose_place
 
-torch.set_num_threads(1)
 ROW = 4 * (12 + 20)
 
 

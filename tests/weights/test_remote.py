@@ -29,8 +29,6 @@ from search.weights.remote import (
 )
 from tasks.errors import InputError
 
-torch.set_num_threads(1)
-
 
 def matrix(seed, out=12, into=20):
     return torch.randn(out, into, generator=torch.Generator().manual_seed(seed))

@@ -13,7 +13,6 @@ from search.weights.checkpoint import CheckpointReader
 from search.weights.resolution import weight_files
 from tasks.errors import InputError
 
-torch.set_num_threads(1)
 CONFIG = LlamaConfig(
     vocab_size=24,
     hidden_size=16,

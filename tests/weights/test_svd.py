@@ -8,8 +8,6 @@ from search.cuts.kinds.svd_lowrank import lowrank_product
 from search.weights.svd import decompose
 from tasks.errors import InputError
 
-torch.set_num_threads(1)
-
 
 def with_spectrum(out, into, spectrum, seed=0):
     generator = np.random.default_rng(seed)
