@@ -24,11 +24,13 @@ def ask(*words: object) -> str:
     return done.stdout
 
 
-def test_a_study_is_watched_and_stopped_from_outside(start, make_study, tmp_path: Path) -> None:
+def test_a_study_is_watched_and_stopped_from_outside(
+    start, make_study, ray_address: str, tmp_path: Path
+) -> None:
     study = tmp_path / "study"
-    path = make_study(tmp_path, workers=2, trials=400)
+    path = make_study(tmp_path, trials=400)
     driver = start(
-        *("launch", path, "--out", study, "--quiet"),
+        *("launch", path, "--out", study, "--quiet", "--address", ray_address),
         until=lambda: len(list(study.glob("outcomes/trial-*.parquet"))) >= 4,
     )
     try:

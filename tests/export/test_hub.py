@@ -70,7 +70,7 @@ def hub():
     thread.join()
 
 
-def push(hub, gptj, out, token, tmp_path):
+def push(hub, gptj, out, token, tmp_path, *more):
     environment = {
         **os.environ,
         "HF_ENDPOINT": hub.address,
@@ -81,7 +81,7 @@ def push(hub, gptj, out, token, tmp_path):
     }
     words = ["export", str(gptj.folder), "--out", str(out), "--trial", "0", "--format", "recipe"]
     return subprocess.run(
-        [sys.executable, "-m", "cluster.cli", *words, "--push", "me/model"],
+        [sys.executable, "-m", "cluster.cli", *words, *more, "--push", "me/model"],
         capture_output=True, text=True, env=environment, timeout=200,
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_push_sends_every_file_once_verified_and_names_no_token(hub, gptj, tmp_p
 
 
 def test_a_refusal_is_one_sentence(hub, gptj, tmp_path):
-    done = push(hub, gptj, tmp_path / "recipe", "hf_wrong", tmp_path)
+    done = push(hub, gptj, tmp_path / "recipe", "hf_wrong", tmp_path, "--no-verify")
     assert done.returncode == 2 and "the hub refused me/model (401)" in done.stderr
     assert "Traceback" not in done.stderr and "hf_wrong" not in done.stdout + done.stderr
     assert (tmp_path / "recipe" / "recipe.json").exists()
