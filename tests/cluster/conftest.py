@@ -13,8 +13,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -26,9 +27,10 @@ from cluster import driver
 from cluster.calibrate import calibrate_here
 from cluster.cli import main
 from cluster.precompute import factor_matrices
+from cluster.resources import Resources, divide
 from cluster.session import LOCAL_SETTINGS, SETTINGS
 from cluster.shipping import local_environment
-from search.config import StudyConfig, parse_config, write_config
+from search.config import ClusterConfig, StudyConfig, parse_config, write_config
 from search.demo.study import HERE, demo_config
 from search.loop import run_study
 
@@ -38,6 +40,12 @@ LONG_S = 500
 
 CPUS = 2
 """Of the shared Ray, whatever the machine has: a study is divided alike everywhere."""
+
+
+def one_thread(config: ClusterConfig, nodes: Sequence[Mapping[str, float]]) -> Resources:
+    """As the program divides, but for torch's threads: tests run beside one another."""
+    return replace(divide(config, nodes), threads=1)
+
 
 EQUAL = {"RAY_worker_niceness": "0"}
 """Ray's workers give way to every other process, and beside two busy ones they hardly run."""
@@ -103,6 +111,7 @@ def run(ray_address: str) -> Run:
         with (
             patch("cluster.driver.ray_session", lambda *_: nullcontext()),
             patch("cluster.session.ray_session", lambda *_: nullcontext()),
+            patch("cluster.driver.divide", one_thread),
         ):
             return in_this_process(*words, code=code)
 
@@ -123,11 +132,9 @@ def one_process() -> Run:
         return calibrate_here(calibration, root, shares, None)
 
     def searched(plan, study, shares, is_cut):
-        threads = torch.get_num_threads()
         evaluator, _ = driver._blueprint(plan, study, shares).build()
         fresh = dict(plan.source.load().named_parameters())  # before a test changes the file
         run_study(study, evaluator)
-        torch.set_num_threads(threads)
         for name, parameter in evaluator.editor.model.named_parameters():
             assert torch.equal(parameter, fresh[name]), f"{name} is not the checkpoint's any more"
 
@@ -135,6 +142,7 @@ def one_process() -> Run:
         with (
             patch("cluster.driver.ray_session", lambda *_: nullcontext()),
             patch("cluster.driver.living_nodes", lambda: [{"CPU": CPUS}]),
+            patch("cluster.driver.divide", one_thread),
             patch("cluster.precompute.precompute", ensured),
             patch("cluster.calibrate.calibrate", measured),
             patch("cluster.driver._search", searched),
