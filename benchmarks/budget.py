@@ -32,7 +32,6 @@ from search.config import StudyConfig, parse_config
 from search.cuts.composition import Composition
 from search.durable import write_json, write_text
 from search.evaluation.evaluator import Hosting, Questions, open_evaluator
-from search.export.known_study import Silent
 from search.here import run_here
 from search.plan import make_plan
 from search.study.jobs import BASELINE, Job, Part, trial_name
@@ -115,7 +114,7 @@ def run(asked: argparse.Namespace) -> None:
                 folder = asked.out / "studies" / f"{kept:g}-{kind}"
                 config = config_of(asked.out, asked.data, kept, kind, trials)
                 if _finished(folder) < trials:
-                    run_here(config, folder, Silent())
+                    run_here(config, folder)
                 known = json.loads(path.read_text()) if path.exists() else {}
                 wanted = rules_of(StudyRecord.read(folder))
                 known[f"{kept:g}/{kind}"] = scored(folder, config, wanted, known)

@@ -171,6 +171,8 @@ def make_plan(config: StudyConfig) -> Plan:
         space = replace(space, ladder=space.ladder.as_laser(source.model_type))
     if config.search.warm_start:
         config = _with_compositions(config, matrices, space)
+    if space.budget is not None:
+        config = _without_reuse(config, matrices, space)
     plan = Plan(
         config,
         source,
@@ -186,6 +188,15 @@ def make_plan(config: StudyConfig) -> Plan:
         texts = study_texts(config.calibration, task, split, source.head)
         return replace(plan, texts=texts)
     return plan
+
+
+def _without_reuse(config: StudyConfig, matrices: Sequence[Matrix], space: Space) -> StudyConfig:
+    """The configuration with no activations kept where every trial begins at the first block."""
+    first = min(matrix.ref.layer for matrix in matrices)
+    if all(ref.layer > first for ref in space.matrices):
+        return config
+    nothing = {"memory_gib": 0.0, "host_gib": 0.0, "file_gib": 0.0}
+    return config.model_copy(update={"reuse": config.reuse.model_copy(update=nothing)})
 
 
 def _with_compositions(

@@ -11,7 +11,6 @@ import torch
 import search.demo
 from search.config import parse_config
 from search.export.factored import FactoredLinear, load_factored
-from search.export.known_study import Silent
 from search.here import run_here
 from search.outline import Outline
 from search.plan import make_plan
@@ -49,7 +48,7 @@ def budgeted(tmp_path_factory):
     """The folder of a finished study of plain and whitened cuts within 45 %, and its verdict."""
     folder = tmp_path_factory.mktemp("budget")
     config = config_of(folder, budget={"kept": 0.45, "kind": ["keep-top", "whitened"]})
-    verdict = run_here(config, folder / "study", Silent())
+    verdict = run_here(config, folder / "study")
     return folder / "study", verdict
 
 
@@ -57,6 +56,10 @@ def test_the_plan_says_the_size(tmp_path) -> None:
     outline = Outline.of(make_plan(config_of(tmp_path, budget={"kept": [0.45, 0.3]})))
     whole = sum(out * into for _, (out, into) in outline.matrices)
     assert outline.budgets == {0.45: int(0.45 * whole), 0.3: int(0.3 * whole)}
+    deep = {"layers": [1, 2], "budget": {"kept": 0.45}}
+    kept = [make_plan(config_of(tmp_path, **s)).config.reuse for s in (deep, {"rho": [0.1]})]
+    assert all(reuse.memory_gib and reuse.file_gib for reuse in kept)
+    assert not make_plan(config_of(tmp_path, budget={"kept": 0.45})).config.reuse.memory_gib
     line = outline.line()
     assert f"within {int(0.45 * whole):,} (45.0%) or {int(0.3 * whole):,} (30.0%) of" in line
 
