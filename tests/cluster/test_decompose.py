@@ -105,7 +105,7 @@ def test_the_command_computes_once(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--types", "fc_inn"), "--types names 'fc_inn'"),
+        (("--types", "fc_inn"), "--types contains 'fc_inn'"),
         (("--address", "9.fc_in"), "'9.fc_in' matches no matrix"),
         (("--max-rho", "0"), "--max-rho 0"),
     ],
