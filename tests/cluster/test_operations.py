@@ -95,7 +95,7 @@ def test_logs_are_merged_followed_and_chosen(logged: Path) -> None:
     )
     assert [text.split()[3] for text in shown] == ["start", "done", "start", "start"]
     assert all("a-1" in text for text in shown)
-    with pytest.raises(InputError, match="no worker 'c' has written"):
+    with pytest.raises(InputError, match="worker 'c' has no log in"):
         WorkerLogs(logged, "c").check()
 
 

@@ -87,7 +87,7 @@ def test_validation_and_any_trial(folder) -> None:
     ("options", "words"),
     [
         ({"by": "kinds"}, "'kinds' is not in the data; did you mean 'kind'"),
-        ({"trial": 99}, "no trial 99"),
+        ({"trial": 99}, "no outcomes of a trial 99"),
     ],
 )
 def test_what_is_not_there_is_named(folder, options, words) -> None:

@@ -23,7 +23,7 @@ def world(config, **digests: str) -> Digests:
 def test_another_model_or_other_data_cannot_be_accepted(make_config, part, words) -> None:
     identity = Identity.new(world(make_config()))
     for accept in (False, True):
-        with pytest.raises(InputError, match=rf"{words}.*could not be compared"):
+        with pytest.raises(InputError, match=rf"{words}.*would not be comparable"):
             identity.check(world(make_config(), **{part: "other"}), accept=accept)
 
 
@@ -56,10 +56,10 @@ def test_what_makes_trials_incomparable_cannot_be_accepted(make_config) -> None:
     identity = Identity.new(world(make_config()))
     paper = make_config()
     paper = paper.model_copy(update={"task": paper.task.model_copy(update={"scoring": "paper"})})
-    with pytest.raises(InputError, match=r"task.scoring was 'default'.*could not be compared"):
+    with pytest.raises(InputError, match=r"task.scoring was 'default'.*would not be comparable"):
         identity.check(world(paper), accept=True)
     # The storage knows places in the list, which would be other values now.
-    with pytest.raises(InputError, match=r"space.rho was .*could not be compared"):
+    with pytest.raises(InputError, match=r"space.rho was .*would not be comparable"):
         identity.check(world(make_config(rho=[0.3, 0.1])), accept=True)
 
 

@@ -49,7 +49,7 @@ def test_an_address_without_a_layer_reads_back(text):
 
 @pytest.mark.parametrize("text", ["fc_in", "mlp", "all", "*.fc_in", "27", "27.", "a b", ""])
 def test_what_could_be_a_mistake_is_no_address(text):
-    with pytest.raises(InputError, match="no matrix address"):
+    with pytest.raises(InputError, match="not a matrix address"):
         MatrixRef.parse(text)
 
 
