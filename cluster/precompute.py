@@ -1,4 +1,4 @@
-"""Factors before the first trial: one Ray task per matrix, largest first."""
+"""Factors before the first trial: a Ray task for each large matrix, largest first."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from search.weights.svd import work_of
 from tasks.errors import InputError
 
 CHECK_S = 0.2
+
+TASK_WORK = 2e9
+"""About a second of one core: as `svd.work_of` counts, a matrix of 3072 x 768 has 1.8e9."""
 
 
 def factor_matrices(
@@ -96,8 +99,24 @@ def _groups(source: ModelSource, ordered: Sequence[Matrix]) -> list[list[Matrix]
     origin = WeightOrigin(source)
     direct = [origin.is_direct(matrix) for matrix in ordered]
     loaded = [matrix for matrix, there in zip(ordered, direct, strict=True) if not there]
-    singles = [[matrix] for matrix, there in zip(ordered, direct, strict=True) if there]
-    return ([loaded] if loaded else []) + singles
+    stored = [matrix for matrix, there in zip(ordered, direct, strict=True) if there]
+    return ([loaded] if loaded else []) + together(stored)
+
+
+def together(ordered: Sequence[Matrix]) -> list[list[Matrix]]:
+    """`ordered`, largest first, in groups that are worth a task: together at least TASK_WORK.
+
+    Another task is another process, which imports torch for seconds.
+    """
+    groups: list[list[Matrix]] = []
+    work = 0.0
+    for matrix in ordered:
+        if not groups or work >= TASK_WORK:
+            groups.append([])
+            work = 0.0
+        groups[-1].append(matrix)
+        work += cost(matrix)
+    return groups
 
 
 def answers_of(done: Sequence[Any], pending: Sequence[Any] = ()) -> list[Any]:

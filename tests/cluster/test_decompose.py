@@ -1,12 +1,13 @@
 """`decompose` on the demo's model: in this process, and once through Ray."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import search.demo
-from cluster.precompute import factor_matrices
+from cluster.precompute import factor_matrices, together
 from cluster.resources import Resources
 from search.cuts.level import Level
 from search.ladder import Ladder
@@ -38,6 +39,19 @@ def test_finished_matrices_are_not_computed_again(mlp, tmp_path, monkeypatch):
     again = factor_matrices(SOURCE, mlp, str(tmp_path), ONE, Storing(), False)
     assert [built.computed for built in again.ready] == [False, False, True]
     assert len(count) == 1
+
+
+def test_small_matrices_share_a_task_and_large_ones_do_not(mlp):
+    """A task's process imports torch for seconds, which six small matrices are not worth."""
+
+    def sized(*shape):
+        return replace(mlp[0], shape=shape)
+
+    tiny, medium, large = sized(256, 64), sized(1024, 1024), sized(4096, 4096)
+    assert together([tiny] * 6) == [[tiny] * 6]
+    ordered = [large, large, medium, medium, medium, medium, medium, tiny]
+    assert together(ordered) == [[large], [large], [medium] * 2, [medium] * 2, [medium, tiny]]
+    assert together([]) == []
 
 
 def test_what_another_builder_has_claimed_comes_back_busy(mlp, tmp_path):
