@@ -35,10 +35,11 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_COLOR_PREFIX": "0",
 }
 """Tune's loggers, checkpoints and printing cost more than a trial and say nothing that the study
-does not; how many trials may wait for a worker is the study's own affair. Set before Ray is
-imported."""
+does not. How many trials may wait for a worker is the study's own affair. Lines of workers, which
+--verbose shows, have no colours: they would be shown as escapes. Set before Ray is imported."""
 
 LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """For a Ray of our own: all its servers listen on 127.0.0.1. The name speaks of the systems where
