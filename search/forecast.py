@@ -122,6 +122,8 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
     mean_s = _mean_trial_s(timing, tried)
     wants_screen = strategy_class(plan.config.search.strategy).wants_screen
     at_once = min(2, workers.workers)
+    # One worker scores the winner from its first cut on, two score both sides in full at once.
+    sides = 2.0 if at_once > 1 else 1 + _mean_share(timing, tried)
     phases_s = {
         "start": RAY_S + 2 * workers.import_s + timing.load_s,
         "calibration": timing.calibration.seconds,
@@ -129,8 +131,8 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
         "baseline": timing.baseline_s,
         "screen": timing.screen_s if wants_screen else 0.0,
         "trials": mean_s * outline.trials / workers.workers,
-        "test": 2 * timing.test_s / at_once,
-        "general text": 2 * timing.guard_s / at_once,
+        "test": sides * timing.test_s / at_once,
+        "general text": sides * timing.guard_s / at_once,
     }
     weights = sum(parameter.numel() for parameter in plan.source.skeleton().parameters())
     stored = weights * plan.source.torch_dtype.itemsize
@@ -168,6 +170,12 @@ def _mean_trial_s(timing: Timing, tried: Sequence[Composition]) -> float:
     blocks = timing.block_of
     firsts = [min(blocks[str(i.matrix)] for i in one.interventions) for one in tried]
     return OVERHEAD_S + sum(timing.trial_s[at] for at in firsts) / max(1, len(firsts))
+
+
+def _mean_share(timing: Timing, tried: Sequence[Composition]) -> float:
+    """What a pass from the first cut takes of a whole one, on average over `tried`."""
+    whole = timing.trial_s[min(timing.trial_s)]
+    return min(1.0, (_mean_trial_s(timing, tried) - OVERHEAD_S) / whole)
 
 
 def _svd_bytes(matrix: Matrix) -> int:

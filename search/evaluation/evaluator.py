@@ -144,6 +144,7 @@ class Evaluator:
             mark = time.perf_counter()
             self.editor.apply(job.composition)
             self.passes.prefix.start = self._start(job)
+            self.passes.prefix.ahead = self._ahead(job)
             seconds["apply"] = time.perf_counter() - mark
             for step, (examples, prepared) in enumerate(chunks, start=1):
                 mark = time.perf_counter()
@@ -164,6 +165,8 @@ class Evaluator:
         except BaseException:
             self.editor.restore()
             raise
+        finally:
+            self.passes.prefix.ahead = ()
         seconds["total"] = time.perf_counter() - started
         yield Progress(len(chunks), score, self._whole(job, outcomes, score, seconds, beside))
 
@@ -289,10 +292,22 @@ class Evaluator:
         )
 
     def _start(self, job: Job) -> int:
-        """The block where a pass of this job may begin: test is not recorded, it is asked twice."""
-        if job.part != "validation":
+        """The block where a pass of this job may begin; the unedited model is asked in full."""
+        if job.part != "validation" and not job.composition.interventions:
             return 0
         return self.passes.prefix.blocks.first_edited(job.composition)
+
+    def _ahead(self, job: Job) -> tuple[int, ...]:
+        """The blocks before which this pass is to keep what compositions that follow begin from.
+
+        What was recorded before is given up for it: the search is over.
+        """
+        prefix = self.passes.prefix
+        found = sorted({prefix.blocks.first_edited(one) for one in job.ahead} - {0})
+        if job.part == "validation" or job.composition.interventions or not found:
+            return ()
+        prefix.forget_all()
+        return tuple(found)
 
     def _record(self, part: str, chunks: Sequence[tuple[list[Example], Any]]) -> None:
         if part != "validation":

@@ -20,6 +20,7 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 GIB = 2**30
+PLACES = ("device", "host", "file")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Activations:
     """
 
     room: Room
-    held: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("device", "host"), 0))
+    held: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PLACES, 0))
     _tensors: dict[tuple[str, int], Tensor | _Mapped] = field(default_factory=dict)
 
     def keep(self, batch: str, index: int, tensor: Tensor) -> None:
@@ -78,6 +79,15 @@ class Activations:
         else:  # the boundaries were chosen for less than this batch needs
             self._tensors[batch, index] = tensor.clone()
             self.held["device"] += size
+
+    def fits(self, size: int, is_cuda: bool = False) -> bool:
+        """Whether as many bytes more have room in one place; `is_cuda`: of a model on a GPU."""
+        room, held = self.room, self.held
+        return (
+            held["device"] + size <= room.device_bytes
+            or (is_cuda and held["host"] + size <= room.host_bytes)
+            or (room.folder is not None and held["file"] + size <= room.file_bytes)
+        )
 
     def adopt(self, batch: str, indices: Iterable[int]) -> bool:
         """Take the files that another process wrote, if it wrote all of them; else nothing."""
@@ -108,6 +118,7 @@ class Activations:
         for key in [key for key in self._tensors if key[0] in gone]:
             tensor = self._tensors.pop(key)
             if isinstance(tensor, _Mapped):
+                self.held["file"] -= tensor.size
                 with suppress(OSError):
                     tensor.path.unlink(missing_ok=True)
             else:
@@ -119,6 +130,8 @@ class Activations:
         if folder is None:
             raise AssertionError("a file needs a folder")
         path = _file(folder, batch, index)
+        size = tensor.numel() * tensor.element_size()
+        self.held["file"] += size
         if not path.exists():
             # Another process may write the same bytes at the same time; one rename wins. Not
             # flushed to disk: the folder does not outlive the processes that use it.
@@ -126,7 +139,7 @@ class Activations:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(save({"x": tensor.detach().cpu().contiguous()}))
             Path(temporary).replace(path)
-        return _Mapped(path)
+        return _Mapped(path, size)
 
 
 def _file(folder: Path, batch: str, index: int) -> Path:
@@ -135,7 +148,10 @@ def _file(folder: Path, batch: str, index: int) -> Path:
 
 @dataclass(frozen=True)
 class _Mapped:
+    """A file; `size` in bytes if this process put it there, of another one's 0."""
+
     path: Path
+    size: int = 0
 
     def read(self) -> Tensor:
         with safe_open(self.path, framework="pt") as file:

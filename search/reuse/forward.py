@@ -97,7 +97,10 @@ class ForwardPasses:
             try:
                 if len(fitting) > 1:
                     return torch.cat([self._run(part, read) for part in fitting])
-                with self.prefix.replaying(self._key(batch)):
+                key = self._key(batch)
+                if self.prefix.ahead:
+                    return self.prefix.keeping(key, partial(read, batch))
+                with self.prefix.replaying(key):
                     return read(batch)
             except (RuntimeError, MemoryError) as error:
                 if len(fitting) > 1:

@@ -46,22 +46,25 @@ class PrefixReuse:
     """Records block boundaries of an unedited model and starts later passes there.
 
     `start` is the place of the first block that differs from the unedited model; set it before a
-    pass. Boundaries are chosen for the places in `wanted`, as many as `room` takes. Whether a model
-    supports it is proved on its own first batch: every boundary has to give the logits of a full
-    pass, `torch.equal`. A model whose blocks run twice or in another order (ALBERT) runs whole
-    instead; `refused` says why. Not thread-safe.
+    pass. `ahead`: places at which passes will start that follow one over the unedited model, which
+    keeps them on its way. Boundaries are chosen for the places in `wanted`, as many as `room`
+    takes. Whether a model supports it is proved on its own first batch: every boundary has to give
+    the logits of a full pass, `torch.equal`. A model whose blocks run twice or in another order
+    (ALBERT) runs whole instead; `refused` says why. Not thread-safe.
     """
 
     def __init__(self, blocks: Blocks, wanted: Sequence[int], room: Room | None = None) -> None:
         """Nothing runs yet."""
         self.blocks = blocks
         self.start = 0
+        self.ahead: tuple[int, ...] = ()
         self.expected_tokens = 0
         self.refused = "" if len(blocks) else "the order of its stacks is not known"
         self.boundaries: tuple[int, ...] | None = None
         self.activations = Activations(room or Room())
         self._wanted = [place for place in wanted if 0 < place < len(blocks)]
         self._records: dict[str, _Record] = {}
+        self._proven: set[int] = set()
 
     def known(self, key: str) -> bool:
         """Whether nothing of this batch is left to record."""
@@ -104,11 +107,35 @@ class PrefixReuse:
         self._records[key] = _Record(dict(known.outputs))
         return True
 
+    def keeping(self, key: str, run: Callable[[], Tensor]) -> Tensor:
+        """What `run` gives, a whole pass over the batch `key` of the unedited model.
+
+        On its way the places `ahead` are kept, where all of them have room, for `replaying`. Each
+        is proved on the first batch, as `record` does: there `run` is called again from it.
+        """
+        wanted = self._needed([place for place in self.ahead if place < len(self.blocks)])
+        if self.refused or not wanted or key in self._records:
+            return run()
+        found: list[Tensor] = []
+        seen = self._watch(lambda: found.append(run()), wanted)
+        if not found:  # its blocks return what cannot be kept
+            return run()
+        size = sum(map(_bytes, seen.values()))
+        if not self.refused and self.activations.fits(size, found[0].is_cuda):
+            try:
+                self._records[key] = self._store(key, seen)
+            except OSError as error:
+                self._give_up(key, error)
+            else:
+                self._check(key, run, found[0], [p for p in wanted if p not in self._proven])
+        return found[0]
+
     @contextmanager
     def replaying(self, key: str) -> Iterator[int]:
         """Let a pass over the batch `key` start at the nearest boundary; yields its place."""
-        place = max((b for b in self.boundaries or () if b <= self.start), default=0)
         record = self._records.get(key)
+        kept = () if record is None else record.outputs
+        place = max((b for b in kept if b <= self.start), default=0)
         if self.refused or not place or record is None:
             yield 0
             return
@@ -129,6 +156,10 @@ class PrefixReuse:
         for key in keys:
             self._records.pop(key, None)
         self.activations.drop(keys)
+
+    def forget_all(self) -> None:
+        """Drop everything that was recorded."""
+        self.forget(list(self._records))
 
     def _give_up(self, key: str, error: OSError) -> None:
         """A full disk costs speed, never a result."""
@@ -175,9 +206,15 @@ class PrefixReuse:
         except OSError as error:
             self._give_up(key, error)
             return
-        whole, before = run(), self.start
+        self._check(key, run, run(), self.boundaries or ())
+
+    def _check(
+        self, key: str, run: Callable[[], Tensor], whole: Tensor, places: Sequence[int]
+    ) -> None:
+        """Refuse to begin anywhere but at the first block unless all `places` give `whole`."""
+        before = self.start
         try:
-            for place in self.boundaries or ():
+            for place in places:
                 self.start = place
                 with self.replaying(key):
                     same = torch.equal(run(), whole)
@@ -186,10 +223,11 @@ class PrefixReuse:
                     log.warning("every pass starts at the first block: %s", self.refused)
                     self.forget([key])
                     return
+                self._proven.add(place)
         finally:
             self.start = before
 
-    def _watch(self, run: Callable[[], Tensor], places: Sequence[int]) -> dict[int, Any]:
+    def _watch(self, run: Callable[[], object], places: Sequence[int]) -> dict[int, Any]:
         """Run a full pass and copy the output of the block before each of `places`."""
         calls: list[int] = []
         seen: dict[int, Any] = {}

@@ -20,6 +20,8 @@ class Job:
     `name` is unique in a study and names the outcome file. `number` is the Optuna trial's, None for
     the baseline and for scoring on confirm and test. `baseline`: the unedited model's score by task
     on that part, where a composition's value is relative to it. `screened`: what a screen predicts.
+    `ahead`: compositions that are asked the same after the unedited model; its pass keeps on the
+    way what they can begin from.
     """
 
     name: str
@@ -29,19 +31,23 @@ class Job:
     number: int | None = None
     baseline: Mapping[str, float] | None = None
     screened: tuple[Intervention, ...] = ()
+    ahead: tuple[Composition, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, to be sent to another process."""
         screened = [str(cut) for cut in self.screened]
-        facts = {**asdict(replace(self, screened=())), "screened": screened}
-        return {**facts, "composition": self.composition.to_dict()}
+        facts = {**asdict(replace(self, screened=(), ahead=())), "screened": screened}
+        ahead = [composition.to_dict() for composition in self.ahead]
+        return {**facts, "composition": self.composition.to_dict(), "ahead": ahead}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Job:
         """Read what `to_dict` wrote."""
         screened = tuple(Intervention.parse(text) for text in data["screened"])
         composition = Composition.from_dict(data["composition"])
-        return Job(**{**data, "composition": composition, "screened": screened})
+        ahead = tuple(map(Composition.from_dict, data["ahead"]))
+        known = {"composition": composition, "screened": screened, "ahead": ahead}
+        return Job(**{**data, **known})
 
 
 BASELINE = "baseline-validation"

@@ -151,7 +151,10 @@ class Confirmation:
     def _missing(self, part: Part, baseline: str, names: Mapping[str, TrialRecord]) -> list[Job]:
         """Jobs of what has no outcomes yet; where values are relative, the baseline's first."""
         before = self._read(baseline, "")
-        jobs = [] if before is not None else [Job(baseline, Composition(), "", part)]
+        jobs = []
+        if before is None:
+            ahead = tuple(trial.composition for trial in names.values())
+            jobs.append(Job(baseline, Composition(), "", part, ahead=ahead))
         if self.objective.relative and before is None:
             return jobs
         reference = before.scores if before is not None and self.objective.relative else None

@@ -161,6 +161,47 @@ def test_every_head_answers_the_same_with_reuse(kind, tokenizers, tmp_path):
     assert prefix.boundaries == tuple(range(1, len(prefix.blocks)))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_head_gives_the_same_from_a_kept_boundary(kind, tokenizers, tmp_path):
+    auto, family, settings, tokenizer = KINDS[kind]
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **settings)
+    model = getattr(transformers, auto).from_config(config).eval()
+    matrices = find_matrices(model)
+    editor = Editor(model, matrices, FactorCache(tmp_path))
+    kept, whole = (
+        make_predictor(
+            HEADS[auto],
+            model,
+            tokenizers[tokenizer],
+            passes=ForwardPasses.of(model, matrices, room=room),
+        )
+        for room in (None, Room(0))
+    )
+    requests = REQUESTS[HEADS[auto]]
+    asked = [one.prepare(requests) for one in (kept, whole)]
+    prefix = getattr(kept, "scorer", kept).passes.prefix
+    last = max(
+        (m for m in matrices if m.ref.type == "fc_out"),
+        key=lambda m: prefix.blocks.place_of[m.ref],
+    )
+    prefix.ahead = (prefix.blocks.place_of[last.ref],)
+    assert kept.answer(asked[0]) == whole.answer(asked[1])
+    assert prefix._records and not prefix.refused
+    prefix.ahead = ()
+    composition = Composition.parse([f"{last.ref}=zero"])
+    with editor.applied(composition):
+        prefix.start = prefix.blocks.first_edited(composition)
+        ran: list[int] = []
+        for place, block in enumerate(prefix.blocks.modules):
+            leaves = (m for m in block.modules() if not list(m.children()))
+            first = next(m for m in leaves if list(m.parameters()))
+            first.register_forward_hook(lambda *_, place=place: ran.append(place))
+        found = kept.answer(asked[0])
+        assert ran == [*range(prefix.start, len(prefix.blocks))] * len(asked[0].batches)
+        assert found == whole.answer(asked[1])
+
+
 def test_a_classifier_computes_one_row_of_the_last_block(tokenizers, rounding):
     for kind, end in (("BERT classifier", False), ("GPT-2 classifier", True)):
         auto, family, settings, tokenizer = KINDS[kind]

@@ -122,6 +122,8 @@ def test_the_winner_is_chosen_where_no_trial_looked(
     finalists = choose_finalists(study.trials(), study.baseline, 4)
     asked = [job.name for job in jobs if job.part == "confirm"]
     assert asked == [CONFIRM_BASELINE, *(confirm_name(t.number) for t in finalists)]
+    ahead = {job.name: job.ahead for job in jobs if job.ahead}
+    assert ahead == {CONFIRM_BASELINE: tuple(t.composition for t in finalists)}
     assert study.winner() is None, "none beat the unedited model there"
     assert [job.name for job in jobs if job.part == "test"] == [TEST_BASELINE]
 
@@ -131,6 +133,8 @@ def test_the_winner_is_chosen_where_no_trial_looked(
     study = open_study(tmp_path / "second", config)
     jobs = drive_parts(study, {third: 0.6})
     assert study.chosen().winner.number == finalists[2].number
+    ahead = {job.name: job.ahead for job in jobs if job.ahead}
+    assert ahead == {TEST_BASELINE: (finalists[2].composition,)}, "for its pass to keep a boundary"
     assert study.chosen().finalists == 4
     assert [job.name for job in jobs if job.part == "test"] == [
         TEST_BASELINE,
