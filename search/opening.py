@@ -82,6 +82,7 @@ def setting_of(plan: Plan, keys: Mapping[str, str]) -> Setting:
         search.objectives,
         spectra=spectra,
         threshold=search.threshold,
+        by_log_loss=plan.objective.by_log_loss,
     )
 
 

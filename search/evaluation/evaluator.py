@@ -44,7 +44,7 @@ SCREENED_EXAMPLES = 100
 class Progress:
     """After `step` chunks: the value so far, and the evaluation when it is whole.
 
-    `chunk`: the scores of the last chunk's examples by id, before the last step.
+    `chunk`: what a race compares of the last chunk's examples, by id, before the last step.
     """
 
     step: int
@@ -156,7 +156,8 @@ class Evaluator:
                 score = self._objective_of(job).value(_scores(outcomes.values()), job.baseline)
                 seconds["score"] += time.perf_counter() - mark
                 if step < len(chunks):
-                    chunk = {example.id: outcomes[example.id].score for example in examples}
+                    paired = self._objective.paired
+                    chunk = {example.id: paired(outcomes[example.id]) for example in examples}
                     yield Progress(step, score, None, chunk)
             if texts:  # last, so that a trial that is stopped early need not read them
                 mark = time.perf_counter()

@@ -141,7 +141,8 @@ class Setting:
 
     `objectives`: values of a trial. `screen`: the change of the loss that a gradient predicts by
     single cut, lower is better. `spectra`: singular values of the matrices of the space,
-    `threshold` the rule that divides them into signal and noise.
+    `threshold` the rule that divides them into signal and noise. `by_log_loss`: whether near trials
+    are told apart by their log-loss, for which the score is too coarse.
     """
 
     space: Space
@@ -151,6 +152,7 @@ class Setting:
     screen: Mapping[Intervention, float] | None = None
     spectra: Mapping[MatrixRef, Spectrum] | None = None
     threshold: str = "laser-rmt"
+    by_log_loss: bool = False
 
 
 class Strategy(ABC):

@@ -55,7 +55,8 @@ class BudgetMoves(Strategy):
     One shot: the change of the loss that a gradient predicts per parameter saved, pooled over all
     matrices. Then shares take turns, each with moves from its own best trial. What was no better is
     tried the other way round once: to first order it is better then. Without a screen there is no
-    one shot.
+    one shot. Where scores are hits and misses, the best trial to move from is that of the lowest
+    log-loss.
     """
 
     name = "budget"
@@ -98,7 +99,7 @@ class BudgetMoves(Strategy):
         pace, spread = self._pace, self._pace.first
         best: Tried | None = None
         for tried in self._of(history, kept):
-            if best is None or _order(tried) > _order(best):
+            if best is None or self._order(tried) > self._order(best):
                 if best is not None and str(tried.composition) not in self._begins:
                     spread = min(pace.first, spread * pace.more)
                 best = tried if tried.state == TrialState.COMPLETE else best
@@ -107,6 +108,15 @@ class BudgetMoves(Strategy):
         if best is None or (at := self._read(best)) is None:
             return _Base(-1, Read(self._budget.uniform(kept), self._budget.kinds[0], kept), spread)
         return _Base(best.number, at, spread)
+
+    def _order(self, tried: Tried) -> tuple[bool, tuple[float, ...]]:
+        """By merit or log-loss; of what breaks a floor, what breaks them least; failures last."""
+        if tried.counts:
+            by_log_loss = self._setting.by_log_loss
+            return (True, (-tried.log_loss, tried.values[0]) if by_log_loss else tried.merit)
+        if tried.state != TrialState.COMPLETE:
+            return (False, (-float("inf"),))
+        return (False, (-sum(max(0.0, one) for one in tried.violations.values()),))
 
     def _of(self, history: History, kept: float) -> Iterator[Tried]:
         """The finished trials of a share."""
@@ -158,15 +168,6 @@ class BudgetMoves(Strategy):
         here, there = self._budget.shares(base), self._budget.shares(tried)
         other = [2 * a - b for a, b in zip(here, there, strict=True)]
         return self._budget.project([min(1.0, max(0.0, share)) for share in other], kept)
-
-
-def _order(tried: Tried) -> tuple[bool, tuple[float, ...]]:
-    """By merit; of what breaks a floor, what breaks them least; last what was not evaluated."""
-    if tried.counts:
-        return (True, tried.merit)
-    if tried.state != TrialState.COMPLETE:
-        return (False, (-float("inf"),))
-    return (False, (-sum(max(0.0, one) for one in tried.violations.values()),))
 
 
 def _alike(one: Allocation, other: Allocation) -> bool:

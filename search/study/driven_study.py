@@ -371,7 +371,7 @@ class DrivenStudy:
     ) -> bool:
         """Record the score after `step` chunks; returns whether the trial should stop here.
 
-        `scores`: those of the chunk's examples by id, for a race.
+        `scores`: those of the chunk's examples by id, for a race (see `Objective.paired`).
         """
         live = self._live[job.name]
         if live.trial is None or math.isnan(value):
@@ -397,12 +397,18 @@ class DrivenStudy:
         if self._sizes is None:
             return self._best_known()
         if self._rivals is None:
-            bests = best_by_share(self.trials(), self._sizes.kept)
+            bests = best_by_share(
+                self.trials(), self._sizes.kept, by_log_loss=self.objective.by_log_loss
+            )
             known = {
                 share: self._read(trial_name(best.number), best.effect)
                 for share, best in bests.items()
             }
-            self._rivals = {s: Incumbent.of(e.outcomes) for s, e in known.items() if e is not None}
+            self._rivals = {
+                share: Incumbent.of(found.outcomes, self.objective.paired)
+                for share, found in known.items()
+                if found is not None
+            }
         own = self._sizes.read(composition)
         return None if own is None else self._rivals.get(own.kept)
 

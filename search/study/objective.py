@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from search.config import FloorConfig, StudyConfig
+from tasks.base import Outcome
 from tasks.errors import InputError
 from tasks.guarded import GENERAL_TEXT
 from tasks.metrics import PERPLEXITY, is_perplexity, shown
+from tasks.power import HITS
 
 OBJECTIVE, GAIN = "objective", "relative gain"
 """What a study of several tasks maximises is called, where one task has its metric."""
+
+LEAST = -50.0
+"""Log-probabilities below this are alike."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,14 @@ class Objective:
     perplexity counts as minus the mean negative log-likelihood per token); `relative`: of their
     changes from the baseline, each as a share of the baseline's score (see `Goal.unit`).
     `guard`: the floor on general text, which trials are scored on beside the tasks; None: none is.
+    `by_log_loss`: within a budget, where answers are hits or misses: near trials, which nearly all
+    trials are then, are told apart by their log-loss, which the value is too coarse for.
     """
 
     goals: tuple[Goal, ...]
     relative: bool = False
     guard: Goal | None = None
+    by_log_loss: bool = False
 
     @staticmethod
     def of(config: StudyConfig, metrics: Mapping[str, str]) -> Objective:
@@ -91,7 +99,9 @@ class Objective:
             Goal(label, metrics.get(label, "score"), goal.weight, goal.floor)
             for label, goal in config.goals.items()
         ]
-        return Objective(tuple(goals), config.objective == "relative", _guard(config))
+        own = goals[0].metric if config.task is not None else ""
+        by_log_loss = config.space.budget is not None and own in HITS
+        return Objective(tuple(goals), config.objective == "relative", _guard(config), by_log_loss)
 
     @property
     def single(self) -> bool:
@@ -119,6 +129,10 @@ class Objective:
     def held(self) -> tuple[Goal, ...]:
         """What a trial is held to: the tasks, and the general text of a guard."""
         return self.goals if self.guard is None else (*self.goals, self.guard)
+
+    def paired(self, outcome: Outcome) -> float:
+        """What trials are compared by in a race, question by question."""
+        return max(LEAST, outcome.log_probability) if self.by_log_loss else outcome.score
 
     def value(
         self, scores: Mapping[str, float], baseline: Mapping[str, float] | None = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -32,11 +32,13 @@ class Incumbent:
     weights: Mapping[str, float]
 
     @staticmethod
-    def of(outcomes: Iterable[Outcome]) -> Incumbent:
-        """The incumbent with these outcomes."""
+    def of(
+        outcomes: Iterable[Outcome], paired: Callable[[Outcome], float] = lambda one: one.score
+    ) -> Incumbent:
+        """The incumbent with these outcomes; `paired`: what of them is compared."""
         found = list(outcomes)
         return Incumbent(
-            {o.example_id: o.score for o in found}, {o.example_id: o.weight for o in found}
+            {o.example_id: paired(o) for o in found}, {o.example_id: o.weight for o in found}
         )
 
     def differences(self, scores: Mapping[str, float]) -> list[float]:

@@ -64,18 +64,23 @@ def pareto_front(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 
 def best_by_share(
-    trials: Sequence[TrialRecord], shares: Sequence[float]
+    trials: Trials, shares: Sequence[float], *, by_log_loss: bool = False
 ) -> dict[float, TrialRecord]:
     """The best evaluated trial above every floor for each of `shares`, the largest share first.
 
-    A trial is for the smallest share that holds what it keeps.
+    A trial is for the smallest share that holds what it keeps. `by_log_loss`: the best is the one
+    of the lowest log-loss.
     """
+
+    def merit(trial: TrialRecord) -> tuple[float, ...]:
+        return (-(trial.log_loss or 0.0), *trial.merit) if by_log_loss else trial.merit
+
     found: dict[float, TrialRecord] = {}
     for trial in trials:
         if not trial.counts or trial.kept is None:
             continue
         share = holding(shares, trial.kept)
-        if share is not None and (share not in found or trial.merit > found[share].merit):
+        if share is not None and (share not in found or merit(trial) > merit(found[share])):
             found[share] = trial
     return {share: found[share] for share in sorted(found, reverse=True)}
 

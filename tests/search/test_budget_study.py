@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from search.space import Space
 from search.strategies.base import Setting
 from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
+from search.study.objective import Objective
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.study_record import CONFIG, StudyRecord
 from search.study.summary import summarise
@@ -40,6 +42,10 @@ def config_of(kept, **search) -> StudyConfig:
         },
         "test",
     )
+
+
+def plain_config() -> StudyConfig:
+    return parse_config({"model": {"path": "nowhere"}, "task": {"name": "jsonl"}}, "test")
 
 
 def open_at(folder: Path, config: StudyConfig) -> DrivenStudy:
@@ -141,6 +147,21 @@ def test_a_race_is_run_against_trials_of_the_same_size(tmp_path: Path) -> None:
         job = study.next_job()
         rival = study._rival(job.composition)
         assert sum(rival.scores.values()) / 4 == bests[share].score < study.baseline.score
+
+
+def test_hits_and_misses_race_by_their_log_probabilities(tmp_path: Path) -> None:
+    config = config_of(0.5, pruner="race", chunks=2)
+    assert Objective.of(config, {"": "accuracy"}).by_log_loss
+    for other, metric in ((config, "f1"), (config, "perplexity"), (plain_config(), "accuracy")):
+        assert not Objective.of(other, {"": metric}).by_log_loss
+    one = Outcome("a", "a", 1.0, -0.25, "x")
+    assert Objective.of(config, {"": "accuracy"}).paired(one) == -0.25
+    assert Objective.of(config, {"": "f1"}).paired(one) == 1.0
+    study = open_at(tmp_path / "s", config)
+    study.objective = replace(study.objective, by_log_loss=True)
+    drive(study, 4)
+    job = study.next_job()
+    assert set(study._rival(job.composition).scores.values()) == {-0.1}
 
 
 def test_nothing_is_stopped_for_not_beating_the_unedited_model(tmp_path: Path) -> None:

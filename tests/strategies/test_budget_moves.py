@@ -187,3 +187,17 @@ def test_auto_is_budget_where_there_is_one() -> None:
     check_strategy(SearchConfig(), BudgetConfig(kept=[0.5, 0.3]))
     plain = replace(setting_of(), space=Space(REFS, setting_of().space.ladder, 2))
     assert isinstance(make_strategy(SearchConfig(), plain), Auto)
+
+
+@pytest.mark.parametrize("by_log_loss", [False, True])
+def test_hits_and_misses_are_told_apart_by_log_loss(by_log_loss: bool) -> None:
+    setting = replace(setting_of(screen=False), by_log_loss=by_log_loss)
+    history, strategy = new_history(setting, 40), BudgetMoves(setting)
+    for number, (right, lost) in enumerate([(0.5, 0.7), (0.6, 0.8), (0.5, 0.6), (0.4, 0.9)]):
+        proposed = strategy.suggest(history)
+        history.put(
+            Tried(
+                number, proposed, history.effect(proposed), TrialState.COMPLETE, (right,), lost
+            )
+        )  # fmt: skip
+    assert strategy._base(history, 0.45).number == (2 if by_log_loss else 1)
