@@ -245,10 +245,10 @@ def demo(
     folder = _unused(out)
     if current() is not Verbosity.QUIET and not as_json:
         typer.echo(
-            "The demo's model was made for the purpose: it learnt a small world of facts from "
-            "texts in which\nthe true answer was often replaced by a generic word. It knows the "
-            "facts, but often says the\ngeneric word. The search looks for weights to simplify so "
-            "that it says what it knows."
+            "The demo's model was made for this purpose: it was trained on texts about a small "
+            "invented world,\nin which the true answer was often replaced with a generic word. It "
+            "knows the facts, but often says\nthe generic word. The search looks for cuts that "
+            "make it say what it knows."
         )
 
     def begin(view: StudyView) -> End:

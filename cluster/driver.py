@@ -108,7 +108,7 @@ def launch(
     wall = WallTime()
     if (folder / IDENTITY_FILE).exists():
         raise InputError(
-            f"{folder} already holds a study; continue it with laser-search resume {folder} "
+            f"{folder} already contains a study; continue it with laser-search resume {folder} "
             "or give another --out"
         )
     check_study_place(folder, given)

@@ -83,4 +83,4 @@ def stop(folder: Path, wait_s: float, sleep: Callable[[float], None] = time.slee
         sleep(POLL_S)
         if find_driver(folder) is None:
             return f"stopped; continue with laser-search resume {folder}"
-    return f"asked the driver to stop ({holder.text}); it has not ended within {wait_s:g} s"
+    return f"asked the driver to stop ({holder.text}); it has not stopped within {wait_s:g} s"

@@ -294,7 +294,7 @@ def _say(record: StudyRecord) -> None:
     from search.report.text import front_lines, result_lines
 
     summary = record.summary
-    typer.echo(f"study {record.identity.study_id} begun {record.identity.created}")
+    typer.echo(f"study {record.identity.study_id} started {record.identity.created}")
     typer.echo(f"trials: {summary.finished} of {summary.asked} finished")
     for notice in summary.shortfall(record.config.search.trials) + record.notices:
         typer.echo(f"  note: {notice}")

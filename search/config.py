@@ -444,7 +444,7 @@ class StudyConfig(Strict):
             return self
         labels = [goal.label or goal.name for goal in self.tasks]
         if twice := [label for label in labels if labels.count(label) > 1]:
-            raise ValueError(f"tasks holds {twice[0]!r} twice; give each a label of its own")
+            raise ValueError(f"tasks contains {twice[0]!r} twice; give each its own label")
         if not any(goal.weight for goal in self.tasks):
             raise ValueError("all tasks have weight 0; give a weight to a task that is to improve")
         return self

@@ -106,7 +106,9 @@ def evaluate_preset(
     for row in rows:
         typer.echo(row.sentence())
     if not known.interventions:
-        typer.echo("after: which matrices were cut was not published, so nothing was cut here")
+        typer.echo(
+            "after: not scored, because the published result does not say which matrices were cut"
+        )
 
 
 def _check_options(context: typer.Context, free: Collection[str]) -> None:

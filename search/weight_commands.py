@@ -106,7 +106,9 @@ def gc(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Also remove the factors of all models but this one; may be repeated."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Remove; otherwise only say what.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove the files; otherwise only list them.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Remove damaged files, temporaries that a kill left, and factors that no model needs.

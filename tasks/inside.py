@@ -25,7 +25,7 @@ def inside(folder: Path, name: object, where: str, *, suffix: str = "") -> Path:
     wrong = _wrong(name, suffix)
     path = folder / str(name) if not wrong else folder
     if not wrong and not _within(path.parent, folder):
-        wrong = "lies behind a symbolic link that leads out of the folder"
+        wrong = "is behind a symbolic link that leads out of the folder"
     if wrong:
         raise InputError(
             f"{where} names the file {name!r}, which {wrong}; laser-search does not read or write "
@@ -39,7 +39,7 @@ def _wrong(name: object, suffix: str) -> str:
     if not isinstance(name, str) or not name:
         return "is not text"
     if any(ord(letter) < 32 or letter == "\x7f" for letter in name):
-        return "holds a control character"
+        return "contains a control character"
     if "\\" in name or _DRIVE.match(name) or name.startswith("/"):
         return "is not a relative name"
     if any(part in ("", ".", "..") for part in name.split("/")):

@@ -250,7 +250,7 @@ def _unreadable(where: str, error: Exception) -> str:
     """Why JSON that is well formed cannot be read."""
     if isinstance(error, RecursionError):
         return f"{where} is nested too deeply to be read; expected an object with plain fields"
-    return f"{where} holds a number with too many digits ({error}); quote it as text"
+    return f"{where} contains a number with too many digits ({error}); quote it as text"
 
 
 def _text(path: Path) -> str:

@@ -328,7 +328,7 @@ def _likeliest(logits: Tensor, rows: Sequence[_Draft]) -> tuple[Tensor, _Ties]:
     broken = (~torch.isfinite(highest[:, 0])).tolist()
     bad = sum(flag and not draft.ended for flag, draft in zip(broken, rows, strict=True))
     if bad:
-        raise NonFiniteLogits(f"{bad} of {len(rows)} texts have no likeliest next token")
+        raise NonFiniteLogits(f"{bad} of {len(rows)} texts have no single most likely next token")
     top = values == highest
     counts = top.sum(-1).tolist()
     ties = {

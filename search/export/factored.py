@@ -167,7 +167,7 @@ def _obstacle(base: Base, one: Placed) -> str:
     if one.matrix.view.width or one.matrix.view.expert is not None:
         return "it shares one layer with other matrices"
     if not one.tensor:
-        return "the checkpoint's files hold it in another form than the model"
+        return "the checkpoint's files store it in another form than the model"
     if not one.tensor.endswith(".weight") or one.view.expert is not None:
         return "its tensor is not a layer's weight"
     return ""

@@ -252,7 +252,7 @@ def init(
         )
         if data is None:
             own = "./questions.jsonl" if task == "jsonl" else ""
-            what = "Questions, one JSON object a line" if own else "Data (nothing: the task's own)"
+            what = "Questions, one JSON object a line" if own else "Data (empty: the task's own)"
             data = typer.prompt(what, default=own, show_default=bool(own)) or None
     named = matrices or ("fc_in,fc_out" if kept is None else "all")
     kinds = tuple(kind.strip() for kind in named.split(",") if kind.strip())

@@ -59,7 +59,7 @@ def disputed_notice(trials: Sequence[TrialRecord]) -> list[str]:
     one = len(numbers) == 1
     return [
         f"{'trial' if one else 'trials'} {named}{more} cannot be used: the study's record and "
-        f"{'its file' if one else 'their files'} in {FOLDER} say different things; restore the "
+        f"{'its file' if one else 'their files'} in {FOLDER} disagree; restore the "
         "storage, or launch a new study"
     ]
 

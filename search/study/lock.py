@@ -215,7 +215,7 @@ class Lease:
             seen = self._ledger.read()
             if seen is not None and not (seen.is_gone or seen.age_s > self._lease_s):
                 raise InputError(
-                    f"{self._what} is being driven by another process ({seen.text}); "
+                    f"{self._what} is being run by another process ({seen.text}); "
                     "wait for it or stop it first"
                 )
             self._renewed = time.monotonic()

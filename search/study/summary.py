@@ -56,7 +56,7 @@ class Summary:
             return [f"the search ended after {self.finished} of {wanted} trials: {self.ended}"]
         if self.asked < wanted:
             return [
-                f"the space holds only {self.asked} compositions with different effects, fewer "
+                f"the space contains only {self.asked} compositions with different effects, fewer "
                 f"than the {wanted} trials asked for"
             ]
         return []

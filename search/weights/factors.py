@@ -335,7 +335,7 @@ class FactorCache:
     @staticmethod
     def _check_key(file: FactorFile, key: str) -> None:
         if file.metadata.get("key") != key:
-            raise DamagedFactorsError(f"{file.path} is damaged: it holds another matrix")
+            raise DamagedFactorsError(f"{file.path} is damaged: it contains another matrix")
 
     def _note(self, file: FactorFile, origin: str, new: bool) -> None:
         """Remember the row of a file for the index, and write it if it is due."""

@@ -69,10 +69,11 @@ def _check_same(folder: Path, index: Path) -> None:
         return
     there = [name for name in others if (folder / name).is_file()]
     shards = f"{others[0]} to {others[-1]}" if len(others) > 1 else others[0]
-    gone = "" if there else ", none of which is there"
+    gone = "" if there else ", none of which exists"
     remedy = f"{SINGLE}, or {INDEX} and its shards, whichever is not meant" if there else INDEX
     raise InputError(
-        f"{folder} holds two checkpoints: {SINGLE}, and {INDEX} of {shards}{gone}; remove {remedy}"
+        f"{folder} contains two checkpoints: {SINGLE}, and {INDEX} of {shards}{gone}; remove "
+        f"{remedy}"
     )
 
 

@@ -69,8 +69,9 @@ def checked(weight: Tensor) -> Tensor:
     if not bool(torch.isfinite(weight).all()):
         count = int((~torch.isfinite(weight)).sum())
         raise InputError(
-            f"the matrix of shape {tuple(weight.shape)} holds {count} values that are not finite "
-            "(NaN or infinity) and has no SVD; check the checkpoint or load it in a wider dtype"
+            f"the matrix of shape {tuple(weight.shape)} contains {count} values that are not "
+            "finite (NaN or infinity) and has no SVD; check the checkpoint or load it in a wider "
+            "dtype"
         )
     return weight
 

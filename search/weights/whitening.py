@@ -32,7 +32,7 @@ def floored_root(moment: Tensor) -> Tensor:
     """
     if not bool(torch.isfinite(moment).all()):
         raise InputError(
-            "the second moment of a matrix's inputs holds values that are not finite; the model "
+            "the second moment of a matrix's inputs contains values that are not finite; the model "
             "overflows on the calibration data, so load it in a wider dtype"
         )
     values, vectors = _eigen(moment)

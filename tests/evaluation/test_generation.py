@@ -180,7 +180,7 @@ def test_broken_weights_are_reported(build):
     weight = model.transformer.h[1].mlp.fc_out.weight
     kept = weight[0, 0].item()
     weight.data[0, 0] = float("nan")
-    with pytest.raises(NonFiniteLogits, match="no likeliest next token"):
+    with pytest.raises(NonFiniteLogits, match="no single most likely next token"):
         predictor.answer(prepared)
     weight.data[0, 0] = kept
 

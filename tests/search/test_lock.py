@@ -85,7 +85,7 @@ def test_a_lease_is_renewed_while_its_holder_lives(ledger, monkeypatch) -> None:
         while ledger.read().age_s > LEASE_S:
             assert time.monotonic() < deadline, "its holder was to renew it every 0.05 s"
             time.sleep(0.01)
-        with pytest.raises(InputError, match="is being driven by another process"):
+        with pytest.raises(InputError, match="is being run by another process"):
             Lease(ledger, "it")
         lease.check()
     finally:
@@ -98,7 +98,7 @@ def test_a_clock_set_back_takes_no_lease_away_and_gives_none_twice(ledger, monke
     lease = Lease(ledger, "it")
     try:
         age(ledger, -3600)
-        with pytest.raises(InputError, match="is being driven by another process"):
+        with pytest.raises(InputError, match="is being run by another process"):
             Lease(ledger, "it")
         lease._renewed -= LEASE_S
         lease.check()

@@ -252,7 +252,7 @@ def test_a_small_space_is_exhausted_and_no_more(
     drive(study)
     assert study.budget == study.spent == 8 + 8 * 7 // 2
     (notice,) = summary_of(study).shortfall(500)
-    assert "holds only 36 compositions" in notice
+    assert "contains only 36 compositions" in notice
     assert summary_of(study).shortfall(36) == []
 
 

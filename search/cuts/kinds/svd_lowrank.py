@@ -67,8 +67,8 @@ def lowrank_product(weight: Tensor, rank: int, iterations: int = 2) -> Tensor:
     host = weight.detach()
     if not bool(torch.isfinite(host).all()):
         raise InputError(
-            f"the matrix of shape {tuple(weight.shape)} holds values that are not finite (NaN or "
-            "infinity); check the checkpoint or load it in a wider dtype"
+            f"the matrix of shape {tuple(weight.shape)} contains values that are not finite (NaN "
+            "or infinity); check the checkpoint or load it in a wider dtype"
         )
     host = host.cpu().float()
     with torch.random.fork_rng(devices=[]):
