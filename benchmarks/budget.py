@@ -48,7 +48,9 @@ BATCH = 32
 PARTS: tuple[Part, ...] = ("validation", "test")
 
 
-def config_of(out: Path, data: Path, kept: float, kind: str, trials: int) -> StudyConfig:
+def config_of(
+    out: Path, data: Path, kept: float, kind: str, trials: int, pruner: str = "race"
+) -> StudyConfig:
     """The study of one share and kind."""
     return parse_config(
         {
@@ -56,7 +58,7 @@ def config_of(out: Path, data: Path, kept: float, kind: str, trials: int) -> Stu
             "task": {"name": "sst2", "data": str(data.resolve())},
             "split": {"validation": 0.5},
             "space": {"matrices": ["all"], "budget": {"kept": kept, "kind": kind}},
-            "search": {"trials": trials, "pruner": "race", "chunks": 4},
+            "search": {"trials": trials, "pruner": pruner, "chunks": 4},
             "products": "factored",
             "factors": str((out / "factors").resolve()),
             # The first cut is in the first block: there is nothing to begin from.
@@ -112,7 +114,7 @@ def run(asked: argparse.Namespace) -> None:
         for kind in asked.kinds:
             for kept in asked.kept:
                 folder = asked.out / "studies" / f"{kept:g}-{kind}"
-                config = config_of(asked.out, asked.data, kept, kind, trials)
+                config = config_of(asked.out, asked.data, kept, kind, trials, asked.pruner)
                 if _finished(folder) < trials:
                     run_here(config, folder)
                 known = json.loads(path.read_text()) if path.exists() else {}
@@ -246,6 +248,7 @@ def main() -> None:
     second = commands.add_parser("run")
     second.add_argument("--data", type=Path, required=True)
     second.add_argument("--trials", type=int, default=100)
+    second.add_argument("--pruner", choices=["race", "none"], default="race")
     second.add_argument("--kept", type=float, nargs="+", default=KEPT)
     second.add_argument("--kinds", nargs="+", default=["whitened", "keep-top"])
     third = commands.add_parser("table")
