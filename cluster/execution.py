@@ -11,7 +11,7 @@ from typing import Any
 
 from ray import tune
 
-from cluster.privates import known_trainables
+from cluster.privates import idle_workers_kept, known_trainables
 from cluster.resources import Capacity
 from cluster.tune_search import Forgetting, StudyScheduler, StudySearch
 from cluster.watchdog import Watchdog
@@ -31,14 +31,16 @@ def execute(
     """
     cluster = study.config.cluster
     watchdog = Watchdog(cluster.trial_timeout_s)
-    search = StudySearch(study, watchdog, Capacity(cluster))
+    capacity = Capacity(cluster)
+    search = StudySearch(study, watchdog, capacity)
     # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
     scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]
     # What is there already, torch and Ray above all, stays: looking through it takes the collector
     # half a second, in which no worker gets a job.
     gc.freeze()
     try:
-        with watchdog, known_trainables(), suppress(Cut):
+        kept = idle_workers_kept(lambda: capacity() if study.goes_on else 1)
+        with watchdog, known_trainables(), kept, suppress(Cut):
             tune.run(
                 tune.with_resources(trainable, dict(each)),
                 name="tune",

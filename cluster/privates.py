@@ -95,3 +95,39 @@ def known_trainables() -> Iterator[None]:
         yield
     finally:
         del ours.get, ours.contains
+
+
+@contextmanager
+def idle_workers_kept(most: Callable[[], int]) -> Iterator[None]:
+    """Within, Tune keeps `most` actors that wait for a trial, where it would keep one.
+
+    Else those that wait while one of them screens are ended, and load the model again. Without
+    effect where ``tune_controller._ObjectCache`` is no more or counts in another way.
+    """
+    from ray.tune.execution import tune_controller
+
+    usual: Any = getattr(tune_controller, "_ObjectCache", None)
+    counts = {"_num_cached_objects", "_cached_objects"}
+    if usual is None or not counts <= vars(usual()).keys():
+        yield
+        return
+
+    class Keeping(usual):  # type: ignore[misc]
+        def cache_object(self, key: Any, obj: Any) -> bool:
+            if super().cache_object(key, obj):
+                return True
+            if self._num_cached_objects >= most():
+                return False
+            self._cached_objects[key].append(obj)
+            self._num_cached_objects += 1
+            return True
+
+        def flush_cached_objects(self, force_all: bool = False) -> Iterator[Any]:
+            if force_all or self._num_cached_objects > most():
+                yield from super().flush_cached_objects(force_all)
+
+    tune_controller._ObjectCache = Keeping
+    try:
+        yield
+    finally:
+        tune_controller._ObjectCache = usual

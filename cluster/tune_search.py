@@ -34,6 +34,8 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         self._study = study
         self._watchdog = watchdog
         self.jobs: dict[str, Job] = {}
+        self._loading: set[str] = set()
+        self._loaded = 0
         self.deaths: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -41,14 +43,22 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         return (Searcher, (METRIC, "max"))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next job as a Tune configuration; None while all workers have one."""
-        if len(self.jobs) >= self._capacity():
+        """The next job as a Tune configuration; None while all workers have one.
+
+        While the study waits for its baseline or screen, workers for its trials load the model.
+        """
+        capacity = self._capacity()
+        if len(self.jobs) + len(self._loading) >= capacity:
             return None
         with self.recording():
             job = self._study.next_job()
             if job is not None:
                 self.jobs[trial_id] = job
                 return {"job": json.dumps(job.to_dict())}
+        if self._study.waits and self._loaded + len(self.jobs) < min(capacity, self._study.budget):
+            self._loaded += 1
+            self._loading.add(trial_id)
+            return {"job": json.dumps(None)}
         over = self._study.stopped or self._study.draining or not self._study.running()
         return str(Searcher.FINISHED) if over else None
 
@@ -65,6 +75,9 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the study: finished, stopped early, failed, or its worker died."""
+        if trial_id in self._loading:  # whatever became of it, the next job tells
+            self._loading.remove(trial_id)
+            return
         job = self.jobs.pop(trial_id)
         with self.recording():
             if error or not result or METRIC not in result:

@@ -39,6 +39,7 @@ from tasks.printable import printable
 from tasks.secrets import hide_secrets
 
 METRIC = "score"
+NOTHING_TO_DO = {METRIC: 0.0, "finished": True, "done": True}
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,10 @@ class Blueprint:
 
 
 class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
-    """Evaluates one job after another; the actor, its model and its factors stay."""
+    """Evaluates one job after another; the actor, its model and its factors stay.
+
+    Without a job it loads the model, and is ready for the next one.
+    """
 
     def setup(self, config: dict[str, Any], blueprint: Blueprint) -> None:
         """Build the evaluator once. A failure is kept and reported by `step`, as a sentence."""
@@ -143,12 +147,12 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         except Exception as error:  # raising here would kill the actor and lose the reason
             self._broken = _sentence(error)
         self._log("setup", seconds=round(time.perf_counter() - started, 3), error=self._broken)
-        self._job = Job.from_dict(json.loads(config["job"]))
+        self._job = _job(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next job; whatever the last one edited is restored first."""
         self._close()
-        self._job = Job.from_dict(json.loads(new_config["job"]))
+        self._job = _job(new_config)
         return True
 
     def cleanup(self) -> None:
@@ -162,13 +166,13 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if self._broken is not None:
             return {METRIC: float("nan"), "broken": self._broken, "done": True}
         try:
-            return self._advance()
+            return dict(NOTHING_TO_DO) if self._job is None else self._advance(self._job)
         except FilesChanged as error:
             self._close()
             self._broken = str(error)
             return {METRIC: float("nan"), "broken": self._broken, "done": True}
         except Exception as error:
-            self._log("failed", job=self._job.name, error=_sentence(error))
+            self._log("failed", job=self._job and self._job.name, error=_sentence(error))
             result: dict[str, Any] = {METRIC: float("nan"), "done": True}
             if isinstance(error, NonFiniteLogits):
                 return {**result, "error": _sentence(error), "kind": "not finite"}
@@ -180,12 +184,12 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self._close()
             return {**result, "died": _sentence(error)}
 
-    def _advance(self) -> dict[str, Any]:
+    def _advance(self, job: Job) -> dict[str, Any]:
         if self._run is None:
-            if self._shares_folder and self._known():
-                return {METRIC: 0.0, "finished": True, "done": True}
-            self._log("start", job=self._job.name, effect=self._job.effect)
-            self._run = self._evaluator.run(self._job)
+            if self._shares_folder and self._known(job):
+                return dict(NOTHING_TO_DO)
+            self._log("start", job=job.name, effect=job.effect)
+            self._run = self._evaluator.run(job)
         progress = next(self._run)
         result: dict[str, Any] = {METRIC: progress.score, "step": progress.step, "done": False}
         if progress.chunk and self._blueprint.config.search.pruner == "race":
@@ -195,7 +199,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             result |= {"done": True, "finished": True}
             if not (self._shares_folder and self._wrote(progress.evaluation)):
                 result["outcomes"] = outcome_bytes(progress.evaluation)
-            self._log("done", job=self._job.name, effect=self._job.effect, **_gpu_memory())
+            self._log("done", job=job.name, effect=job.effect, **_gpu_memory())
         return result
 
     def _wrote(self, evaluation: Evaluation) -> bool:
@@ -206,9 +210,9 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             return False
         return True
 
-    def _known(self) -> bool:
+    def _known(self, job: Job) -> bool:
         """Whether an earlier driver's worker finished this very job before it could be told."""
-        job, study_id = self._job, self._blueprint.study_id
+        study_id = self._blueprint.study_id
         return read_outcomes(self._folder, job.name, study_id, job.effect) is not None
 
     def _close(self) -> None:
@@ -227,6 +231,12 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             name = f"worker-{socket.gethostname()}-{os.getpid()}.jsonl"
             with (folder / name).open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
+
+
+def _job(config: Mapping[str, Any]) -> Job | None:
+    """The job of a Tune configuration; None: the worker is to load the model."""
+    data = json.loads(config["job"])
+    return None if data is None else Job.from_dict(data)
 
 
 def _gpu_memory() -> dict[str, float]:

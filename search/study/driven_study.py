@@ -257,6 +257,17 @@ class DrivenStudy:
                 return self._start(job, trial)
         return self._next_check()
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether more trials may be begun."""
+        over = self.stopped or self.draining or self.ended
+        return not over and self.spent + len(self.history.in_flight) < self.budget
+
+    @property
+    def waits(self) -> bool:
+        """Whether trials are to come that wait for the baseline or a screen."""
+        return self.goes_on and self._must_wait()
+
     def _before_trials(self) -> Job | None:
         """What is asked of the unedited model and not yet begun."""
         if self.history.baseline is None and BASELINE not in self._live:

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from cluster import privates
-from cluster.privates import forget_token, known_trainables, own_process_session, stage_in
+from cluster.privates import (
+    forget_token,
+    idle_workers_kept,
+    known_trainables,
+    own_process_session,
+    stage_in,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,12 +26,14 @@ def test_every_private_name_is_there_in_the_version_that_was_checked() -> None:
     from ray._private import services
     from ray.train._internal import storage
     from ray.tune import registry
+    from ray.tune.execution import tune_controller
 
     assert version("ray").startswith(f"{privates.CHECKED}."), (
         "look through cluster/privates.py with this Ray, and note its version there"
     )
     assert issubclass(services.ConsolePopen, subprocess.Popen)
     assert callable(storage._get_ray_train_session_dir)
+    assert {"_num_cached_objects", "_cached_objects"} <= vars(tune_controller._ObjectCache()).keys()
     assert {"get", "contains"} <= vars(type(registry._global_registry)).keys()
     assert hasattr(_raylet.AuthenticationTokenLoader.instance(), "reset_cache")
 
@@ -49,11 +57,12 @@ def test_processes_of_ray_are_in_a_session_of_their_own() -> None:
         "ray.train._internal.storage._get_ray_train_session_dir",
         "ray.tune.registry._global_registry",
         "ray._raylet.AuthenticationTokenLoader",
+        "ray.tune.execution.tune_controller._ObjectCache",
     ],
 )
 def test_a_rename_is_borne(name: str, monkeypatch) -> None:
     monkeypatch.delattr(name)
-    with own_process_session(), known_trainables():
+    with own_process_session(), known_trainables(), idle_workers_kept(lambda: 2):
         stage_in(str)
         forget_token()
 
@@ -64,3 +73,21 @@ def test_the_next_major_version_is_not_installed_unseen() -> None:
     assert needed["optuna"].endswith(",<6")
     assert needed["ray[tune]"].endswith(",<3")
     assert needed["transformers"].endswith(",<6")
+
+
+def test_workers_that_wait_are_kept_as_long_as_they_are_wanted() -> None:
+    """Tune's own cache of actors, asked as its controller asks it."""
+    from ray.tune.execution import tune_controller
+
+    wanted = 3
+    with idle_workers_kept(lambda: wanted):
+        cache = tune_controller._ObjectCache(may_keep_one=True)
+    kept = [cache.cache_object("worker", actor) for actor in "abcd"]
+    assert kept == [True, True, True, False], "of four that wait three are wanted"
+    assert list(cache.flush_cached_objects()) == []
+    assert cache.pop_cached_object("worker") == "a"
+    wanted = 1
+    assert list(cache.flush_cached_objects()) == ["b", "c"], "then Tune does as usual"
+    assert cache.num_cached_objects == 0
+    usual = tune_controller._ObjectCache(may_keep_one=True)
+    assert [usual.cache_object("worker", actor) for actor in "ab"] == [True, False]
