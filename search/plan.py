@@ -89,9 +89,21 @@ class Plan:
 
     @property
     def notices(self) -> list[str]:
-        """What people should know about the data before they trust a score."""
+        """What people should know before they trust a score, or a size."""
         large = [warning for size in self.sizes for warning in size.warnings]
-        return data_notices(self.split.examples) + large
+        return data_notices(self.split.examples) + large + self._never_thin()
+
+    def _never_thin(self) -> list[str]:
+        """That parts of a larger tensor count as small in a budget, and stay large in a file."""
+        if self.space.budget is None:
+            return []
+        parts = [m for m in self.searched if m.view.width or m.view.expert is not None]
+        if not parts:
+            return []
+        return [
+            f"{len(parts)} matrices of the budget, such as {parts[0].ref}, are parts of a larger "
+            "tensor, which a factored export keeps dense: the file will be larger than the budget"
+        ]
 
     @property
     def prospects(self) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import search.demo
+from search.budget import Budget
 from search.config import parse_config
 from search.export.factored import FactoredLinear, load_factored
 from search.here import run_here
@@ -16,8 +19,10 @@ from search.outline import Outline
 from search.plan import make_plan
 from search.report.text import sentence
 from search.results import Study
+from search.space import Space
 from search.study.study_record import StudyRecord
 from search.study.verdict_claim import advice
+from search.weights.matrices import all_matrices
 from tasks.errors import InputError
 
 DEMO = Path(search.demo.__file__).parent
@@ -111,3 +116,14 @@ def test_a_warm_start_above_the_budget_is_refused(tmp_path) -> None:
     search = config.search.model_copy(update={"warm_start": ["0.fc_in=rank:2"]})
     with pytest.raises(InputError, match=r"allocation of space\.budget.*at most 0\.45"):
         make_plan(config.model_copy(update={"search": search}))
+
+
+def test_parts_of_a_fused_weight_are_said_to_stay_dense(tmp_path) -> None:
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=50))
+    found = [matrix for matrix in all_matrices(model) if matrix.searchable]
+    plan = make_plan(config_of(tmp_path, budget={"kept": 0.45}))
+    assert not any("factored export" in notice for notice in plan.notices)
+    sizes = Budget.build(plan.config.space.budget, [m.ref for m in found], [m.shape for m in found])
+    fused = replace(plan, matrices=tuple(found), space=Space.within(sizes))
+    (said,) = [notice for notice in fused.notices if "factored export" in notice]
+    assert said.startswith("3 matrices of the budget, such as 0.q_proj, are parts of a larger")
