@@ -80,6 +80,7 @@ class BudgetMoves(Strategy):
         self._first = Queue(first)
         self._begins = frozenset(map(str, first))
         self._known: dict[int, Read | None] = {}
+        self._reversed: set[tuple[int, int]] = set()  # known the other way round for good
 
     def suggest(self, history: History) -> Composition | None:
         """The next beginning, or moves from the best trial of the share whose turn it is."""
@@ -133,13 +134,16 @@ class BudgetMoves(Strategy):
 
     def _near(self, history: History, base: _Base, kept: float) -> Iterator[Read]:
         """First the reverse of what was no better, then blocks of moves, farther and farther."""
-        known = [at for tried in history if (at := self._read(tried)) is not None]
+        kind, known = base.at.kind, [self._read(tried) for tried in history]
         for tried in self._of(history, kept):
-            at = self._read(tried)
-            if tried.number > base.number >= 0 and at is not None and at.kind == base.at.kind:
+            at, pair = self._read(tried), (base.number, tried.number)
+            if tried.number < base.number or base.number < 0 or pair in self._reversed:
+                continue
+            if at is not None and at.kind == kind:
                 steps = self._reverse(base.at.steps, at.steps, kept)
-                if not any(_alike(steps, one.steps) for one in known):
-                    yield Read(steps, base.at.kind, kept)
+                if not any(one and one.kind == kind and _alike(steps, one.steps) for one in known):
+                    yield Read(steps, kind, kept)
+            self._reversed.add(pair)
         for attempt in range(DRAWS):
             rng = random.Random(f"{self._setting.seed}/{len(history)}/{attempt}")  # noqa: S311
             others = [kind for kind in self._budget.kinds if kind != base.at.kind]
