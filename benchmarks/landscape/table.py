@@ -45,7 +45,7 @@ from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
 from search.weights.spectra import Spectrum
 from tasks.base import Example, Outcome
-from tasks.guarded import Guarded
+from tasks.guarded import GENERAL_TEXT, Guarded
 
 CONFIG, WORDS = "study.yaml", "words.json"
 
@@ -164,8 +164,9 @@ class Landscape:
         self._unsaved.clear()
 
     def gather(self) -> None:
-        """Put everything into one file, where rows were saved one by one."""
+        """Put everything into one file, where rows were saved one by one, or by others."""
         self.save()
+        self._load()
         before = sorted(self.folder.glob("truth-*.parquet"))
         if len(before) > 1:
             self._unsaved = list(self._truth)
@@ -226,7 +227,14 @@ class Landscape:
             log_loss=-sum(o.log_probability for o in chosen) / len(chosen),
             seconds={"forward": truth.forward_s},
             outcomes=chosen,
+            scores=self._beside(job),
         )
+
+    def _beside(self, job: Job) -> dict[str, float]:
+        """What a trial says of general text, where that has a limit."""
+        if self.plan.objective.guard is None or job.part != "validation":
+            return {}
+        return {GENERAL_TEXT: self.truth(job.composition, "guard").score}
 
     def _outcomes(self, truth: Truth, part: str) -> dict[str, Outcome]:
         words = list(self._words)
