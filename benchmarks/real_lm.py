@@ -277,7 +277,7 @@ def live(out: Path, asked: argparse.Namespace) -> None:
     settings = read_config(out / "study.yaml").model_dump(mode="json")
     settings["split"]["validation"] = 0.2
     settings["search"] |= {"trials": asked.trials, "seed": asked.seed, **RACING}
-    settings["guard"] |= {"tokens": 16384, "worse_by": asked.worse_by}
+    settings["guard"] |= {"tokens": asked.tokens, "worse_by": asked.worse_by}
     name = f"study-{asked.trials}-{asked.seed}{'' if asked.worse_by is None else '-guarded'}"
     write_config(parse_config(settings, name), out / f"{name}.yaml")
     program = [sys.executable, "-m", "cluster.cli"]
@@ -336,6 +336,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--tokens", type=int, default=16384, help="general text of the verdict")
     parser.add_argument("--worse-by", type=float, help="limit on general text, such as 0.01")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
