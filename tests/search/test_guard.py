@@ -40,7 +40,7 @@ def settings(worse_by: float | None = 0.005, **search: object):
             "model": {"path": "nowhere"},
             "task": {"name": "jsonl"},
             "space": {"max_interventions": 2},
-            "search": {"strategy": "tpe", "trials": 30, **search},
+            "search": {"strategy": "random", "trials": 12, **search},
             **guard,
         },
         "test",
@@ -108,17 +108,34 @@ def test_no_trial_begins_before_the_baseline_that_judges_it(tmp_path: Path, open
 
 def test_a_race_is_against_the_best_that_keeps_the_limit(tmp_path: Path, open_study) -> None:
     """What is better and too costly is no incumbent, so a trial below it is not given up."""
-    study = open_study(tmp_path, settings(pruner="race", chunks=2, strategy="grid", trials=30))
-    work(study)
-    states = [trial.state for trial in study.trials()]
-    assert TrialState.COMPLETE in states
-    whole = [t for t in study.trials() if t.complete]
-    assert any(not t.feasible for t in whole)
-    kept = open_study(tmp_path / "whole", settings(strategy="grid", trials=30))
-    work(kept)
-    assert study.winner().effect == kept.winner().effect
-    best = max(t.score for t in whole if not t.feasible)
-    assert study.winner().score < best
+    study = open_study(tmp_path, settings(pruner="race", chunks=2))
+
+    def seen(job: Job, score: float) -> dict[str, float]:
+        return dict.fromkeys(
+            [o.example_id for o in scored(study, job, score, 0).outcomes[:12]], score
+        )
+
+    def end(job: Job, score: float, lost: float) -> None:
+        study.finish(job, scored(study, job, score, lost))
+
+    end(study.next_job(), 0.0, 0.0)
+    end(study.next_job(), 1.0, 0.02)
+    assert not study.trials()[0].feasible
+    job = study.next_job()
+    assert not study.report(job, 1, 0.5, seen(job, 0.5)), "better than all that keep the limit"
+    end(job, 0.5, 0.0)
+    assert study.winner().number == 1
+    job = study.next_job()
+    assert study.report(job, 1, 0.0, seen(job, 0.0)), "the race is on"
+    study.prune(job)
+    assert study.trials()[2].state == TrialState.PRUNED and not study.trials()[2].violations
+
+
+def scored(study, job: Job, score: float, lost: float) -> Evaluation:
+    """Every question scores the same; the text loses `lost` nats per token."""
+    found = answer(study, job)
+    outcomes = tuple(replace(o, score=score) for o in found.outcomes)
+    return replace(found, score=score, outcomes=outcomes, scores={GENERAL_TEXT: -3.0 - lost})
 
 
 def test_a_sample_without_a_number_fails_the_trial(tmp_path: Path, open_study) -> None:
