@@ -1,12 +1,13 @@
 """Runs the commands that README.md and docs/*.md print, as they are printed, without a network.
 
-    python benchmarks/docs_commands.py --out DIR [--page NAME ...] [--list]
+    python benchmarks/docs_commands.py --out DIR [--page NAME ... [--finished DIR]] [--list]
 
 The shell blocks of each page run in order in a folder of their own, then the commands in its code
 spans. RULES say of each command what stands in for what cannot be had here (a hub's model, a shared
 disk, a placeholder), or why it does not run. A command without a rule ends the script with 1, as
 does one that exits with another code than 0. Benchmarks take minutes to hours: of those `--help`
-runs, so that all they import is there. DIR must not exist.
+runs, so that all they import is there. DIR must not exist. Other pages look at the studies of
+README.md, which runs first, unless `--finished` is the folder README of an earlier run.
 """
 
 from __future__ import annotations
@@ -223,21 +224,21 @@ RULES: dict[str, list[Rule]] = {
             "timeout --preserve-status -s INT 20 laser-search dashboard --port 18765",
         ),
         *left("needs TensorBoard; tests/report/test_track.py runs it", "laser-search track DIR"),
-        run("laser-search spectra MODEL", *DEEP),
+        run("laser-search spectra MODEL", "MODEL", "./demo-model"),
     ],
     "outcomes.md": [run("laser-search compare laser-demo --by frequency")],
     "paper.md": [
         run("laser-search presets"),
-        run("laser-search init --preset gptj-fever"),
+        run("laser-search init --preset gptj-fever", "init", "init made.yaml"),
         run(
             "laser-search evaluate --preset gptj-fever",
             "gptj-fever",
-            "gptj-fever --model ./deep --data fever.jsonl",
+            "gptj-fever ./deep --data fever.jsonl",
         ),
         run(
             "laser-search cut --preset gptj-fever",
             "gptj-fever",
-            "gptj-fever --model ./deep",
+            "gptj-fever ./deep",
             "DIR",
             "cut",
         ),
@@ -247,7 +248,7 @@ RULES: dict[str, list[Rule]] = {
         *left(SOURCES, "laser-search evaluate", "laser-search cut", "laser-search spectra"),
         run("laser-search presets"),
     ],
-    "svd.md": [run("laser-search spectra MODEL", *DEEP)],
+    "svd.md": [run("laser-search spectra MODEL", "MODEL", "./demo-model")],
     "testing.md": [
         *left("loads the machine until it is ended", "for n in 1 2"),
         *left(SUITE, "ATEN_CPU_CAPABILITY"),
@@ -470,6 +471,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--page", nargs="+", default=[])
+    parser.add_argument("--finished", type=Path, default=None)
     parser.add_argument("--list", action="store_true", help="print the commands, run none")
     given = parser.parse_args()
     chosen = [page for page in pages() if not given.page or page.name in given.page]
@@ -483,14 +485,15 @@ def main() -> int:
     prepare(out / "given")
     log = out / "log.txt"
     readme = ROOT / "README.md"
-    if readme not in chosen:  # whose studies the other pages look at
+    finished = out / "README" if given.finished is None else given.finished.resolve()
+    if readme not in chosen and given.finished is None:
         chosen.insert(0, readme)
     ran = left_out = 0
     failed: list[str] = []
     for page in chosen:
         print(page.name, flush=True)
         folder = out / page.stem
-        lay_out(out / "given", folder, page.name, out / "README")
+        lay_out(out / "given", folder, page.name, finished)
         one, other, wrong = run_page(page, folder, log)
         ran, left_out, failed = ran + one, left_out + other, failed + wrong
     print(f"{ran} commands ran, {left_out} are left out, {len(failed)} failed; output in {log}")

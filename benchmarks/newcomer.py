@@ -129,6 +129,8 @@ def main() -> int:
     given = parser.parse_args()
     folder = given.out.resolve()
     folder.mkdir(parents=True)
+    # What a script starts in the background ignores Ctrl-C, and hands that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     environment = folder / ".venv" / "bin" if given.install else Path(sys.executable).parent
     path = Path300(folder, environment)
     print("| step | first line, s | in all, s |\n|---|---|---|")

@@ -142,13 +142,13 @@ def write_study(answers: Answers, path: Path, *, replace: bool = False) -> None:
 def put_study(make: Callable[[], str], path: Path, *, replace: bool) -> None:
     """Durably write what `make` says to `path`; see `write_study`."""
     if path.exists() and not replace:
-        raise InputError(f"{path} exists; choose another with --out, or add --replace")
+        raise InputError(f"{path} exists; give another file, or add --replace")
     text = make()
     try:
         write_text(path, text)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be written ({error.strerror or error}); choose another with --out"
+            f"{path} cannot be written ({error.strerror or error}); give another file"
         ) from None
 
 
