@@ -59,7 +59,7 @@ def test_workers_of_a_killed_run_are_not_listed_beside_the_next_ones(tmp_path):
     note_begin(tmp_path)
     assert find_workers(tmp_path) == [], "the next driver has begun, and no worker of it yet"
     _log(tmp_path, "new-1", {"time": now + 1, "event": "start", "job": "trial-00003"})
-    assert [worker.name for worker in find_workers(tmp_path)] == ["new-1"]
+    assert [worker.name for worker in find_workers(tmp_path, now + 2)] == ["new-1"]
 
 
 def test_a_log_that_is_being_written_is_no_worker(tmp_path):
