@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,9 +81,16 @@ def running_head(scratch: Path) -> Iterator[tuple[dict[str, str], int]]:
         ).returncode:
             assert process.poll() is None, (scratch / "log").read_text()
             assert time.monotonic() < deadline
+            time.sleep(1)  # each question is a program of its own
         yield env, client
     finally:
+        begun = [process, *psutil.Process(process.pid).children(recursive=True)]
         process.terminate()
+        with suppress(subprocess.TimeoutExpired):  # it may hang when its raylet was killed
+            process.wait(timeout=20)
+        for one in begun:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
         process.wait(timeout=60)
 
 
@@ -112,37 +119,35 @@ def test_one_study_by_every_kind_of_address(
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(found["auto"]) == 4
     assert found["auto"] == found["client"] == table(study)
+    longer = make_study(tmp_path / "longer", trials=500)
+    check_a_raylet_that_dies(longer, tmp_path / "struck", env)  # the last use of this cluster
 
 
-@pytest.mark.long
-def test_a_clusters_raylet_that_dies_beside_its_driver_is_a_sentence(
-    tmp_path_factory, make_study, tmp_path: Path
-) -> None:
-    study = tmp_path / "study"
-    words = ("launch", make_study(tmp_path, trials=500), "--out", study, "--address", "auto")
-    with running_head(tmp_path_factory.mktemp("r")) as (env, _):
-        driver = subprocess.Popen(
-            [sys.executable, "-m", "cluster.cli", *map(str, words)],
-            env={**env, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        deadline = time.monotonic() + 400
-        while not (study / "outcomes").exists() or len(table(study)) < 2:
-            assert driver.poll() is None, driver.communicate()
-            assert time.monotonic() < deadline, "no trial ended"
-            time.sleep(0.5)
-        (raylet,) = [
-            process
-            for process in psutil.process_iter(["name", "cmdline"])
-            if process.info["name"] == "raylet"
-            and f"--gcs-address={env['RAY_ADDRESS']}" in " ".join(process.info["cmdline"])
-        ]
-        raylet.kill()
-        began = time.monotonic()
-        _, said = driver.communicate(timeout=60)
-        took = time.monotonic() - began
+def check_a_raylet_that_dies(path: Path, study: Path, env: dict[str, str]) -> None:
+    """The raylet of a cluster that dies beside its driver is a sentence."""
+    words = ("launch", path, "--out", study, "--address", "auto")
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "cluster.cli", *map(str, words)],
+        env={**env, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 400
+    while not (study / "outcomes").exists() or len(table(study)) < 2:
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < deadline, "no trial ended"
+        time.sleep(0.5)
+    (raylet,) = [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "raylet"
+        and f"--gcs-address={env['RAY_ADDRESS']}" in " ".join(process.info["cmdline"])
+    ]
+    raylet.kill()
+    began = time.monotonic()
+    _, said = driver.communicate(timeout=60)
+    took = time.monotonic() - began
     assert driver.returncode == 1, said
     assert "stopped: a part of Ray on this machine ended (raylet)" in said
     assert f"continue with: laser-search resume {study}" in said

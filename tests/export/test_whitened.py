@@ -68,7 +68,9 @@ def test_a_recipe_without_its_moments_says_what_is_missing(tmp_path):
 def test_without_calibration_a_whitened_cut_is_refused_by_name(tmp_path, families):
     model = families.build("GPT-2")
     editor = Editor(model, find_matrices(model), FactorCache(tmp_path / "factors"))
-    with pytest.raises(InputError, match=r"0\.fc_in=whitened/0\.1: kind 'whitened' depends on the inputs"):
+    with pytest.raises(
+        InputError, match=r"0\.fc_in=whitened/0\.1: kind 'whitened' depends on the inputs"
+    ):
         editor.apply(Composition.parse(["0.fc_in=whitened/0.1"]))
 
 
