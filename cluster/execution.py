@@ -17,6 +17,9 @@ from cluster.tune_search import Forgetting, StudyScheduler, StudySearch
 from cluster.watchdog import Watchdog
 from search.study.driven_study import DrivenStudy
 
+SIDES = 2
+"""Workers that are kept when all trials have begun: for the baseline and the winner on test."""
+
 
 def execute(
     study: DrivenStudy,
@@ -39,7 +42,7 @@ def execute(
     # half a second, in which no worker gets a job.
     gc.freeze()
     try:
-        kept = idle_workers_kept(lambda: capacity() if study.goes_on else 1)
+        kept = idle_workers_kept(lambda: capacity() if study.goes_on else SIDES)
         with watchdog, known_trainables(), kept, suppress(Cut):
             tune.run(
                 tune.with_resources(trainable, dict(each)),

@@ -101,8 +101,9 @@ def known_trainables() -> Iterator[None]:
 def idle_workers_kept(most: Callable[[], int]) -> Iterator[None]:
     """Within, Tune keeps `most` actors that wait for a trial, where it would keep one.
 
-    Else those that wait while one of them screens are ended, and load the model again. Without
-    effect where ``tune_controller._ObjectCache`` is no more or counts in another way.
+    Else those that wait while one of them screens are ended, and load the model again; so does
+    one at the end, when baseline and winner are asked the questions of test. Without effect where
+    ``tune_controller._ObjectCache`` is no more or counts in another way.
     """
     from ray.tune.execution import tune_controller
 
@@ -123,8 +124,12 @@ def idle_workers_kept(most: Callable[[], int]) -> Iterator[None]:
             return True
 
         def flush_cached_objects(self, force_all: bool = False) -> Iterator[Any]:
-            if force_all or self._num_cached_objects > most():
+            if force_all:
                 yield from super().flush_cached_objects(force_all)
+            for idle in self._cached_objects.values():
+                while idle and self._num_cached_objects > most():
+                    self._num_cached_objects -= 1
+                    yield idle.pop(0)
 
     tune_controller._ObjectCache = Keeping
     try:

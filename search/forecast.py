@@ -125,9 +125,10 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
     # One worker scores the winner from its first cut on, two score both sides in full at once.
     sides = 2.0 if at_once > 1 else 1 + _mean_share(timing, tried)
     phases_s = {
-        "start": RAY_S + 2 * workers.import_s + timing.load_s,
+        "start": RAY_S + 2 * workers.import_s,
         "calibration": timing.calibration.seconds,
-        "factors": timing.svd_s / workers.cores,
+        "factors": timing.svd_s / workers.cores + workers.import_s,
+        "loading": at_once * workers.import_s + timing.load_s,
         "baseline": timing.baseline_s,
         "screen": timing.screen_s if wants_screen else 0.0,
         "trials": mean_s * outline.trials / workers.workers,
