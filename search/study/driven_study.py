@@ -259,8 +259,8 @@ class DrivenStudy:
 
     @property
     def goes_on(self) -> bool:
-        """Whether more trials may be begun."""
-        over = self.stopped or self.draining or self.ended
+        """Whether more trials may be begun, as far as is known without asking the storage."""
+        over = self.stopped or self.draining
         return not over and self.spent + len(self.history.in_flight) < self.budget
 
     @property

@@ -21,6 +21,7 @@ from search.study.identity import (
 )
 from search.study.jobs import BASELINE, TEST_BASELINE
 from search.study.journal import JOURNAL, mend_journal
+from search.study.optuna_study import OptunaStudy
 from search.study.outcomes import outcome_bytes, outcome_file, write_outcomes
 from search.study.summary import summarise
 from search.study.trials import TrialRecord
@@ -52,6 +53,24 @@ def test_exactly_the_budget_and_every_effect_once(tmp_path: Path, open_study, dr
     assert not any(t.state == TrialState.RUNNING for t in study.trials())
     assert outcome_file(tmp_path, TEST_BASELINE).exists()
     assert study.next_job() is None
+
+
+def test_whether_it_goes_on_is_known_without_the_storage(
+    tmp_path: Path, open_study, drive, monkeypatch
+) -> None:
+    """Tune's loop asks many times a second, also while a database is away."""
+    study = open_study(tmp_path)
+
+    def away(_: object) -> None:
+        raise AssertionError("the storage was asked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(OptunaStudy, "facts", property(away))
+        assert study.goes_on and not study.waits
+    drive(study)
+    with monkeypatch.context() as patched:
+        patched.setattr(OptunaStudy, "facts", property(away))
+        assert not study.goes_on and not study.waits
 
 
 @pytest.mark.slow
