@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sst2_bert import read
+from sst2_bert import fit, read
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from search.calibration.calibration import noted_calibration
@@ -78,22 +78,8 @@ def prepare(asked: argparse.Namespace) -> None:
     tokenizer = AutoTokenizer.from_pretrained(asked.base, model_max_length=96)
     model = AutoModelForSequenceClassification.from_pretrained(asked.base, num_labels=2).train()
     rows = random.Random(0).sample(read(asked.train), asked.rows)
-    steps = asked.epochs * (asked.rows // BATCH)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=asked.rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, asked.rate, total_steps=steps + 1)
-    for epoch in range(asked.epochs):
-        losses = []
-        for batch in batches(rows, epoch):
-            inputs = tokenizer([s for s, _ in batch], return_tensors="pt", padding=True)
-            labels = torch.tensor([label for _, label in batch])
-            loss = model(**inputs, labels=labels).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            optimiser.zero_grad()
-            losses.append(loss.item())
-        print(f"epoch {epoch + 1}: loss {sum(losses) / len(losses):.3f}", flush=True)
+    steps = asked.epochs * (asked.rows // BATCH) + 1
+    fit(model, tokenizer, lambda epoch: batches(rows, epoch), asked.epochs, asked.rate, steps)
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

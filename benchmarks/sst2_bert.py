@@ -17,7 +17,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -79,14 +81,31 @@ def train(
         num_labels=2,
     )
     model = BertForSequenceClassification(config).train()
-    steps = epochs * (len(rows) // 64)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps + epochs)
-    for epoch in range(epochs):
+
+    def batches(_: int) -> Iterator[list[tuple[str, int]]]:
         order = torch.randperm(len(rows)).tolist()
-        losses = []
         for start in range(0, len(order) - 63, 64):
-            batch = [rows[i] for i in order[start : start + 64]]
+            yield [rows[i] for i in order[start : start + 64]]
+
+    fit(model, tokenizer, batches, epochs, rate, epochs * (len(rows) // 64) + epochs)
+    model.eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def fit(
+    model: Any,
+    tokenizer: Any,
+    batches: Callable[[int], Iterable[list[tuple[str, int]]]],
+    epochs: int,
+    rate: float,
+    steps: int,
+) -> None:
+    """Train a classifier on the batches of each epoch, with one cycle of `steps`."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    for epoch in range(epochs):
+        losses = []
+        for batch in batches(epoch):
             inputs = tokenizer([s for s, _ in batch], return_tensors="pt", padding=True)
             labels = torch.tensor([label for _, label in batch])
             loss = model(**inputs, labels=labels).loss
@@ -97,8 +116,6 @@ def train(
             optimiser.zero_grad()
             losses.append(loss.item())
         print(f"epoch {epoch + 1}: loss {sum(losses) / len(losses):.3f}", flush=True)
-    model.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def compare(study: Path, model_folder: Path, rows: list[tuple[str, int]]) -> dict[str, object]:

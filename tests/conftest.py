@@ -94,6 +94,21 @@ def run(monkeypatch, capsys):
     return go
 
 
+@pytest.fixture(scope="session")
+def count_blocks():
+    """A list that fills with the place of every block of a prefix whose own work runs."""
+
+    def count(prefix):
+        ran = []
+        for place, block in enumerate(prefix.blocks.modules):
+            leaves = (m for m in block.modules() if not list(m.children()))
+            first = next(m for m in leaves if list(m.parameters()))
+            first.register_forward_hook(lambda *_, place=place: ran.append(place))
+        return ran
+
+    return count
+
+
 @pytest.fixture
 def signals_heard():
     """Signals as in a terminal: in the background of a script, or under nohup, some are ignored."""

@@ -48,19 +48,10 @@ def after(composition: Composition = WINNER) -> Job:
     return Job("trial-test", composition, "e", "test")
 
 
-def count_blocks(evaluator) -> list[int]:
-    """Filled with the place of every block whose own work runs."""
-    ran: list[int] = []
-    for place, block in enumerate(evaluator.passes.prefix.blocks.modules):
-        inner = next(iter(block.children()))
-        inner.register_forward_hook(lambda *_, place=place: ran.append(place))
-    return ran
-
-
-def test_the_winner_costs_the_blocks_from_its_first_cut_on(make, plain) -> None:
+def test_the_winner_costs_the_blocks_from_its_first_cut_on(make, plain, count_blocks) -> None:
     evaluator = make()
     batches = len(evaluator._prepare("test")[0][1].batches)
-    ran = count_blocks(evaluator)
+    ran = count_blocks(evaluator.passes.prefix)
     assert evaluator.evaluate(before()).outcomes == plain[0]
     assert batches > 2
     # Each batch once, and once more from the boundary for the one that proves it.
@@ -70,7 +61,7 @@ def test_the_winner_costs_the_blocks_from_its_first_cut_on(make, plain) -> None:
     assert ran == [2] * batches
 
 
-def test_after_a_search_the_activations_of_validation_make_room(make, plain) -> None:
+def test_after_a_search_the_activations_of_validation_make_room(make, plain, count_blocks) -> None:
     evaluator = make()
     evaluator.evaluate(Job("t", WINNER, "e", "validation"))
     held = evaluator.passes.prefix.activations.held["device"]
@@ -78,19 +69,19 @@ def test_after_a_search_the_activations_of_validation_make_room(make, plain) -> 
     assert held and asked_before
     assert evaluator.evaluate(before()).outcomes == plain[0]
     assert not asked_before & set(evaluator.passes.prefix._records)
-    ran = count_blocks(evaluator)
+    ran = count_blocks(evaluator.passes.prefix)
     assert evaluator.evaluate(after()).outcomes == plain[1]
     assert set(ran) == {2}
     whole = evaluator.evaluate(Job("t", WINNER, "e", "validation")).outcomes
     assert whole == make(Room(0)).evaluate(Job("t", WINNER, "e", "validation")).outcomes
 
 
-def test_what_has_no_room_runs_whole(make, plain) -> None:
+def test_what_has_no_room_runs_whole(make, plain, count_blocks) -> None:
     evaluator = make()
     evaluator.evaluate(before())
     one = evaluator.passes.prefix.activations.held["device"] // 2
     small = make(Room(one))
-    ran = count_blocks(small)
+    ran = count_blocks(small.passes.prefix)
     assert small.evaluate(before()).outcomes == plain[0]
     assert 0 < small.passes.prefix.activations.held["device"] <= one
     ran.clear()
@@ -111,10 +102,10 @@ def test_files_keep_to_their_room_too(make, plain, tmp_path) -> None:
     evaluator.close()
 
 
-def test_several_finalists_begin_at_their_own_boundaries(make, plain) -> None:
+def test_several_finalists_begin_at_their_own_boundaries(make, plain, count_blocks) -> None:
     evaluator = make()
     evaluator.evaluate(before((WINNER, BOTH)))
-    ran = count_blocks(evaluator)
+    ran = count_blocks(evaluator.passes.prefix)
     found = evaluator.evaluate(after(BOTH)).outcomes
     assert set(ran) == {1, 2}
     assert found == make(Room(0)).evaluate(after(BOTH)).outcomes

@@ -125,14 +125,14 @@ def test_the_folder_of_activations_goes_with_the_bench_and_not_with_a_failed_job
     assert not scratch.path.exists(), "its lock was to be given up, and nobody else has one"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_head_answers_the_same_with_reuse(kind, tokenizers, tmp_path):
+def with_and_without_reuse(kind, tokenizers, folder):
+    """A model's matrices and editor, two predictors of it, and the requests each has prepared."""
     auto, family, settings, tokenizer = KINDS[kind]
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **settings)
     model = getattr(transformers, auto).from_config(config).eval()
     matrices = find_matrices(model)
-    editor = Editor(model, matrices, FactorCache(tmp_path))
+    editor = Editor(model, matrices, FactorCache(folder))
     pair = [
         make_predictor(
             HEADS[auto],
@@ -142,8 +142,13 @@ def test_every_head_answers_the_same_with_reuse(kind, tokenizers, tmp_path):
         )
         for room in (None, Room(0))
     ]
-    requests = REQUESTS[HEADS[auto]]
-    prepared = [predictor.prepare(requests) for predictor in pair]
+    prepared = [predictor.prepare(REQUESTS[HEADS[auto]]) for predictor in pair]
+    return matrices, editor, pair, prepared
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_head_answers_the_same_with_reuse(kind, tokenizers, tmp_path):
+    matrices, editor, pair, prepared = with_and_without_reuse(kind, tokenizers, tmp_path)
     pair[0].record(prepared[0])
     passes = [getattr(p, "scorer", p).passes for p in pair]
     prefix = passes[0].prefix
@@ -162,24 +167,8 @@ def test_every_head_answers_the_same_with_reuse(kind, tokenizers, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_head_gives_the_same_from_a_kept_boundary(kind, tokenizers, tmp_path):
-    auto, family, settings, tokenizer = KINDS[kind]
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **settings)
-    model = getattr(transformers, auto).from_config(config).eval()
-    matrices = find_matrices(model)
-    editor = Editor(model, matrices, FactorCache(tmp_path))
-    kept, whole = (
-        make_predictor(
-            HEADS[auto],
-            model,
-            tokenizers[tokenizer],
-            passes=ForwardPasses.of(model, matrices, room=room),
-        )
-        for room in (None, Room(0))
-    )
-    requests = REQUESTS[HEADS[auto]]
-    asked = [one.prepare(requests) for one in (kept, whole)]
+def test_every_head_gives_the_same_from_a_kept_boundary(kind, tokenizers, count_blocks, tmp_path):
+    matrices, editor, (kept, whole), asked = with_and_without_reuse(kind, tokenizers, tmp_path)
     prefix = getattr(kept, "scorer", kept).passes.prefix
     last = max(
         (m for m in matrices if m.ref.type == "fc_out"),
@@ -192,11 +181,7 @@ def test_every_head_gives_the_same_from_a_kept_boundary(kind, tokenizers, tmp_pa
     composition = Composition.parse([f"{last.ref}=zero"])
     with editor.applied(composition):
         prefix.start = prefix.blocks.first_edited(composition)
-        ran: list[int] = []
-        for place, block in enumerate(prefix.blocks.modules):
-            leaves = (m for m in block.modules() if not list(m.children()))
-            first = next(m for m in leaves if list(m.parameters()))
-            first.register_forward_hook(lambda *_, place=place: ran.append(place))
+        ran = count_blocks(prefix)
         found = kept.answer(asked[0])
         assert ran == [*range(prefix.start, len(prefix.blocks))] * len(asked[0].batches)
         assert found == whole.answer(asked[1])

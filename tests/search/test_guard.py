@@ -253,12 +253,14 @@ def guarded(tmp_path_factory):
     return plan, open_evaluator(plan.source, questions, config.factors)
 
 
-def test_the_sample_is_scored_beside_validation_from_the_first_edit_on(guarded) -> None:
+def test_the_sample_is_scored_beside_validation_from_the_first_edit_on(
+    guarded, count_blocks
+) -> None:
     plan, evaluator = guarded
     assert plan.objective == Objective.of(plan.config, {"": plan.task.metric})
     assert plan.objective.guard is not None and plan.objective.needs_baseline
     cut = Composition.parse(["2.fc_in=0.1"])
-    ran = count_blocks(evaluator)
+    ran = count_blocks(evaluator.passes.prefix)
     before = evaluator.evaluate(Job("b", Composition(), "", "validation"))
     ran.clear()
     *early, last = evaluator.run(Job("t", cut, "e", "validation"))
@@ -282,15 +284,6 @@ def plain(plan, cut: Composition) -> float:
     )
     alone = open_evaluator(plan.source, questions, plan.config.factors)
     return alone.evaluate(Job("g", cut, "e", "guard")).score
-
-
-def count_blocks(evaluator) -> list[int]:
-    """Filled with the place of every block whose own work runs."""
-    ran: list[int] = []
-    for place, block in enumerate(evaluator.passes.prefix.blocks.modules):
-        inner = next(iter(block.children()))
-        inner.register_forward_hook(lambda *_, place=place: ran.append(place))
-    return ran
 
 
 # The verdict -------------------------------------------------------------------------------------
