@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -194,13 +194,23 @@ class Known(Landscape):
         self, seed: int, count: int, among: Sequence[Example] | None = None
     ) -> dict[Intervention, float]:
         """The screen of that seed, made once."""
-        path = self.folder / "screens" / f"{seed:03d}.json"
-        if not path.exists():
+        return self._kept(f"{seed:03d}", lambda: super(Known, self).screen(seed, count, among))
+
+    def costs(self) -> dict[Intervention, float]:
+        """The predicted costs on general text, made once."""
+        return self._kept("costs", super().costs)
+
+    def _kept(
+        self, name: str, make: Callable[[], dict[Intervention, float]]
+    ) -> dict[Intervention, float]:
+        """What is predicted of the known layers; made where it is not kept, or of fewer layers."""
+        path = self.folder / "screens" / f"{name}.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if any(str(cut) not in known for cut in self.singles()):
             path.parent.mkdir(exist_ok=True)
-            found = super().screen(seed, count, among)
-            note(path, json.dumps({str(cut): change for cut, change in found.items()}))
-        known = json.loads(path.read_text())
-        return {cut: known[str(cut)] for cut in self.singles() if str(cut) in known}
+            known = {str(cut): change for cut, change in make().items()}
+            note(path, json.dumps(known))
+        return {cut: known[str(cut)] for cut in self.singles()}
 
 
 @dataclass(frozen=True)

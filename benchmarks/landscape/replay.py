@@ -106,7 +106,10 @@ def prepare(
     asked = landscape.examples("validation") if among is None else among
     screen = landscape.screen(search.seed, SCREENED, asked)
     # A backward pass costs about two forward ones.
-    return replace(setting, screen=screen), 3 * min(1.0, SCREENED / len(asked))
+    before = 3 * min(1.0, SCREENED / len(asked))
+    if plan.objective.guard is not None:
+        setting = replace(setting, costs=landscape.costs())
+    return replace(setting, screen=screen), before
 
 
 def run(landscape: Landscape, label: str, seed: int, trials: int) -> None:

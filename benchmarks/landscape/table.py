@@ -38,7 +38,7 @@ from search.evaluation.evaluator import (
     Questions,
     open_evaluator,
 )
-from search.evaluation.screen import predict_changes
+from search.evaluation.screen import predict_changes, predict_costs
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
@@ -207,6 +207,15 @@ class Landscape:
         return predict_changes(
             *(evaluator.editor, evaluator._predictor, self.plan.task, examples, cuts),
             *(self.plan.objective, evaluator.passes),
+        )
+
+    def costs(self) -> dict[Intervention, float]:
+        """What gradients on the general text predict that every single cut costs there, in nats."""
+        evaluator, space = self._evaluator("guard"), self.plan.space
+        cuts = [Intervention(m, level) for m in space.matrices for level in space.levels]
+        return predict_costs(
+            *(evaluator.editor, evaluator._predictor, Guarded(self.plan.task)),
+            *(self.examples("guard"), cuts, ON_GENERAL_TEXT, evaluator.passes),
         )
 
     def evaluation(self, job: Job, examples: Sequence[Example] | None = None) -> Evaluation:

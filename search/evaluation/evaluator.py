@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from search.cuts.composition import Composition
+from search.cuts.composition import Composition, Intervention
 from search.cuts.kinds.base import Inputs
 from search.cuts.refs import MatrixRef
 from search.evaluation.finite import first_non_finite
 from search.evaluation.predictor import NonFiniteLogits, RecordingPredictor, make_predictor
-from search.evaluation.screen import predict_changes
+from search.evaluation.screen import predict_changes, predict_costs
 from search.model import ModelSource
 from search.reuse.activations import Room
 from search.reuse.forward import ForwardPasses
@@ -244,7 +244,10 @@ class Evaluator:
         return sum(len(getattr(one, name, ())) for one in made for name in ("batches", "prompts"))
 
     def _screen(self, job: Job) -> Evaluation:
-        """An outcome for every candidate, whose score is the predicted gain in nats."""
+        """An outcome for every candidate, whose score is the predicted gain in nats.
+
+        Where general text has a limit, its predicted rise of log-loss there is a measure of it.
+        """
         started = time.perf_counter()
         order = sorted(self._parts["validation"], key=lambda example: seeded_order(example.id))
         changes = predict_changes(
@@ -256,13 +259,36 @@ class Evaluator:
             self._objective,
             self.passes,
         )
+        costs = self._costs(job.screened)
         outcomes = tuple(
-            Outcome(str(Composition((cut,))), str(cut.matrix), -change, 0.0, None)
+            Outcome(
+                str(Composition((cut,))),
+                str(cut.matrix),
+                -change,
+                0.0,
+                None,
+                measures={GENERAL_TEXT: costs[cut]} if costs else {},
+            )
             for cut, change in changes.items()
         )
         seconds = {"total": round(time.perf_counter() - started, 6)}
         return Evaluation(
             job.name, self._study_id, "", job.effect, job.part, 0.0, 0.0, seconds, outcomes
+        )
+
+    def _costs(self, candidates: Sequence[Intervention]) -> dict[Intervention, float]:
+        """What every candidate is predicted to cost on the sample of general text, if there is."""
+        texts = self._parts.get("sample", ())
+        if not texts:
+            return {}
+        return predict_costs(
+            self.editor,
+            self._predictor,
+            self._task,
+            texts,
+            candidates,
+            ON_GENERAL_TEXT,
+            self.passes,
         )
 
     def _whole(

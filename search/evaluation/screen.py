@@ -5,10 +5,15 @@ Cutting W to W' changes the loss by about ⟨∂L/∂W, W' − W⟩; for leading
 are taken matrix by matrix as the backward pass reaches them and dropped, so that memory stays near
 one of them.
 First order is crude for a cut this large; it orders candidates, and trials decide (docs/log.md).
+
+What a cut costs on text that the model predicts well is not of first order: the slope there is near
+zero, and the loss rises with its curvature. That is estimated by the spread of slopes over texts
+(the empirical Fisher information), for which the same backward passes are taken text by text.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,6 +39,7 @@ from tasks.base import (
     Completed,
     Example,
     Generated,
+    Outcome,
     Reply,
     Task,
     TokenNlls,
@@ -44,6 +50,9 @@ from tasks.scoring import by_task
 
 STEP = 1e-4
 """Nats by which a reply is moved either way, to see what its log-probabilities are worth."""
+
+COSTED_PARTS = 8
+"""Parts of the general text whose slopes are taken one by one."""
 
 SCALE = 2.0**10
 """The loss is scaled up for the backward pass, so that float16 gradients do not vanish."""
@@ -74,27 +83,73 @@ def predict_changes(
     changes of a composition add up. The kind of each candidate says how. The model's bytes stay.
     Raises InputError if the task asks nothing that has a log-probability.
     """
+    return _slopes(editor, predictor, task, examples, candidates, objective, passes)[0]
+
+
+def predict_costs(
+    editor: Editor,
+    predictor: RecordingPredictor,
+    task: Task,
+    texts: Sequence[Example],
+    candidates: Sequence[Intervention],
+    objective: Objective,
+    passes: ForwardPasses,
+) -> dict[Intervention, float]:
+    """Predicted rise of the mean log-loss on `texts`, in nats, of every candidate alone.
+
+    The slope, and half of its mean square per token: of several parts of the text, each with its
+    tokens n and slope s of their mean, sum((n s)^2) / (2 sum(n)). The model's bytes stay.
+    """
+    parts = [texts[n::COSTED_PARTS] for n in range(min(COSTED_PARTS, len(texts)))]
+    found = [
+        _slopes(editor, predictor, task, part, candidates, objective, passes) for part in parts
+    ]
+    tokens = math.fsum(count for _, count in found)
+    return {
+        cut: math.fsum(
+            count * slopes[cut] + (count * slopes[cut]) ** 2 / 2 for slopes, count in found
+        )
+        / tokens
+        for cut in candidates
+    }
+
+
+def _slopes(
+    editor: Editor,
+    predictor: RecordingPredictor,
+    task: Task,
+    examples: Sequence[Example],
+    candidates: Sequence[Intervention],
+    objective: Objective,
+    passes: ForwardPasses,
+) -> tuple[dict[Intervention, float], float]:
+    """The slope of the mean log-loss towards every candidate, and the weight of the examples."""
     editor.restore()
     passes.prefix.start = 0
     prepared = predictor.prepare([task.request(x, predictor.head) for x in examples])
-    slopes = _loss_slopes(task, examples, predictor.answer(prepared), objective)
+    replies = predictor.answer(prepared)
+    outcomes = [task.outcome(x, reply) for x, reply in zip(examples, replies, strict=True)]
+    slopes = _loss_slopes(task, examples, replies, outcomes, objective)
     weights = _by_slot(prepared, slopes)
     seen = _Seen(editor, candidates)
     with _differentiating(editor, seen):
         for batch in prepared.batches:
             passes.run(batch, partial(_backward, predictor, prepared, weights, seen))
-    return seen.changes()
+    return seen.changes(), math.fsum(outcome.weight for outcome in outcomes)
 
 
 def _loss_slopes(
-    task: Task, examples: Sequence[Example], replies: Sequence[Reply], objective: Objective
+    task: Task,
+    examples: Sequence[Example],
+    replies: Sequence[Reply],
+    outcomes: Sequence[Outcome],
+    objective: Objective,
 ) -> list[list[float]]:
     """By example: the slope of the mean log-loss in each log-probability of its reply.
 
     The task's own scoring is differentiated numerically, in float64: whatever it normalises over
     is in it.
     """
-    outcomes = [task.outcome(x, reply) for x, reply in zip(examples, replies, strict=True)]
     totals = {label: sum(o.weight for o in found) for label, found in by_task(outcomes).items()}
     slopes = []
     for example, reply, outcome in zip(examples, replies, outcomes, strict=True):

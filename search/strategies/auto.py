@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from search.cuts.composition import Composition
 from search.space import Choice, overlap
 from search.strategies.base import History, Setting, Strategy, Tried
+from search.strategies.finished import Finished
+from search.strategies.limits import REFUSED, Limits, share_used
 from search.strategies.novelty import unseen
-from search.strategies.queue import Queue
 from search.strategies.refine import Refine
-from search.strategies.singles import by_screen, coarse_to_fine
+from search.strategies.singles import Singles
 
 Gain = tuple[float, float]
 """What a trial has over the unedited model: in score, and in log-loss."""
@@ -38,7 +39,7 @@ class Auto(Strategy):
     An *extension* adds to one of the best trials a single cut that helped alone: the pair whose
     gains add up to most comes first. A *refinement* differs from the best by one step. Further
     singles are tried in between, so that a screen that is wrong costs time alone. Without a screen
-    singles go from coarse to fine.
+    singles go from coarse to fine. What the floors will hardly allow is left for the end.
     """
 
     name = "auto"
@@ -49,19 +50,15 @@ class Auto(Strategy):
         """Over the space of `setting`."""
         self._setting = setting
         self._shares = shares
-        space = setting.space
-        ordered = (
-            coarse_to_fine(space) if setting.screen is None else by_screen(space, setting.screen)
-        )
-        self._singles = Queue([space.cut([choice]) for choice in ordered])
-        self._refine = Refine(setting)
+        self._limits = Limits(setting)
+        self._singles = Singles(setting, self._limits)
+        self._refine = Refine(setting, self._limits)
         self._moves = {
             "S": self._singles.next,
             "E": self._extend,
             "R": self._refine.suggest,
         }
-        self._read = 0
-        self._open: list[int] = []
+        self._finished = Finished()
         self._gains: dict[Choice, Gain] = {}
         self._good: list[tuple[Gain, int, list[Choice]]] = []
 
@@ -82,17 +79,12 @@ class Auto(Strategy):
         return unseen(self._setting.space, history, self._setting.seed)
 
     def _learn(self, history: History) -> None:
-        baseline = history.baseline
-        if baseline is None:
+        self._limits.learn(history)
+        if history.baseline is None:
             return
-        fresh = [*self._open, *range(self._read, len(history))]
-        self._read, self._open = len(history), []
-        for number in fresh:
-            tried = history[number]
-            if not tried.state.is_finished():
-                self._open.append(number)
-            elif tried.counts:
-                self._note(tried, baseline)
+        for tried in self._finished.next(history):
+            if tried.counts:
+                self._note(tried, history.baseline)
 
     def _note(self, tried: Tried, baseline: Tried) -> None:
         choices = self._setting.space.choices(tried.composition)
@@ -110,15 +102,23 @@ class Auto(Strategy):
             del self._good[self._shares.bases :]
 
     def _extend(self, history: History) -> Composition | None:
-        """The new pair of a good trial and a single that helped whose gains add up to most."""
+        """The new pair of a good trial and a single that helped whose gains add up to most.
+
+        Times the chance that both together keep every floor.
+        """
         space = self._setting.space
         helped = [(gain, choice) for choice, gain in self._gains.items() if gain > (0, 0)]
-        pairs = [
-            ((known[0] + gain[0], known[1] + gain[1]), number, [*choices, choice])
-            for known, number, choices in self._good
-            for gain, choice in helped
-            if not overlap(choice[0], choices)
-        ]
+        pairs = []
+        for known, number, choices in self._good:
+            base = history[-number]
+            used = share_used(base, history) or 0.0
+            for gain, choice in helped:
+                if overlap(choice[0], choices):
+                    continue
+                chance = self._limits.chance([*choices, choice], base, used)
+                if chance >= REFUSED:
+                    sums = (chance * (known[0] + gain[0]), chance * (known[1] + gain[1]))
+                    pairs.append((sums, number, [*choices, choice]))
         pairs.sort(key=lambda pair: pair[:2], reverse=True)
         for _, _, choices in pairs:
             composition = space.cut(choices)

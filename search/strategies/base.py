@@ -56,7 +56,8 @@ class Tried:
 class History:
     """A study's trials by number, and by what they do to the model. It only grows.
 
-    `budget`: finished trials that the study asks for.
+    `budget`: finished trials that the study asks for. `room`: how far the unedited model is above
+    each floor, in the units of `Tried.violations`.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class History:
         self.budget = budget
         self.spent = 0
         self.baseline: Tried | None = None
+        self.room: Mapping[str, float] = {}
         self.max_ranks = max_ranks
         self._trials: list[Tried] = []
         self._numbers: dict[str, int] = {}
@@ -140,9 +142,11 @@ class Setting:
     """What a strategy knows before the first trial.
 
     `objectives`: values of a trial. `screen`: the change of the loss that a gradient predicts by
-    single cut, lower is better. `spectra`: singular values of the matrices of the space,
-    `threshold` the rule that divides them into signal and noise. `by_log_loss`: whether near trials
-    are told apart by their log-loss, for which the score is too coarse.
+    single cut, lower is better. `costs`: the rise of the loss of general text, in nats, that is
+    predicted by single cut; empty where it has no limit. `spectra`: singular values of the
+    matrices of the space, `threshold` the rule that divides them into signal and noise.
+    `by_log_loss`: whether near trials are told apart by their log-loss, for which the score is too
+    coarse.
     """
 
     space: Space
@@ -150,6 +154,7 @@ class Setting:
     seed: int = 0
     objectives: int = 1
     screen: Mapping[Intervention, float] | None = None
+    costs: Mapping[Intervention, float] = field(default_factory=dict)
     spectra: Mapping[MatrixRef, Spectrum] | None = None
     threshold: str = "laser-rmt"
     by_log_loss: bool = False

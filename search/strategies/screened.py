@@ -6,8 +6,8 @@ from search.cuts.composition import Composition
 from search.strategies.base import History, Setting, Strategy
 from search.strategies.compose import survivors
 from search.strategies.keep_or_revert import KeepOrRevert, is_better
-from search.strategies.queue import Queue
-from search.strategies.singles import by_screen
+from search.strategies.limits import Limits
+from search.strategies.singles import Singles
 
 SHARE = 0.5
 """Of the trials, those spent on single cuts before any are put together."""
@@ -16,7 +16,8 @@ SHARE = 0.5
 class Screened(Strategy):
     """The screen orders the candidates, trials decide.
 
-    Half of the trials go to single cuts, in the order of the predicted change of the loss. Those
+    Half of the trials go to single cuts, in the order of the predicted change of the loss; last
+    come those that the floors will refuse. Those
     that beat the unedited model are then put together greedily, the best first. What is left of the
     budget goes on with single cuts.
     """
@@ -30,12 +31,13 @@ class Screened(Strategy):
         if setting.screen is None:
             raise ValueError("strategy screened needs a screen")
         self._space = setting.space
-        ordered = by_screen(setting.space, setting.screen)
-        self._singles = Queue([setting.space.cut([choice]) for choice in ordered])
+        self._limits = Limits(setting)
+        self._singles = Singles(setting, self._limits)
         self._walk: KeepOrRevert | None = None
 
     def suggest(self, history: History) -> Composition | None:
         """The next single, or the next survivor on top of those kept."""
+        self._limits.learn(history)
         first = max(1, int(SHARE * history.budget))
         if len(history) < first and (single := self._singles.next(history)) is not None:
             return single

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from search.cuts.composition import Intervention
+from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
 from search.space import Choice, Space
+from search.strategies.base import History, Setting
+from search.strategies.limits import REFUSED, Limits
+from search.strategies.queue import Queue
 
 T = TypeVar("T", bound=Hashable)
 
@@ -42,12 +45,45 @@ def screened(space: Space) -> tuple[Intervention, ...]:
 
 def by_screen(space: Space, screen: Mapping[Intervention, float]) -> list[Choice]:
     """All (site, level), what lowers the loss most by prediction first; a group adds up."""
+    return sorted(coarse_to_fine(space), key=lambda choice: predicted(choice, screen))
 
-    def predicted(choice: Choice) -> float:
-        site, level = choice
-        return sum(screen.get(cut, 0.0) for cut in site.cut(level))
 
-    return sorted(coarse_to_fine(space), key=predicted)
+def predicted(choice: Choice, screen: Mapping[Intervention, float]) -> float:
+    """The change of the loss that a screen predicts."""
+    site, level = choice
+    return sum(screen.get(cut, 0.0) for cut in site.cut(level))
+
+
+class Singles:
+    """Every single cut once: what promises most first, and last what the floors will refuse.
+
+    A cut promises the gain that a screen predicts, times its chance to keep every floor. Without a
+    screen they go from coarse to fine.
+    """
+
+    def __init__(self, setting: Setting, limits: Limits) -> None:
+        """Over the space of `setting`. `limits` has learnt what the history says when it asks."""
+        space, screen = setting.space, setting.screen
+        self._limits = limits
+        ordered = coarse_to_fine(space) if screen is None else by_screen(space, screen)
+        self._gains = [(one, 0.0 if screen is None else -predicted(one, screen)) for one in ordered]
+        self._cuts = [space.cut([choice]) for choice in ordered]
+        self._queue = Queue(self._cuts)
+        self._version = 0
+
+    def next(self, history: History) -> Composition | None:
+        """The first that is new, None if none is."""
+        if self._version != self._limits.version:
+            self._version = self._limits.version
+            places = sorted(
+                range(len(self._cuts)), key=[self._rank(*x) for x in self._gains].__getitem__
+            )
+            self._queue = Queue([self._cuts[place] for place in places])
+        return self._queue.next(history)
+
+    def _rank(self, choice: Choice, gain: float) -> tuple[bool, float]:
+        chance = self._limits.chance([choice])
+        return chance < REFUSED, -(gain * chance if gain > 0 else gain)
 
 
 def _depths(values: Sequence[T]) -> dict[T, int]:

@@ -39,6 +39,7 @@ from search.study.outcomes import (
     not_finite,
     outcome_bytes,
     parse_outcomes,
+    read_costs,
     read_outcomes,
     read_screen,
     write_outcome_bytes,
@@ -588,6 +589,10 @@ class DrivenStudy:
                 trial.set_constraint(key, value)
 
     def _remember_baseline(self, evaluation: Evaluation) -> None:
+        own = evaluation.scores
+        if self.objective.needs_baseline and own:
+            missed = self.objective.violations(own, own)
+            self.history.room = {key: -value for key, value in missed.items()}
         self.history.put(
             Tried(
                 BASELINE_NUMBER,
@@ -600,7 +605,9 @@ class DrivenStudy:
         )
 
     def _remember_screen(self, evaluation: Evaluation) -> None:
-        self._setting = replace(self._setting, screen=read_screen(evaluation))
+        self._setting = replace(
+            self._setting, screen=read_screen(evaluation), costs=read_costs(evaluation)
+        )
 
     def _write(self, name: str, data: bytes) -> None:
         try:

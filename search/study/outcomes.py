@@ -21,6 +21,7 @@ from search.cuts.composition import Intervention
 from search.durable import write_bytes
 from search.study.sealed_files import FORMAT, SEALED, check_parquet, sealed_parquet
 from tasks.base import Outcome
+from tasks.guarded import GENERAL_TEXT
 
 FOLDER = "outcomes"
 META = b"laser-search"
@@ -148,6 +149,18 @@ def no_screen(study: str, reason: str) -> Evaluation:
 def read_screen(evaluation: Evaluation) -> dict[Intervention, float]:
     """The predicted change of the loss in nats by single cut, of the evaluation of a screen."""
     return {Intervention.parse(o.example_id): -o.score for o in evaluation.outcomes}
+
+
+def read_costs(evaluation: Evaluation) -> dict[Intervention, float]:
+    """The predicted rise of general text's log-loss in nats by single cut, as a screen has it.
+
+    Nothing where general text has no limit, or the screen is of an earlier version.
+    """
+    return {
+        Intervention.parse(o.example_id): o.measures[GENERAL_TEXT]
+        for o in evaluation.outcomes
+        if GENERAL_TEXT in o.measures
+    }
 
 
 def damaged_notice(folder: Path, study_id: str, needed: Mapping[str, str]) -> list[str]:

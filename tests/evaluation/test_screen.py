@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from laser_search.testing.kinds import measured
 from search.cuts.composition import Composition
 from search.evaluation.predictor import make_predictor
-from search.evaluation.screen import predict_changes
+from search.evaluation.screen import predict_changes, predict_costs
 from search.reuse.forward import ForwardPasses
 from search.study.objective import Goal, Objective
 from search.weights.edit import Editor
@@ -20,6 +20,8 @@ from search.weights.matrices import find_matrices
 from search.weights.whitening import floored_root, whiten
 from tasks.base import Choose, Classify, Complete, Example, Generate, Outcome
 from tasks.errors import InputError
+from tasks.metrics import PERPLEXITY
+from tasks.perplexity import Perplexity
 
 SIZES = dict(
     vocab_size=420, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
@@ -148,6 +150,32 @@ def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers,
         assert found[cut] == pytest.approx(slope, rel=3e-2, abs=2e-3), cut
         slopes.append(slope)
     assert max(map(abs, slopes)) > 0.05
+
+
+def test_a_cost_is_the_slope_and_half_the_mean_square_of_slopes(tokenizers, tmp_path):
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **GPT))
+    matrices = find_matrices(model)
+    passes = ForwardPasses.of(model, matrices)
+    predictor = make_predictor("causal", model, tokenizers["byte-level"], passes=passes)
+    editor = Editor(model, matrices, FactorCache(tmp_path))
+    cuts = Composition.parse(["0.fc_in=rho:0.1", "1.fc_out=rho:0.1"]).interventions
+    texts = [Example(str(n), str(n), text, "") for n, text in enumerate(PROMPTS)]
+    ask, task = (editor, predictor), Perplexity()
+    rest = (Objective((Goal("", PERPLEXITY),)), passes)
+
+    found = predict_costs(*ask, task, texts, cuts, *rest)
+
+    total, tokens = dict.fromkeys(cuts, 0.0), 0.0
+    for text in texts:
+        slopes = predict_changes(*ask, task, [text], cuts, *rest)
+        (reply,) = predictor.answer(predictor.prepare([task.request(text, "causal")]))
+        count = task.outcome(text, reply).weight
+        tokens += count
+        for cut, slope in slopes.items():
+            total[cut] += count * slope + (count * slope) ** 2 / 2
+    assert found == pytest.approx({cut: value / tokens for cut, value in total.items()}, rel=1e-4)
+    assert all(found.values())
 
 
 def test_a_task_without_a_scored_answer_is_refused(tokenizers, tmp_path):

@@ -21,15 +21,17 @@ from search.model import ModelSource
 from search.plan import make_plan
 from search.report.new_study import Answers, study_text
 from search.study.collateral import Collateral
-from search.study.identity import digest_examples, digest_settings
+from search.study.driven_study import DrivenStudy, Subject
+from search.study.identity import Identity, digest_examples, digest_settings
 from search.study.jobs import BASELINE, Job
 from search.study.objective import Objective
-from search.study.outcomes import Evaluation
+from search.study.outcomes import Evaluation, read_costs
 from tasks.base import Example, Outcome
 from tasks.errors import InputError
 from tasks.guarded import GENERAL_TEXT, Guarded
 from tasks.scoring import mean_score
 
+IDENTITY = Identity("guard", "", {}, "", "", "", "")
 SOURCE = ModelSource(str(HERE / "model"))
 
 
@@ -275,6 +277,25 @@ def test_the_sample_is_scored_beside_validation_from_the_first_edit_on(
     found = plain(plan, cut)
     assert whole.scores[GENERAL_TEXT] == found, "the same to the bit as a pass of the whole model"
     assert evaluator.evaluate(Job("x", cut, "e", "test")).scores == {}
+
+
+def test_a_screen_predicts_costs_on_the_sample_and_the_study_hands_them_on(
+    guarded, tmp_path: Path
+) -> None:
+    plan, evaluator = guarded
+    study = DrivenStudy.open(
+        Subject(tmp_path, IDENTITY, plan.config, plan.space, plan.max_ranks, plan.objective)
+    )
+    baseline, screen = study.next_job(), study.next_job()
+    cuts = tuple(Composition.parse([f"2.fc_out={rho}"]).interventions[0] for rho in (0.9, 0.05))
+    found = evaluator.evaluate(replace(screen, screened=cuts))
+    study.finish(screen, found)
+    study.finish(baseline, evaluator.evaluate(baseline))
+    assert read_costs(found) == study._setting.costs
+    mild, strong = (study._setting.costs[cut] for cut in cuts)
+    assert strong > max(0, mild)
+    assert study.history.room == pytest.approx({f"{GENERAL_TEXT}.worse_by": math.log(1.01)})
+    assert study._setting.screen.keys() == set(cuts)
 
 
 def plain(plan, cut: Composition) -> float:
