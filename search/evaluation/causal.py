@@ -17,6 +17,7 @@ from search.evaluation.generation import (
     GreedyDecoder,
     Prompt,
     PromptBatch,
+    PromptPasses,
     pack_prompts,
 )
 from search.evaluation.requests import (
@@ -71,6 +72,7 @@ class CausalPredictor:
     ) -> None:
         self.scorer = TokenScorer(model, passes)
         self.decoder = GreedyDecoder(model, tokenizer)
+        self.prompts = PromptPasses(self.scorer.passes, lambda batch: CausalSteps(model, batch))
         self.chat = ChatTemplate(tokenizer) if chat else None
         self.tokenizer = tokenizer
         self.encoder = Encoder(tokenizer)
@@ -123,6 +125,7 @@ class CausalPredictor:
 
     def record(self, prepared: PreparedRequests) -> None:
         """Keep what later passes can begin from; the model is unedited."""
+        self.prompts.record(prepared.prompts)
         self.scorer.passes.record(prepared.batches, self.scorer.run)
 
     def log_probabilities(self, prepared: PreparedRequests, batch: Batch) -> Tensor:
@@ -135,8 +138,7 @@ class CausalPredictor:
         continuations: dict[int, Continuation] = {}
         with torch.inference_mode():
             for batch in prepared.prompts:
-                steps = CausalSteps(self.scorer.model, batch)
-                continuations |= self.decoder.decode(steps, batch.prompts)
+                continuations |= self.decoder.decode(*self.prompts.begin(batch), batch.prompts)
                 self.scorer.passes.answered()
         return assemble(prepared, scores, self.tokenizer, continuations)
 

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -333,17 +333,18 @@ class Evaluator:
         found = sorted({prefix.blocks.first_edited(one) for one in job.ahead} - {0})
         if job.part == "validation" or job.composition.interventions or not found:
             return ()
-        prefix.forget_all()
+        self.passes.forget_all()
         return tuple(found)
 
     def _record(self, part: str, chunks: Sequence[tuple[list[Example], Any]]) -> None:
         if part != "validation":
             return
-        missing = [p for _, p in chunks if not self.passes.recorded(getattr(p, "batches", ()))]
+        missing = [p for _, p in chunks if not self.passes.recorded(*_passes_of(p))]
         if missing:
             self.editor.restore()
             self.passes.prefix.start = 0
-            self.passes.expect(batch for p in missing for batch in p.batches)
+            batches, prompts = zip(*map(_passes_of, missing), strict=True)
+            self.passes.expect(chain.from_iterable(batches), chain.from_iterable(prompts))
             for prepared in missing:
                 self._predictor.record(prepared)
 
@@ -382,6 +383,11 @@ def open_evaluator(
         passes=passes,
     )
     return Evaluator(editor, predictor, questions, passes)
+
+
+def _passes_of(prepared: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Batches that are scored, and of prompts that are continued."""
+    return getattr(prepared, "batches", ()), getattr(prepared, "prompts", ())
 
 
 def _pieces(examples: Sequence[Example], count: int) -> list[list[Example]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from search.evaluation.encoding import Ids
 from search.evaluation.token_scorer import NonFiniteLogits
-from search.reuse.batching import Budget
+from search.reuse.batching import Budget, digest_of
+from search.reuse.caches import tensors_of
+from search.reuse.forward import ForwardPasses
 from tasks.errors import InputError
 from tasks.matching import is_decided
 
@@ -76,6 +78,15 @@ class PromptBatch:
     prompts: tuple[Prompt, ...]
     input_ids: Tensor
     attention_mask: Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the prompts, padding included."""
+        return self.input_ids.numel()
+
+    def key(self) -> str:
+        """Digest of what the model reads; no batch that is scored has it."""
+        return f"prompts-{digest_of(self.input_ids, self.attention_mask)}"
 
 
 def merge_prompts(prompts: Iterable[Prompt]) -> list[Prompt]:
@@ -142,6 +153,10 @@ class Steps(Protocol):
         """Drop all rows but `rows` [kept], indices; False, and nothing done, where it cannot."""
         ...
 
+    def left(self) -> tuple[Tensor, ...]:
+        """What steps so far have left for those that follow."""
+        ...
+
 
 class CausalSteps:
     """Steps of a causal model.
@@ -175,6 +190,10 @@ class CausalSteps:
             return False
         self._mask = self._mask[rows]
         return True
+
+    def left(self) -> tuple[Tensor, ...]:
+        """The cache."""
+        return tensors_of(self._cache)
 
     def _run(self, ids: Tensor, positions: Tensor) -> Tensor:
         where = {"position_ids": positions} if self._positions else {}
@@ -210,6 +229,36 @@ def keep_rows(cache: Any, rows: Tensor) -> bool:
     return True
 
 
+class PromptPasses:
+    """The first pass over prompts, from where the unedited model's was recorded."""
+
+    def __init__(self, passes: ForwardPasses, make: Callable[[PromptBatch], Steps]) -> None:
+        """`make`: the steps of a batch, which have read nothing or less than the prompts."""
+        self._passes = passes
+        self._make = make
+
+    def record(self, batches: Sequence[PromptBatch]) -> None:
+        """Keep what later passes can begin from; the model is unedited."""
+        self._passes.record_prompts(batches, lambda batch: self._first(batch)[1])
+
+    def begin(self, batch: PromptBatch) -> tuple[Steps, Tensor]:
+        """Steps that have read the prompts, and the logits [rows, vocabulary] that they gave."""
+        begun: list[tuple[Steps, tuple[Tensor, ...]]] = []
+
+        def first() -> tuple[Tensor, ...]:
+            begun.append(self._first(batch))
+            return begun[-1][1]
+
+        self._passes.begin(batch, first)
+        steps, (logits, *_) = begun[0]
+        return steps, logits
+
+    def _first(self, batch: PromptBatch) -> tuple[Steps, tuple[Tensor, ...]]:
+        steps = self._make(batch)
+        logits = steps.first()
+        return steps, (logits, *steps.left())
+
+
 class GreedyDecoder:
     """Continues prompts with the likeliest token each, by the model's own probabilities.
 
@@ -223,15 +272,19 @@ class GreedyDecoder:
         self._tokenizer = tokenizer
         self.end_ids = end_ids(model, tokenizer)
 
-    def decode(self, steps: Steps, prompts: Sequence[Prompt]) -> dict[int, Continuation]:
-        """Continuations of one batch by the place of their request. Raises NonFiniteLogits."""
+    def decode(
+        self, steps: Steps, logits: Tensor, prompts: Sequence[Prompt]
+    ) -> dict[int, Continuation]:
+        """Continuations of one batch by the place of their request. Raises NonFiniteLogits.
+
+        `steps` have read the prompts; `logits` [rows, vocabulary] of the first new token.
+        """
         texts: list[list[_Draft]] = [[_Draft(n, [])] for n in range(len(prompts))]
         tied = [1] * len(prompts)
         rows = [found[0] for found in texts]  # whose cache stands in which row
-        logits = steps.first()
         while True:
             tokens, ties = _likeliest(logits, rows)
-            grown = self._grow(rows, tokens.tolist(), ties, texts, tied)
+            grown = self._grow(rows, tokens, ties, texts, tied)
             for draft, _ in grown:
                 draft.ended = draft.ended or self._ends(prompts[draft.prompt], draft.ids)
             live = [(draft, row) for draft, row in grown if not draft.ended]
@@ -318,25 +371,26 @@ def _first_of_each(grown: Sequence[tuple[_Draft, int]]) -> list[tuple[_Draft, in
     return list(found.values())
 
 
-def _likeliest(logits: Tensor, rows: Sequence[_Draft]) -> tuple[Tensor, _Ties]:
+def _likeliest(logits: Tensor, rows: Sequence[_Draft]) -> tuple[list[int], _Ties]:
     """The likeliest token of each row, the lower of those that tie; and what ties.
 
-    A row that has ended may hold anything. Raises NonFiniteLogits.
+    A row that has ended may hold anything. One transfer from the device, and one more for every
+    row with a tie. Raises NonFiniteLogits.
     """
     values = logits.float()
     highest = values.amax(-1, keepdim=True)
-    broken = (~torch.isfinite(highest[:, 0])).tolist()
-    bad = sum(flag and not draft.ended for flag, draft in zip(broken, rows, strict=True))
+    top = values == highest
+    found = torch.stack([top.int().argmax(-1), top.sum(-1), torch.isfinite(highest[:, 0]).long()])
+    tokens, counts, finite = found.tolist()
+    bad = sum(not good and not draft.ended for good, draft in zip(finite, rows, strict=True))
     if bad:
         raise NonFiniteLogits(f"{bad} of {len(rows)} texts have no single most likely next token")
-    top = values == highest
-    counts = top.sum(-1).tolist()
     ties = {
         row: (count, top[row].nonzero()[:MAX_TEXTS, 0].tolist())
         for row, (count, draft) in enumerate(zip(counts, rows, strict=True))
         if count > 1 and not draft.ended
     }
-    return top.int().argmax(-1), ties
+    return tokens, ties
 
 
 def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

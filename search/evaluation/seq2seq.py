@@ -15,6 +15,7 @@ from search.evaluation.generation import (
     GreedyDecoder,
     Prompt,
     PromptBatch,
+    PromptPasses,
     cache_name,
     keep_rows,
     pack_prompts,
@@ -40,6 +41,7 @@ from search.reuse.batching import (
     pack,
     widen,
 )
+from search.reuse.caches import tensors_of
 from search.reuse.forward import ForwardPasses
 from tasks.base import Choose, Complete, Generate, Head, Reply, Request, Weigh
 from tasks.errors import InputError
@@ -125,6 +127,10 @@ class PairSteps:
         self._hidden, self._mask = self._hidden[rows], self._mask[rows]
         return True
 
+    def left(self) -> tuple[Tensor, ...]:
+        """The encoder's output and the cache."""
+        return self._hidden, *tensors_of(self._cache)
+
     def _run(self, ids: Tensor) -> Tensor:
         output = self._model(
             encoder_outputs=_encoded(self._hidden),
@@ -159,6 +165,9 @@ class Seq2SeqPredictor:
     ) -> None:
         self.scorer = PairScorer(model, passes)
         self.decoder = GreedyDecoder(model, tokenizer)
+        self.prompts = PromptPasses(
+            self.scorer.passes, lambda batch: PairSteps(model, batch, self.start)
+        )
         self.tokenizer = tokenizer
         self.encoder = Encoder(tokenizer)
         self.limit_tokens = max_tokens(model, tokenizer)
@@ -188,6 +197,7 @@ class Seq2SeqPredictor:
 
     def record(self, prepared: PreparedRequests) -> None:
         """Keep what later passes can begin from; the model is unedited."""
+        self.prompts.record(prepared.prompts)
         self.scorer.passes.record(prepared.batches, self.scorer.run)
 
     def log_probabilities(self, prepared: PreparedRequests, batch: Batch) -> Tensor:
@@ -200,8 +210,7 @@ class Seq2SeqPredictor:
         continuations: dict[int, Continuation] = {}
         with torch.inference_mode():
             for batch in prepared.prompts:
-                steps = PairSteps(self.scorer.model, batch, self.start)
-                continuations |= self.decoder.decode(steps, batch.prompts)
+                continuations |= self.decoder.decode(*self.prompts.begin(batch), batch.prompts)
                 self.scorer.passes.answered()
         return assemble(prepared, scores, self.tokenizer, continuations)
 

@@ -62,8 +62,15 @@ class Activations:
     """
 
     room: Room
+    promised: int = 0
+    """Bytes that those who share it have planned to keep."""
     held: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PLACES, 0))
     _tensors: dict[tuple[str, int], Tensor | _Mapped] = field(default_factory=dict)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that nobody has planned to use."""
+        return max(0, self.room.total_bytes - self.promised)
 
     def keep(self, batch: str, index: int, tensor: Tensor) -> None:
         """Keep a copy of a batch's tensor, any shape and dtype, in the first place with room."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from torch import nn
@@ -58,36 +60,41 @@ class Blocks:
         )
 
 
-def choose_boundaries(places: Sequence[int], room: int) -> tuple[int, ...]:
-    """The `room` places at which to start that leave the fewest blocks to run again.
+def choose_boundaries(
+    places: Sequence[int], room: float, depth: Callable[[int], float] = lambda place: 0.0
+) -> tuple[int, ...]:
+    """The boundaries at which to start that leave the fewest blocks to run again, within `room`.
 
     A pass for a first edit at one of `places` starts at the nearest chosen place at or before it,
-    else at 0. All places count alike; the choice is exact, by dynamic programming. Ascending.
+    else at 0. Every boundary takes a room of 1, and what all share `depth` of the last of them,
+    which does not fall from place to place. All places count alike; the choice is exact, by
+    dynamic programming. Ascending.
     """
-    wanted = sorted({place for place in places if place > 0})
-    if len(wanted) <= room:
-        return tuple(wanted)
-    counts = [sum(place == one for place in places) for one in wanted]
+    asked = sorted(place for place in places if place > 0)
+    sums = [0, *accumulate(asked)]
 
-    def waste(start: int, first: int, stop: int) -> int:
-        return sum(counts[i] * (wanted[i] - start) for i in range(first, stop))
+    def waste(start: int, stop: int) -> int:
+        """Blocks run again of all that is asked from `start` on and before `stop`, from `start`."""
+        first, end = bisect_left(asked, start), bisect_left(asked, stop)
+        return sums[end] - sums[first] - start * (end - first)
 
-    # best[i]: least waste of wanted[i:] when wanted[i] is chosen, and what is chosen from there.
-    best: dict[int, tuple[int, tuple[int, ...]]] = {
-        i: (waste(wanted[i], i, len(wanted)), (wanted[i],)) for i in range(len(wanted))
-    }
-    for _ in range(1, room):
+    top = asked[-1] if asked else 0
+    found: tuple[int, tuple[int, ...]] = (waste(0, top + 1), ())
+    # best[i]: the least waste before i where i is the last of so many boundaries, and those.
+    best: dict[int, tuple[int, tuple[int, ...]]]
+    best = {i: (waste(0, i), (i,)) for i in range(1, top + 1)}
+    count = 1
+    while best:
+        fitting = {i for i in best if count + depth(i) <= room}
+        ends = [(best[i][0] + waste(i, top + 1), best[i][1]) for i in fitting]
+        found = min([found, *ends], key=lambda end: (end[0], len(end[1]), end[1]))
+        if not fitting or not found[0]:
+            break
         best = {
-            i: min(
-                [
-                    (waste(wanted[i], i, j) + cost, (wanted[i], *chosen))
-                    for j, (cost, chosen) in best.items()
-                    if j > i
-                ]
-                + [(waste(wanted[i], i, len(wanted)), (wanted[i],))]
+            j: min(
+                (cost + waste(i, j), (*chosen, j)) for i, (cost, chosen) in best.items() if i < j
             )
-            for i in range(len(wanted))
+            for j in range(min(best) + 1, top + 1)
         }
-    if room < 1:
-        return ()
-    return min((waste(0, 0, i) + cost, chosen) for i, (cost, chosen) in best.items())[1]
+        count += 1
+    return found[1]

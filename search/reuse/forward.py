@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,9 +20,27 @@ from search.weights.matrices import Matrix
 
 log = logging.getLogger(__name__)
 
+Begun = TypeVar("Begun")
+"""What the first pass over prompts gives: a tensor, or several in tuples."""
+
+
+class Prompts(Protocol):
+    """A batch of prompts that are to be continued."""
+
+    @property
+    def tokens(self) -> int:
+        """Of the prompts, padding included."""
+        ...
+
+    def key(self) -> str:
+        """Digest of what the model reads, which no other batch has."""
+        ...
+
 
 class ForwardPasses:
     """Runs batches of a model, whole or from a boundary of `prefix`.
+
+    The first pass over prompts, which fills a key-value cache, begins at a boundary of `prompts`.
 
     A batch that does not fit into memory is halved until it does, and from then on every batch of
     more than `limit_tokens` is, so that a pass fails once and not once per trial. Halves give the
@@ -32,11 +50,12 @@ class ForwardPasses:
     def __init__(self, prefix: PrefixReuse | None = None, last: LastBlock | None = None) -> None:
         """Without a `prefix` every pass begins at the first block, without `last` it ends whole."""
         self.prefix = prefix or PrefixReuse(Blocks((), (), {}), ())
+        self.prompts = self.prefix.for_prompts()
         self.last = last
         self.limit_tokens: int | None = None
         self.answered: Callable[[], None] = lambda: None
         """Called after each batch of questions; whoever asks them in other ways calls it too."""
-        self._keys: dict[int, tuple[Batch, str]] = {}
+        self._keys: dict[int, tuple[Batch | Prompts, str]] = {}
         self._halves: dict[int, tuple[Batch, Batch]] = {}
 
     @staticmethod
@@ -58,13 +77,20 @@ class ForwardPasses:
         last = LastBlock(model, matrices, blocks.names[-1]) if blocks.names else None
         return ForwardPasses(PrefixReuse(blocks, places, room), last)
 
-    def recorded(self, batches: Sequence[Batch]) -> bool:
-        """Whether `record` has nothing to do."""
-        return all(self.prefix.known(self._key(b)) for batch in batches for b in self._fit(batch))
+    def recorded(self, batches: Sequence[Batch], prompts: Sequence[Prompts] = ()) -> bool:
+        """Whether `record` and `record_prompts` have nothing to do."""
+        return all(
+            self.prefix.known(self._key(b)) for batch in batches for b in self._fit(batch)
+        ) and all(self.prompts.known(self._key(batch)) for batch in prompts)
 
-    def expect(self, batches: Iterable[Batch]) -> None:
-        """Say what will be recorded in all, so that boundaries are chosen for the whole of it."""
+    def expect(self, batches: Iterable[Batch], prompts: Iterable[Prompts] = ()) -> None:
+        """Say what will be recorded in all, so that boundaries are chosen for the whole of it.
+
+        Prompts take half of the room, and all of it where nothing else is recorded.
+        """
         self.prefix.expected_tokens = sum(batch.tokens for batch in batches)
+        self.prompts.expected_tokens = sum(batch.tokens for batch in prompts)
+        self.prompts.share = 0.5 if self.prefix.expected_tokens else 1.0
 
     def record(self, batches: Sequence[Batch], forward: Callable[[Batch], Tensor]) -> None:
         """Keep the unedited model's activations for these batches.
@@ -81,6 +107,41 @@ class ForwardPasses:
                     return
                 except (RuntimeError, MemoryError) as error:
                     self._lower(max(fitting, key=lambda b: (b.divides, b.tokens)), error)
+
+    def record_prompts(
+        self, batches: Sequence[Prompts], first: Callable[[Any], tuple[Tensor, ...]]
+    ) -> None:
+        """Keep the unedited model's activations and caches for these prompts; before `record`.
+
+        `first` makes the first pass over a batch, as for `begin`. What cannot be kept, for lack of
+        memory too, costs speed alone.
+        """
+        try:
+            with torch.inference_mode():
+                self.prompts.record([(self._key(b), b.tokens, partial(first, b)) for b in batches])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.prompts.refused = "out of memory"
+            log.warning("prompts are read from the first block on: %s", self.prompts.refused)
+            self.prompts.forget_all()
+
+    def begin(self, batch: Prompts, first: Callable[[], Begun]) -> Begun:
+        """What `first` gives: a pass over prompts that fills a cache, from the nearest boundary.
+
+        It may be called again, for a proof; what it gave at its first call is right.
+        """
+        prompts, key = self.prompts, self._key(batch)
+        prompts.start, prompts.ahead = self.prefix.start, self.prefix.ahead
+        if prompts.ahead:
+            return prompts.keeping(key, first)
+        with prompts.replaying(key):
+            return first()
+
+    def forget_all(self) -> None:
+        """Drop everything that was recorded."""
+        self.prefix.forget_all()
+        self.prompts.forget_all()
 
     def run(self, batch: Batch, read: Callable[[Batch], Tensor]) -> Tensor:
         """What `read` gives for the batch, [scored, ...]; it runs the model and reads the result.
@@ -131,7 +192,7 @@ class ForwardPasses:
         for half in self._halves[id(batch)]:
             yield from self._fit(half)
 
-    def _key(self, batch: Batch) -> str:
+    def _key(self, batch: Batch | Prompts) -> str:
         # The batch is held, so that no other one takes its identity.
         if id(batch) not in self._keys:
             self._keys[id(batch)] = (batch, batch.key())

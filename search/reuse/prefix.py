@@ -2,17 +2,18 @@
 
 Their output is recorded once, at boundaries between blocks. In a trial, the blocks before a
 boundary return it at once and the model's own forward does the rest, so that results are those of a
-full forward pass to the bit.
+full forward pass to the bit. Where a pass fills a key-value cache, what those blocks wrote into it
+is recorded too and put back, so that decoding goes on as after a full pass.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Any
+from itertools import accumulate, count
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -20,11 +21,15 @@ from torch import Tensor, nn
 
 from search.reuse.activations import Activations, Room
 from search.reuse.blocks import Blocks, choose_boundaries
+from search.reuse.caches import Place, State, UnknownCacheError, find_cache, put_back, written
 
 log = logging.getLogger(__name__)
 
 MAX_PARTS = 64
-"""Tensors in the output of one block, at most."""
+"""Tensors in the output of one block, at most, and in what it writes into a cache."""
+
+Result = TypeVar("Result")
+"""What a pass gives: a tensor, or several in tuples."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +42,25 @@ class _Leaf:
 
 @dataclass
 class _Record:
-    """Of one batch: the output of the block before each boundary, tensors replaced by numbers."""
+    """Of one batch: the output of the block before each boundary, and what blocks wrote.
+
+    `written`: by block, into which layers of a cache. As it is kept, a `_Leaf` for every tensor.
+    """
 
     outputs: dict[int, Any] = field(default_factory=dict)
+    written: dict[int, dict[Place, Any]] = field(default_factory=dict)
+
+    def states(self) -> Iterator[Any]:
+        """What was written, layer by layer."""
+        for layers in self.written.values():
+            yield from layers.values()
+
+    def until(self, places: Sequence[int]) -> _Record:
+        """What passes that begin at `places` need of it."""
+        return _Record(
+            {place: self.outputs[place] for place in places if place in self.outputs},
+            {block: s for block, s in self.written.items() if block < max(places, default=0)},
+        )
 
 
 class PrefixReuse:
@@ -51,27 +72,43 @@ class PrefixReuse:
     takes. Whether a model supports it is proved on its own first batch: every boundary has to give
     the logits of a full pass, `torch.equal`. A model whose blocks run twice or in another order
     (ALBERT) runs whole instead; `refused` says why. Not thread-safe.
+
+    `fills_caches`: passes fill a key-value cache, which they are given or make. `share`: the part
+    of the room that nothing is promised of when the boundaries are chosen.
     """
 
-    def __init__(self, blocks: Blocks, wanted: Sequence[int], room: Room | None = None) -> None:
-        """Nothing runs yet."""
+    def __init__(
+        self,
+        blocks: Blocks,
+        wanted: Sequence[int],
+        room: Room | Activations | None = None,
+        *,
+        fills_caches: bool = False,
+    ) -> None:
+        """Nothing runs yet. With `Activations` these are shared with whoever has them."""
         self.blocks = blocks
         self.start = 0
         self.ahead: tuple[int, ...] = ()
         self.expected_tokens = 0
         self.refused = "" if len(blocks) else "the order of its stacks is not known"
         self.boundaries: tuple[int, ...] | None = None
-        self.activations = Activations(room or Room())
+        self.activations = room if isinstance(room, Activations) else Activations(room or Room())
+        self.fills_caches = fills_caches
+        self.share = 1.0
         self._wanted = [place for place in wanted if 0 < place < len(blocks)]
         self._records: dict[str, _Record] = {}
         self._proven: set[int] = set()
+
+    def for_prompts(self) -> PrefixReuse:
+        """One for passes that fill caches, with the same blocks and the same room."""
+        return PrefixReuse(self.blocks, self._wanted, self.activations, fills_caches=True)
 
     def known(self, key: str) -> bool:
         """Whether nothing of this batch is left to record."""
         useless = bool(self.refused) or not self._wanted or self.boundaries == ()
         return useless or key in self._records
 
-    def record(self, keys: Sequence[tuple[str, int, Callable[[], Tensor]]]) -> None:
+    def record(self, keys: Sequence[tuple[str, int, Callable[[], object]]]) -> None:
         """Record batches on the unedited model: the key, tokens and forward pass of each.
 
         The boundaries are chosen at the first call, for `expected_tokens` or those of its batches.
@@ -84,6 +121,9 @@ class PrefixReuse:
         for key, _, run in missing:
             if not self.known(key) and not self._adopt(key):
                 seen = self._watch(run, self.boundaries or ())
+                if self.refused:
+                    self.forget_all()
+                    return
                 try:
                     self._records[key] = self._store(key, seen)
                 except OSError as error:
@@ -98,16 +138,17 @@ class PrefixReuse:
         known = next(iter(self._records.values()), None)
         if known is None:
             return False
-        parts = [part for output in known.outputs.values() for part in _parts(output)]
+        every = [*known.outputs.values(), *known.states()]
+        parts = [part for output in every for part in _parts(output)]
         leaves = [part for part in parts if isinstance(part, _Leaf)]
         if len(leaves) < sum(part is not None for part in parts):
             return False
         if not self.activations.adopt(key, {leaf.index for leaf in leaves}):
             return False
-        self._records[key] = _Record(dict(known.outputs))
+        self._records[key] = _Record(dict(known.outputs), dict(known.written))
         return True
 
-    def keeping(self, key: str, run: Callable[[], Tensor]) -> Tensor:
+    def keeping(self, key: str, run: Callable[[], Result]) -> Result:
         """What `run` gives, a whole pass over the batch `key` of the unedited model.
 
         On its way the places `ahead` are kept, where all of them have room, for `replaying`. Each
@@ -116,12 +157,13 @@ class PrefixReuse:
         wanted = self._needed([place for place in self.ahead if place < len(self.blocks)])
         if self.refused or not wanted or key in self._records:
             return run()
-        found: list[Tensor] = []
+        found: list[Result] = []
         seen = self._watch(lambda: found.append(run()), wanted)
         if not found:  # its blocks return what cannot be kept
             return run()
-        size = sum(map(_bytes, seen.values()))
-        if not self.refused and self.activations.fits(size, found[0].is_cuda):
+        size = sum(map(_bytes, [*seen.outputs.values(), *seen.states()]))
+        on_gpu = any(part.is_cuda for part in _parts(found[0]))
+        if not self.refused and self.activations.fits(size, on_gpu):
             try:
                 self._records[key] = self._store(key, seen)
             except OSError as error:
@@ -141,14 +183,20 @@ class PrefixReuse:
             return
         try:
             outputs = self._outputs(key, record, place)
+            states = {
+                block: {layer: self._load(key, state) for layer, state in layers.items()}
+                for block, layers in record.written.items()
+                if block < place
+            }
         except (OSError, SafetensorError) as error:  # someone tidied up the scratch folder
             log.warning("stored activations are missing, running a full pass: %s", error)
             self.forget([key])
             outputs = {}
         with ExitStack() as stack:
             for (first, stop), output in outputs.items():
-                for module in self.blocks.modules[first:stop]:
-                    stack.enter_context(_returning(module, output))
+                for block in range(first, stop):
+                    module = self.blocks.modules[block]
+                    stack.enter_context(_returning(module, output, states.get(block, {})))
             yield place if outputs else 0
 
     def forget(self, keys: Sequence[str]) -> None:
@@ -177,19 +225,24 @@ class PrefixReuse:
             if stop in record.outputs  # else a pass through the encoder alone
         }
 
-    def _choose(self, batches: Sequence[tuple[str, int, Callable[[], Tensor]]]) -> None:
+    def _choose(self, batches: Sequence[tuple[str, int, Callable[[], object]]]) -> None:
         key, tokens, run = min(batches, key=lambda entry: entry[1])
         places = self._needed(range(1, len(self.blocks)))
         seen = self._watch(run, places)
         if self.refused:
             log.info("every pass starts at the first block: %s", self.refused)
             return
-        sizes = {place: max(1, _bytes(output)) for place, output in seen.items()}
-        total = max(self.expected_tokens, sum(entry[1] for entry in batches))
-        cost = max(sizes.values()) * total / tokens
-        room = int(self.activations.room.total_bytes // cost)
-        chosen = choose_boundaries(self._wanted, room - bool(self.blocks.encoder))
-        self.boundaries = self._needed(chosen) if room > 0 else ()
+        scale = max(self.expected_tokens, sum(entry[1] for entry in batches)) / tokens
+        cost = max(max(1, _bytes(output)) for output in seen.outputs.values()) * scale
+        own = [sum(map(_bytes, seen.written.get(n, {}).values())) for n in range(len(self.blocks))]
+        depth = [0.0, *(total * scale / cost for total in accumulate(own))]
+        room = int(self.activations.free_bytes * self.share) / cost
+        chosen = choose_boundaries(
+            self._wanted, room - bool(self.blocks.encoder), depth.__getitem__
+        )
+        self.boundaries = self._needed(chosen) if room >= 1 else ()
+        last = max(self.boundaries, default=0)
+        self.activations.promised += int((len(self.boundaries) + depth[last]) * cost)
         self._prove(key, run, seen)
 
     def _needed(self, places: Sequence[int]) -> tuple[int, ...]:
@@ -198,18 +251,17 @@ class PrefixReuse:
         extra = {encoder} if encoder and any(place >= encoder for place in places) else set()
         return tuple(sorted({*places, *extra}))
 
-    def _prove(self, key: str, run: Callable[[], Tensor], seen: dict[int, Any]) -> None:
+    def _prove(self, key: str, run: Callable[[], object], seen: _Record) -> None:
         """Compare a pass from every chosen boundary with a full one, on the unedited model."""
-        chosen = {place: seen[place] for place in self.boundaries or () if place in seen}
         try:
-            self._records[key] = self._store(key, chosen)
+            self._records[key] = self._store(key, seen.until(self.boundaries or ()))
         except OSError as error:
             self._give_up(key, error)
             return
         self._check(key, run, run(), self.boundaries or ())
 
     def _check(
-        self, key: str, run: Callable[[], Tensor], whole: Tensor, places: Sequence[int]
+        self, key: str, run: Callable[[], object], whole: object, places: Sequence[int]
     ) -> None:
         """Refuse to begin anywhere but at the first block unless all `places` give `whole`."""
         before = self.start
@@ -217,7 +269,7 @@ class PrefixReuse:
             for place in places:
                 self.start = place
                 with self.replaying(key):
-                    same = torch.equal(run(), whole)
+                    same = _is_same(run(), whole)
                 if not same:
                     self.refused = f"a pass from block {place} differs from a full one"
                     log.warning("every pass starts at the first block: %s", self.refused)
@@ -227,11 +279,17 @@ class PrefixReuse:
         finally:
             self.start = before
 
-    def _watch(self, run: Callable[[], object], places: Sequence[int]) -> dict[int, Any]:
-        """Run a full pass and copy the output of the block before each of `places`."""
+    def _watch(self, run: Callable[[], object], places: Sequence[int]) -> _Record:
+        """Run a full pass and copy the output of the block before each of `places`.
+
+        With what the blocks before the last of them wrote into a cache, which is not copied: nobody
+        changes it, since such a cache grows by concatenation.
+        """
         calls: list[int] = []
-        seen: dict[int, Any] = {}
+        seen = _Record()
         copies: dict[int, tuple[Tensor, Tensor]] = {}
+        last = max(places, default=0) if self.fills_caches else 0
+        layers: set[Place] = set()
 
         def copied(tensor: Tensor) -> Tensor:
             # By identity: T5 hands the same position bias from block to block. The original is
@@ -240,18 +298,25 @@ class PrefixReuse:
                 copies[id(tensor)] = (tensor, tensor.clone())
             return copies[id(tensor)][1]
 
-        def watch(place: int) -> Callable[[nn.Module, Any, Any], None]:
-            def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+        def watch(place: int) -> Callable[..., None]:
+            def hook(module: nn.Module, arguments: Any, options: Any, output: Any) -> None:
                 calls.append(place)
                 if place + 1 in places:
-                    seen[place + 1] = _mapped(output, copied)
+                    seen.outputs[place + 1] = _mapped(output, copied)
+                if place < last:
+                    cache = find_cache([*arguments, *options.values()])
+                    seen.written[place] = {} if cache is None else written(cache, layers)
+                    layers.update(seen.written[place])
 
             return hook
 
-        handles = [m.register_forward_hook(watch(n)) for n, m in enumerate(self.blocks.modules)]
+        handles = [
+            module.register_forward_hook(watch(n), with_kwargs=True)
+            for n, module in enumerate(self.blocks.modules)
+        ]
         try:
             run()
-        except _OpaqueError as error:
+        except (_OpaqueError, UnknownCacheError) as error:
             self.refused = str(error)
         finally:
             for handle in handles:
@@ -260,20 +325,27 @@ class PrefixReuse:
             self.refused = "its blocks do not run once each in their order"
         return seen
 
-    def _store(self, key: str, seen: dict[int, Any]) -> _Record:
+    def _store(self, key: str, seen: _Record) -> _Record:
         numbers: dict[int, _Leaf] = {}
         record = _Record()
-        for place, output in sorted(seen.items()):
-            free = count(place * MAX_PARTS)  # the same number for the same part in every process
 
-            def stored(tensor: Tensor, free: Iterator[int] = free) -> _Leaf:
+        def kept(output: Any, first: int) -> Any:
+            free = count(first * MAX_PARTS)  # the same number for the same part in every process
+
+            def stored(tensor: Tensor) -> _Leaf:
                 if id(tensor) not in numbers:
                     leaf = _Leaf(next(free), tensor.device)
                     numbers[id(tensor)] = leaf
                     self.activations.keep(key, leaf.index, tensor)
                 return numbers[id(tensor)]
 
-            record.outputs[place] = _mapped(output, stored)
+            return _mapped(output, stored)
+
+        for place, output in sorted(seen.outputs.items()):
+            record.outputs[place] = kept(output, place)
+        for block, layers in sorted(seen.written.items()):
+            states = kept(tuple(layers.values()), len(self.blocks) + 1 + block)
+            record.written[block] = dict(zip(layers, states, strict=True))
         return record
 
     def _load(self, key: str, output: Any) -> Any:
@@ -312,11 +384,23 @@ def _bytes(output: Any) -> int:
     return sum(map(_bytes, output)) if isinstance(output, tuple) else 0
 
 
+def _is_same(found: Any, whole: Any) -> bool:
+    """Whether the tensors of two results are equal to the bit."""
+    pairs = zip(_parts(found), _parts(whole), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
 @contextmanager
-def _returning(module: nn.Module, output: Any) -> Iterator[None]:
-    """Let `module` return `output` at once."""
+def _returning(module: nn.Module, output: Any, states: Mapping[Place, State]) -> Iterator[None]:
+    """Let `module` return `output` at once, having written `states` into the cache it is given."""
     own = module.__dict__.get("forward")
-    module.forward = lambda *arguments, **options: output
+
+    def forward(*arguments: Any, **options: Any) -> Any:
+        if states:
+            put_back(find_cache([*arguments, *options.values()]), states)
+        return output
+
+    module.forward = forward
     try:
         yield
     finally:

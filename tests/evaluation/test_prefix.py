@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig
 
+from search.evaluation.generation import CausalSteps, PromptBatch, PromptPasses
 from search.evaluation.token_scorer import TokenScorer
 from search.reuse.activations import Room, SharedScratch
 from search.reuse.batching import Scored, TokenRow, collate
@@ -146,6 +147,77 @@ def test_a_pass_from_any_boundary_is_a_full_pass_to_the_bit(name, left, dtype):
         seen.append(full)
     assert torch.equal(run(), full), "the blocks run again afterwards"
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(seen, 2))
+
+
+STEPS = 3
+
+
+def passes_over_prompts(model, passes):
+    """Three prompts, padded on the left, and a function that decodes them: logits of all steps."""
+    inputs = inputs_of(model, True)
+    batch = PromptBatch((), inputs["input_ids"], inputs["attention_mask"])
+    prompts = PromptPasses(passes, lambda batch: CausalSteps(model, batch))
+
+    def decode():
+        with torch.inference_mode():
+            steps, logits = prompts.begin(batch)
+            found = [logits]
+            for _ in range(STEPS):
+                found.append(steps.next(found[-1].argmax(-1)))
+        return torch.stack(found)
+
+    return batch, prompts, decode
+
+
+HYBRID = {
+    "Jamba": dict(
+        GROUPED, num_experts=2, num_experts_per_tok=1, use_mamba_kernels=False, mamba_d_state=4,
+        attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=1,
+    ),
+    "LFM2": dict(GROUPED, layer_types=["conv", "full_attention"] * 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, torch.float32) for name in FAMILIES if FAMILIES[name][0] is LM]
+    + [(name, torch.bfloat16) for name in ("GPT-2", "Gemma-3")],
+)
+def test_decoding_from_any_boundary_is_decoding_in_full_to_the_bit(name, dtype, count_blocks):
+    model = make(name, dtype)
+    matrices = find_matrices(model)
+    passes = ForwardPasses.of(model, matrices)
+    batch, prompts, decode = passes_over_prompts(model, passes)
+    whole = passes_over_prompts(model, ForwardPasses())[2]
+    prompts.record([batch])
+    blocks = passes.prefix.blocks
+    assert not passes.prompts.refused
+    assert passes.prompts.boundaries == tuple(range(1, len(blocks)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    ran = count_blocks(passes.prefix)
+    for place in (0, 2, 3):
+        model.load_state_dict(before)
+        disturb(blocks.modules[place], place)
+        passes.prefix.start = place
+        ran.clear()
+        found = decode()
+        assert ran == [*range(place, len(blocks)), *[*range(len(blocks))] * STEPS]
+        assert torch.equal(found, whole())
+
+
+@pytest.mark.parametrize("name", HYBRID)
+def test_prompts_of_a_model_with_a_recurrent_cache_are_read_in_full(name):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name.lower(), **HYBRID[name])
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    passes = ForwardPasses.of(model, find_matrices(model))
+    batch, prompts, decode = passes_over_prompts(model, passes)
+    whole = decode()
+    prompts.record([batch])
+    assert "its key-value cache holds a LinearAttention" in passes.prompts.refused
+    assert passes.recorded((), [batch])
+    passes.prefix.start = 3
+    assert torch.equal(decode(), whole)
 
 
 def _plain(model, rows):
