@@ -104,7 +104,8 @@ def pack_prompts(
     """Batches of prompts of similar length, shortest first, within `budget`, padded.
 
     The budget's tokens count what will be generated, since the cache holds it; its `scored` bounds
-    the rows, since each has its logits computed at every step.
+    the rows, since each has its logits computed at every step. A further batch costs a pass for
+    every new token, so the budget's padding is worth it as often.
     """
     groups: list[list[Prompt]] = []
     tokens = 0
@@ -112,7 +113,8 @@ def pack_prompts(
         last = groups[-1] if groups else []
         padded = (len(last) + 1) * prompt.width
         tokens += prompt.width
-        fits = padded <= budget.tokens and padded - tokens <= budget.padding
+        spare = budget.padding * prompt.max_new_tokens
+        fits = padded <= budget.tokens and padded - tokens <= spare
         if last and fits and len(last) < budget.scored:
             last.append(prompt)
         else:

@@ -7,7 +7,9 @@ are that close; that none of these is, is asserted of the exact logits.
 import pytest
 import torch
 
+from search.evaluation.generation import Prompt, pack_prompts
 from search.evaluation.predictor import NonFiniteLogits, make_predictor
+from search.reuse.batching import Budget
 from tasks.base import Complete, Generate
 from tasks.errors import InputError
 
@@ -84,14 +86,24 @@ def test_rows_leave_the_batch_when_half_have_ended(build):
     )
     predictor = _predictor(model, tokenizer, ())
     prompts = [*["BBC One, by", "Paris is in", "is it"] * 2, "The profession of Arun Nehru"]
-    requests = [Generate(p, n) for p, n in zip(prompts, [2, 2, 3, 9, 9, 9, 9], strict=True)]
+    requests = [Generate(p, n) for p, n in zip(prompts, [2, 2, 3, 9, 9, 9, 2], strict=True)]
     prepared = predictor.prepare(requests)
     predictor.answer(prepared)
     handle.remove()
     steps = [shape for shape in widths if shape[1] == 1]
     assert sum(rows for rows, _ in steps) < sum(
-        len(batch.prompts) * (batch.prompts[-1].max_new_tokens - 1) for batch in prepared.prompts
+        len(batch.prompts) * (max(prompt.max_new_tokens for prompt in batch.prompts) - 1)
+        for batch in prepared.prompts
     )
+
+
+def test_padding_is_paid_where_it_saves_a_batch_and_so_a_pass_for_every_token():
+    prompts = [Prompt(tuple(range(3, 3 + n)), 4, (), (), (n,)) for n in range(1, 31)]
+    budget = Budget(10_000, 1_000, 8)
+    packed = pack_prompts(prompts, budget, 0, torch.device("cpu"), left=True)
+    padding = [int((batch.attention_mask == 0).sum()) for batch in packed]
+    assert max(padding) <= 4 * 8 < 2 * min(padding[:-1])
+    assert [len(batch.prompts) for batch in packed] == [8, 8, 8, 6]
 
 
 def test_the_prompt_is_never_part_of_the_text(build):

@@ -1,5 +1,6 @@
 """The evaluator with reuse and without: the same outcomes, to the bit, on every kind of model."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,6 +52,35 @@ def test_a_study_s_trials_are_the_same_with_reuse_and_without(demo):
     assert not with_reuse.passes.prefix.refused
     assert with_reuse.passes.prefix.boundaries == (1, 2)
     assert without.passes.prefix.boundaries == ()
+
+
+def test_generated_answers_are_the_same_with_reuse_and_prompts_are_recorded_once(
+    tmp_path, count_blocks
+):
+    rows = [json.loads(line) for line in (HERE / "questions.jsonl").read_text().splitlines()]
+    data = tmp_path / "hotpot.json"
+    data.write_text(json.dumps([{"question": r["prompt"], "answer": r["answer"]} for r in rows]))
+    task = get_task("hotpotqa")
+    questions = Questions(task, {"validation": task.load(str(data))[:30]}, 2)
+    source, factors = ModelSource(str(HERE / "model")), tmp_path / "factors"
+    with_reuse, without = (
+        open_evaluator(source, questions, factors, Hosting(room=room)) for room in (None, Room(0))
+    )
+    ran = count_blocks(with_reuse.passes.prefix)
+    seen = []
+    for text in ("0.fc_in=rho:0.1", "2.fc_out=rho:0.05", "2.fc_in=rho:0.05"):
+        ran.clear()
+        ours, plain = with_reuse.evaluate(job(text)), without.evaluate(job(text))
+        assert ours.outcomes == plain.outcomes
+        seen.append([ran.count(block) for block in range(3)])
+    assert not with_reuse.passes.prompts.refused
+    assert with_reuse.passes.prompts.boundaries == (1, 2)
+    prompts = sum(len(one.prompts) for _, one in with_reuse._prepared["validation"])
+    scored = sum(len(one.batches) for _, one in with_reuse._prepared["validation"])
+    assert prompts > 1
+    for counts in seen[1:]:
+        further = counts[2] - prompts - scored
+        assert counts == [further, further, counts[2]], "what follows runs through all blocks"
 
 
 def test_a_later_job_rebuilds_what_differs_and_close_restores(demo):
