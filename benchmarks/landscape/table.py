@@ -39,6 +39,7 @@ from search.evaluation.evaluator import (
     open_evaluator,
 )
 from search.evaluation.screen import predict_changes, predict_costs
+from search.model import own_device
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
@@ -281,6 +282,7 @@ class Landscape:
                 ),
                 self.config.factors,
                 Hosting(
+                    device=own_device(),
                     tokens_per_batch=self.config.tokens_per_batch,
                     searched=set(self.plan.space.matrices),
                 ),
