@@ -14,7 +14,16 @@ from torch import Tensor
 
 from search.evaluation.encoding import max_tokens
 from search.evaluation.token_scorer import NonFiniteLogits, is_close
-from search.reuse.batching import Batch, Budget, Scored, TokenRow, collate, merge_equal, pack
+from search.reuse.batching import (
+    Batch,
+    Budget,
+    Scored,
+    TokenRow,
+    by_slot,
+    collate,
+    merge_equal,
+    pack,
+)
 from search.reuse.forward import ForwardPasses
 from tasks.base import Classified, Classify, Head, Reply, Request
 from tasks.errors import InputError
@@ -113,11 +122,9 @@ class ClassifierPredictor:
 
     def answer(self, prepared: PreparedTexts) -> list[Reply]:
         """Run the model; replies in the order of the requests. Raises NonFiniteLogits."""
-        results = torch.zeros(prepared.count, len(self.labels), dtype=torch.float64)
         with torch.inference_mode(), self._padding(prepared.pad_id):
             found = [self.passes.run(batch, self._values) for batch in prepared.batches]
-            for batch, values in zip(prepared.batches, found, strict=True):
-                results[batch.slots.cpu()] = values.cpu().double()
+            results = by_slot(prepared.batches, found, (prepared.count, len(self.labels)))
         if not bool(torch.isfinite(results).all()):
             bad = int((~torch.isfinite(results)).any(-1).sum())
             raise NonFiniteLogits(f"{bad} of {prepared.count} texts have no finite log-probability")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search.reuse.batching import Batch
+from search.reuse.batching import Batch, by_slot
 from search.reuse.forward import ForwardPasses
 from search.reuse.shared_prompts import BranchedBatch
 
@@ -138,11 +138,9 @@ class TokenScorer:
         A choice or a loss needs neither, and over a large vocabulary they cost more than the
         probabilities.
         """
-        results = torch.zeros(FIELDS, slots, dtype=torch.float64)
         with torch.inference_mode():
             found = [self.passes.run(batch, partial(self._values, ranked)) for batch in batches]
-            for batch, values in zip(batches, found, strict=True):
-                results[:, batch.slots.cpu()] = values.cpu().T
+            results = by_slot(batches, found, (slots, FIELDS)).T
         if not bool(torch.isfinite(results[0]).all()):
             bad = int((~torch.isfinite(results[0])).sum())
             raise NonFiniteLogits(f"{bad} of {slots} scored tokens have no finite log-probability")

@@ -112,6 +112,21 @@ def digest_of(*tensors: Tensor | None) -> str:
     return digest.hexdigest()
 
 
+def by_slot(batches: Sequence[Batch], found: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:
+    """What batches gave, [scored, fields] each, as `shape` [slots, fields] float64 on the CPU.
+
+    In one transfer: while the host waits for one batch, the device would run out of work. Slots
+    that no batch fills are 0.
+    """
+    if not batches:
+        return torch.zeros(shape, dtype=torch.float64)
+    home = found[0].device
+    values = torch.cat([one.to(home) for one in found])
+    results = values.new_zeros(shape)
+    results[torch.cat([batch.slots.to(home) for batch in batches])] = values
+    return results.cpu().double()
+
+
 def merge_equal(rows: Iterable[TokenRow]) -> list[TokenRow]:
     """Merge rows of the same tokens into one; sorted by tokens."""
     merged: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Scored]] = {}

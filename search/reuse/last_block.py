@@ -40,6 +40,8 @@ class LastBlock:
         mlp = {m.module for m in own if m.ref.type.startswith("fc_") and not m.ref.cross}
         self.names = sorted(linears | _outermost(model, mlp, block))
         self._modules = [model.get_submodule(name) for name in self.names]
+        # The batch is held, so that no other one takes its identity.
+        self._places: dict[int, tuple[Batch, Tensor]] = {}
 
     @contextmanager
     def only(self, batch: Batch) -> Iterator[None]:
@@ -48,11 +50,18 @@ class LastBlock:
         if not self._modules or len(batch.rows) > DENSE * rows * width:
             yield
             return
-        places = torch.unique(batch.rows * width + batch.positions)
+        places = self._of(batch)
         with ExitStack() as stack:
             for module in self._modules:
                 stack.enter_context(_picking(module, places, (rows, width)))
             yield
+
+    def _of(self, batch: Batch) -> Tensor:
+        """The scored places [places] of a batch, found once: a GPU is waited for to count them."""
+        if id(batch) not in self._places:
+            width = batch.input_ids.shape[1]
+            self._places[id(batch)] = (batch, torch.unique(batch.rows * width + batch.positions))
+        return self._places[id(batch)][1]
 
 
 def _outermost(model: nn.Module, names: set[str], block: str) -> set[str]:
