@@ -13,7 +13,7 @@ from signal import SIGTERM
 from typing import TYPE_CHECKING
 
 from cluster.preemption import Preemption, code_of
-from cluster.resources import Resources, divide, living_nodes
+from cluster.resources import Resources, crowded, divide, living_nodes
 from cluster.session import ray_session
 from cluster.stop import StopRequest, was_asked
 from cluster.view import LOADING, StudyView
@@ -221,8 +221,11 @@ def _drive(
             at = "starting Ray" if cluster.address is None else f"joining Ray at {cluster.address}"
             view.phases.enter(at)
             held.enter_context(ray_session(cluster, preemption))
-            shares = divide(cluster, living_nodes())
+            nodes = living_nodes()
+            shares = divide(cluster, nodes, plan.model_bytes)
             log.debug("%s", shares)
+            for sentence in crowded(shares, nodes, plan.model_bytes):
+                view.note(f"note: {sentence}")
             wall.enter("factors")
             identity, keys = _identify(plan, folder, shares, view, preemption.check, accept)
             wall.enter("start")
@@ -378,7 +381,8 @@ def _search(plan: Plan, study: DrivenStudy, shares: Resources, is_cut: Callable[
     from cluster.worker import StudyWorker
 
     worker = tune.with_parameters(StudyWorker, blueprint=_blueprint(plan, study, shares))
-    execute(study, worker, {"cpu": shares.cpus, "gpu": shares.gpus}, is_cut)
+    each = {"cpu": shares.cpus, "gpu": shares.gpus}
+    execute(study, worker, each, is_cut, plan.model_bytes)
 
 
 def _blueprint(plan: Plan, study: DrivenStudy, shares: Resources) -> Blueprint:

@@ -26,15 +26,17 @@ def execute(
     trainable: Any,
     each: Mapping[str, float],
     is_cut: Callable[[], bool] = lambda: False,
+    model_bytes: int = 0,
 ) -> None:
     """Run `study` on as many workers as the cluster holds, whichever nodes join or leave.
 
     `trainable` takes jobs as `StudyWorker` does, and `each` of its actors claims so much of Ray's
-    resources. Once `is_cut`, the run ends without waiting for what is in flight.
+    resources. Once `is_cut`, the run ends without waiting for what is in flight. `model_bytes`: see
+    `divide`.
     """
     cluster = study.config.cluster
     watchdog = Watchdog(cluster.trial_timeout_s)
-    capacity = Capacity(cluster)
+    capacity = Capacity(cluster, model_bytes=model_bytes)
     search = StudySearch(study, watchdog, capacity)
     # Tune insists on a folder of its own; it holds nothing of value and goes when the run ends.
     scratch = study.folder.resolve() / ".ray" / uuid.uuid4().hex[:8]

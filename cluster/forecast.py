@@ -7,20 +7,28 @@ import subprocess
 import sys
 import time
 
+import psutil
 import torch
 
-from cluster.resources import divide
+from cluster.resources import crowded, divide
 from search.config import ClusterConfig
 from search.forecast import Workers
 
 
-def workers_here(config: ClusterConfig) -> Workers:
-    """As Ray would divide this machine; what a cluster at an address holds is not asked."""
+def workers_here(config: ClusterConfig, model_bytes: int = 0) -> Workers:
+    """As Ray would divide this machine; what a cluster at an address holds is not asked.
+
+    `model_bytes`: of the weights.
+    """
     cores = os.cpu_count() or 1  # as Ray counts
     gpus = torch.cuda.device_count()
-    shares = divide(config, [{"CPU": float(cores), "GPU": float(gpus)}])
+    free = float(psutil.virtual_memory().available)
+    node = {"CPU": float(cores), "GPU": float(gpus), "memory": free}
+    shares = divide(config, [node], model_bytes)
+    tight = crowded(shares, [node], model_bytes)
     device = "cpu" if not shares.gpus else "cuda" if shares.gpus <= 1 else "spread"
-    return Workers(shares.workers, shares.threads, cores, device, _seconds_of_import())
+    import_s = _seconds_of_import()
+    return Workers(shares.workers, shares.threads, cores, device, import_s, tuple(tight))
 
 
 def _seconds_of_import() -> float:

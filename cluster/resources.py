@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.config import ClusterConfig
+from search.outline import size_text
 from tasks.errors import InputError
 
 MAX_CPU_WORKERS = 8
 """Workers without GPUs on one node, unless the configuration says otherwise: each holds the
 model."""
+
+PROCESS_BYTES = 2**29
+"""What a worker takes beside its model: the libraries, and the questions."""
 
 REFRESH_S = 2.0
 """How soon a node that joins is noticed."""
@@ -27,10 +31,13 @@ class Resources:
     threads: int
 
 
-def divide(config: ClusterConfig, nodes: Sequence[Mapping[str, float]]) -> Resources:
+def divide(
+    config: ClusterConfig, nodes: Sequence[Mapping[str, float]], model_bytes: int = 0
+) -> Resources:
     """Divide what Ray says that each living node has; a worker never spans nodes.
 
-    Raises InputError if no worker fits.
+    `model_bytes`: of the weights, which every worker without a GPU holds in the node's memory; as
+    many as fit into it, but for a number that was asked for. Raises InputError if no worker fits.
     """
     cpus = sum(int(node.get("CPU", 0)) for node in nodes)
     gpus = max((float(node.get("GPU", 0)) for node in nodes), default=0.0)
@@ -46,7 +53,7 @@ def divide(config: ClusterConfig, nodes: Sequence[Mapping[str, float]]) -> Resou
         raise InputError(
             f"cluster.gpus_per_trial is {per_trial:g}, but {most}; use auto or 0 to run on CPUs"
         )
-    fitting = sum(_fitting(node, per_trial) for node in nodes)
+    fitting = sum(_fitting(node, per_trial, model_bytes) for node in nodes)
     wanted = config.max_concurrent
     workers = max(1, fitting if wanted == "auto" else min(wanted, fitting if per_trial else cpus))
     smallest = min((int(node["CPU"]) for node in nodes if node.get("CPU")), default=1)
@@ -55,11 +62,29 @@ def divide(config: ClusterConfig, nodes: Sequence[Mapping[str, float]]) -> Resou
     return Resources(workers, 1.0, per_trial, share)
 
 
-def _fitting(node: Mapping[str, float], per_trial: float) -> int:
+def _fitting(node: Mapping[str, float], per_trial: float, model_bytes: int) -> int:
     cpus, gpus = int(node.get("CPU", 0)), float(node.get("GPU", 0))
     if not per_trial:
-        return min(cpus, MAX_CPU_WORKERS)
+        room = node.get("memory")
+        models = cpus if room is None else int(room // (model_bytes + PROCESS_BYTES))
+        return min(cpus, MAX_CPU_WORKERS, models)
     return int(gpus // per_trial) if per_trial >= 1 else int(gpus) * int(1 / per_trial)
+
+
+def crowded(shares: Resources, nodes: Sequence[Mapping[str, float]], model_bytes: int) -> list[str]:
+    """Sentences on workers that the memory of the nodes does not hold; none where it does."""
+    if shares.gpus or not all("memory" in node for node in nodes):
+        return []
+    each = model_bytes + PROCESS_BYTES
+    fitting = sum(int(node["memory"] // each) for node in nodes)
+    if shares.workers <= fitting:
+        return []
+    most = size_text(max((node["memory"] for node in nodes), default=0))
+    advice = f"set cluster.max_concurrent to {fitting}" if fitting else "use more memory"
+    return [
+        f"a worker takes {size_text(each)} for the model alone, and {shares.workers} do not fit "
+        f"into memory, of which {most} are free; {advice}, or the system may end them"
+    ]
 
 
 def living_nodes() -> list[Mapping[str, float]]:
@@ -77,9 +102,11 @@ class Capacity:
         config: ClusterConfig,
         nodes: Callable[[], Sequence[Mapping[str, float]]] = living_nodes,
         clock: Callable[[], float] = time.monotonic,
+        model_bytes: int = 0,
     ) -> None:
-        """`nodes` is asked at most every REFRESH_S seconds."""
+        """`nodes` is asked at most every REFRESH_S seconds; `model_bytes`: see `divide`."""
         self._config = config
+        self._model_bytes = model_bytes
         self._nodes = nodes
         self._clock = clock
         self._asked_at = -REFRESH_S
@@ -90,7 +117,7 @@ class Capacity:
         if (now := self._clock()) - self._asked_at >= REFRESH_S:
             self._asked_at = now
             try:
-                self._workers = divide(self._config, self._nodes()).workers
+                self._workers = divide(self._config, self._nodes(), self._model_bytes).workers
             except InputError:
                 self._workers = 1
         return self._workers

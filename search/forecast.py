@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import psutil
+
 from search.cuts.composition import Composition
 from search.missing import Missing, own_factors
 from search.outline import Outline, factor_bytes, one_factor_bytes, size_text
@@ -16,6 +18,8 @@ from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
 from search.timing import Timing, measure
 from search.weights.matrices import Matrix
+from search.weights.memory import BUDGET_BYTES
+from tasks.errors import InputError
 from tasks.parts import sizes_text
 
 OVERHEAD_S = 0.05
@@ -29,7 +33,8 @@ RAY_S = 4.0
 class Workers:
     """How many evaluate at once, with `threads` each, on `device`; `cores` compute factors.
 
-    `import_s`: seconds until a process of this program has loaded its libraries.
+    `import_s`: seconds until a process of this program has loaded its libraries. `notices`: that
+    memory does not hold them.
     """
 
     workers: int
@@ -37,6 +42,7 @@ class Workers:
     cores: int
     device: str
     import_s: float
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,8 @@ class Forecast:
             f"{size_text(self.missing_bytes)} more on disk, {size_text(self.factor_bytes)} in all; "
             f"{size_text(self.svd_bytes)} of memory for the largest SVD",
             f"workers: {workers.workers} on {workers.device}, {workers.threads} threads each; "
-            f"at most {size_text(self.worker_bytes)} of memory each for weights and activations",
+            f"at most {size_text(self.worker_bytes)} of memory each for weights, activations and "
+            "factors",
             f"timed: {timing.batch_questions} questions in {timing.batch_s:.3g} s; a trial takes "
             f"{by_block[first]:.3g} s if its first cut is in block {first}, {by_block[last]:.3g} s "
             f"in block {last}, {self.trial_s:.3g} s on average{self._guard_text()}",
@@ -113,6 +120,7 @@ class Forecast:
 
 def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
     """What a launch of `plan` would take on this machine. Writes nothing. Raises InputError."""
+    _check_memory(plan, workers)
     outline = Outline.of(plan)
     timing, missing = measure(plan, workers.device, workers.threads, phases)
     kinds = own_factors(plan)
@@ -135,21 +143,37 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
         "test": sides * timing.test_s / at_once,
         "general text": sides * timing.guard_s / at_once,
     }
-    weights = sum(parameter.numel() for parameter in plan.source.skeleton().parameters())
-    stored = weights * plan.source.torch_dtype.itemsize
     return Forecast(
         outline,
         missing,
         factor_bytes(plan.searched, 1 + len(kinds)),
         missing.bytes + timing.calibration.bytes,
-        stored + int(plan.config.reuse.memory_gib * 2**30),
+        _worker_bytes(plan, 1 + len(kinds)),
         max((_svd_bytes(matrix) for matrix, _ in missing.factors), default=0),
         timing,
         workers,
         phases_s,
         mean_s,
-        (*plan.notices, *plan.prospects, *_elsewhere(plan)),
+        (*plan.notices, *plan.prospects, *workers.notices, *_elsewhere(plan)),
     )
+
+
+def _check_memory(plan: Plan, workers: Workers) -> None:
+    """Raises InputError if the model, which is about to be timed, is larger than free memory."""
+    free = psutil.virtual_memory().available
+    if workers.device == "cpu" and plan.model_bytes > free:
+        raise InputError(
+            f"the model takes {size_text(plan.model_bytes)} of memory, and this machine has "
+            f"{size_text(free)} free; use a machine with more, or a narrower model.dtype"
+        )
+
+
+def _worker_bytes(plan: Plan, factorings: int) -> int:
+    """A worker's weights, its activations, and what it keeps of factors and of edited matrices."""
+    kept = min(BUDGET_BYTES, factor_bytes(plan.searched, factorings))
+    originals = sum(m.shape[0] * m.shape[1] * m.dtype.itemsize for m in plan.searched)
+    activations = int(plan.config.reuse.memory_gib * 2**30)
+    return plan.model_bytes + activations + kept + min(BUDGET_BYTES, originals)
 
 
 def _elsewhere(plan: Plan) -> list[str]:

@@ -39,7 +39,8 @@ class Plan:
 
     The configuration's `search.warm_start` holds compositions alone. `witness` noted the files of
     model and data before any was read. `texts`: what is calibrated on, where a cut needs that.
-    `general_text`: what the winner's collateral is measured on.
+    `general_text`: what the winner's collateral is measured on. `model_bytes`: of the weights, as
+    they are loaded.
     """
 
     config: StudyConfig
@@ -52,6 +53,7 @@ class Plan:
     witness: Witness = field(default_factory=Witness)
     texts: Texts | None = None
     general_text: GeneralText | None = None
+    model_bytes: int = 0
 
     @property
     def max_ranks(self) -> dict[MatrixRef, int]:
@@ -195,6 +197,7 @@ def make_plan(config: StudyConfig) -> Plan:
         objective,
         witness,
         general_text=general_text,
+        model_bytes=sum(parameter.nbytes for parameter in skeleton.parameters()),
     )
     if needs_inputs(space.levels, plan.given):
         texts = study_texts(config.calibration, task, split, source.head)

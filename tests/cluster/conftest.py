@@ -42,9 +42,11 @@ CPUS = 2
 """Of the shared Ray, whatever the machine has: a study is divided alike everywhere."""
 
 
-def one_thread(config: ClusterConfig, nodes: Sequence[Mapping[str, float]]) -> Resources:
+def one_thread(
+    config: ClusterConfig, nodes: Sequence[Mapping[str, float]], model_bytes: int
+) -> Resources:
     """As the program divides, but for torch's threads: tests run beside one another."""
-    return replace(divide(config, nodes), threads=1)
+    return replace(divide(config, nodes, model_bytes), threads=1)
 
 
 EQUAL = {"RAY_worker_niceness": "0"}

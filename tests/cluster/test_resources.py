@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.resources import REFRESH_S, Capacity, divide
+from cluster.resources import REFRESH_S, Capacity, crowded, divide
 from search.config import ClusterConfig
 from tasks.errors import InputError
+
+GIB = 2**30
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,39 @@ from tasks.errors import InputError
 def test_workers_fill_what_there_is(config, available, expected) -> None:
     found = divide(ClusterConfig(**config), [available])
     assert (found.workers, found.gpus, found.threads) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "available", "model_gib", "expected"),
+    [
+        ({}, {"CPU": 8, "memory": 20 * GIB}, 13.5, 1),
+        ({}, {"CPU": 8, "memory": 20 * GIB}, 4.5, 4),
+        ({}, {"CPU": 8, "memory": 20 * GIB}, 0.1, 8),
+        ({}, {"CPU": 8, "memory": 8 * GIB}, 13.5, 1),
+        ({}, {"CPU": 8}, 13.5, 8),
+        ({"max_concurrent": 3}, {"CPU": 8, "memory": 20 * GIB}, 13.5, 3),
+        ({}, {"CPU": 8, "GPU": 2, "memory": 20 * GIB}, 13.5, 2),
+    ],
+)
+def test_models_on_cpus_fit_into_memory(config, available, model_gib, expected) -> None:
+    size = int(model_gib * GIB)
+    assert divide(ClusterConfig(**config), [available], size).workers == expected
+    capacity = Capacity(ClusterConfig(**config), lambda: [available], model_bytes=size)
+    assert capacity() == expected
+
+
+def test_workers_that_memory_does_not_hold_are_said_with_the_remedy() -> None:
+    nodes = [{"CPU": 8, "memory": 20 * GIB}]
+    size = 9 * GIB
+    assert crowded(divide(ClusterConfig(), nodes, size), nodes, size) == []
+    three = divide(ClusterConfig(max_concurrent=3), nodes, size)
+    (said,) = crowded(three, nodes, size)
+    assert "3 do not fit into memory, of which 21.5 GB are free" in said
+    assert "set cluster.max_concurrent to 2" in said
+    small = [{"CPU": 8, "memory": 8 * GIB}]
+    (said,) = crowded(divide(ClusterConfig(), small, size), small, size)
+    assert "1 do not fit" in said and "use more memory" in said
+    assert crowded(three, [{"CPU": 8}], size) == []
 
 
 def test_more_gpus_than_there_are_is_refused() -> None:

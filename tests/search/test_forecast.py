@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from search.strategies.base import Setting
 from search.timing import _between, sample
 from search.weights.factors import FactorCache
 from tasks.base import Example
+from tasks.errors import InputError
 
 DEMO = Path(search.demo.__file__).parent
 
@@ -147,3 +149,21 @@ def test_a_forecast_holds_the_calibration_and_the_factors_made_from_it(tmp_path)
     after = foresee(plan, few)
     assert after.missing.factors == () and after.missing_bytes == 0
     assert "0 to compute, 12 ready" in "\n".join(after.lines())
+
+
+def test_a_model_that_memory_does_not_hold_is_refused_before_it_is_loaded(plan, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**5))
+    monkeypatch.setattr("search.forecast.measure", None)
+    weights = sum(p.nbytes for p in plan.source.skeleton().parameters())
+    assert plan.model_bytes == weights > 10**5
+    said = f"takes {size_text(weights)} of memory, and this machine has 100 KB free"
+    with pytest.raises(InputError, match=said):
+        foresee(plan, Workers(1, 1, 1, "cpu", 1.0))
+
+
+def test_what_a_worker_keeps_is_counted(plan):
+    weights = sum(matrix.shape[0] * matrix.shape[1] * 4 for matrix in plan.searched)
+    expected = plan.model_bytes + 2 * 2**30 + factor_bytes(plan.searched) + weights
+    found = foresee(plan, Workers(1, 1, 1, "cpu", 1.0, ("three do not fit",)))
+    assert found.worker_bytes == expected
+    assert "note: three do not fit" in found.lines()
