@@ -285,6 +285,8 @@ class SearchConfig(Strict):
 
     `warm_start`: compositions that are tried first, or folders of studies whose best are.
     `refine`: trials at the end that stay near the best; below 1 a share of all.
+    `pruner` ``auto``: a race where the strategy is ``auto`` and there are questions enough, of as
+    many `chunks` as the plan finds; else none.
     `pareto`: for a front of score and size, every trial that none beats in both.
     """
 
@@ -295,7 +297,7 @@ class SearchConfig(Strict):
     seed: int = 0
     warm_start: list[str] = []
     refine: Annotated[float, Field(ge=0), BeforeValidator(_number)] = 0
-    pruner: Literal["none", "median", "successive-halving", "race"] = "none"
+    pruner: Literal["auto", "none", "median", "successive-halving", "race"] = "auto"
     race_error: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_number)] = 0.05
     chunks: Count = 1
     max_attempts: Count = 3
@@ -334,7 +336,7 @@ class SearchConfig(Strict):
 
     @model_validator(mode="after")
     def _pruning_needs_chunks(self) -> SearchConfig:
-        if self.pruner != "none" and self.chunks < 2:
+        if self.pruner not in ("auto", "none") and self.chunks < 2:
             raise ValueError(
                 f"pruner {self.pruner!r} compares trials after each chunk; set chunks to 2 or more"
             )
@@ -460,7 +462,10 @@ class StudyConfig(Strict):
         ):
             if given:
                 raise ValueError(f"space.budget does not go with {key}: {instead}")
-        if self.search.pruner not in ("none", "race") and len(set(self.space.budget.shares)) > 1:
+        if (
+            self.search.pruner not in ("auto", "none", "race")
+            and len(set(self.space.budget.shares)) > 1
+        ):
             raise ValueError(
                 f"pruner {self.search.pruner!r} would compare trials of several budgets, which "
                 "differ in size; use race, or launch a study for each budget"

@@ -15,9 +15,11 @@ from search.evaluation.general_text import read_general_text
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource
 from search.space import Space
+from search.strategies.auto import Auto
 from search.strategies.registry import check_strategy
 from search.study.collateral import GeneralText
 from search.study.objective import Objective
+from search.study.race import looks_at
 from search.study.warm_start import resolve
 from search.weights.matrices import Matrix, all_matrices
 from search.witness import Witness, data_files
@@ -187,6 +189,7 @@ def make_plan(config: StudyConfig) -> Plan:
         config = _with_compositions(config, matrices, space)
     if space.budget is not None:
         config = _without_reuse(config, matrices, space)
+    config = _with_pruner(config, len(split.validation))
     plan = Plan(
         config,
         source,
@@ -203,6 +206,23 @@ def make_plan(config: StudyConfig) -> Plan:
         texts = study_texts(config.calibration, task, split, source.head)
         return replace(plan, texts=texts)
     return plan
+
+
+def _with_pruner(config: StudyConfig, questions: int) -> StudyConfig:
+    """The configuration with what its pruner ``auto`` means for as many questions of validation.
+
+    A race where `auto` searches cuts for one task; it learns from trials that are stopped, too.
+    """
+    search = config.search
+    if search.pruner != "auto":
+        return config
+    chunks = search.chunks if search.chunks > 1 else looks_at(questions)
+    races = search.strategy == Auto.name and not search.pareto and chunks > 1
+    if not races or config.tasks is not None or config.space.budget is not None:
+        change: dict[str, object] = {"pruner": "none"}
+    else:
+        change = {"pruner": "race", "chunks": chunks}
+    return config.model_copy(update={"search": search.model_copy(update=change)})
 
 
 def _without_reuse(config: StudyConfig, matrices: Sequence[Matrix], space: Space) -> StudyConfig:

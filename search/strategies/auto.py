@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from optuna.trial import TrialState
+
 from search.cuts.composition import Composition
 from search.space import Choice, overlap
 from search.strategies.base import History, Setting, Strategy, Tried
@@ -85,6 +87,8 @@ class Auto(Strategy):
         for tried in self._finished.next(history):
             if tried.counts:
                 self._note(tried, history.baseline)
+            elif tried.state == TrialState.PRUNED:
+                self._note_stopped(tried, history.baseline)
 
     def _note(self, tried: Tried, baseline: Tried) -> None:
         choices = self._setting.space.choices(tried.composition)
@@ -100,6 +104,19 @@ class Auto(Strategy):
             self._good.append((gain, -tried.number, choices))
             self._good.sort(key=lambda item: item[:2], reverse=True)
             del self._good[self._shares.bases :]
+
+    def _note_stopped(self, tried: Tried, baseline: Tried) -> None:
+        """What a single cut had won when it was stopped: it may help the best, to which it lost.
+
+        Questions that it was not asked count as unchanged, and of its log-loss nothing is known.
+        """
+        choices = self._setting.space.choices(tried.composition)
+        before = dict(baseline.steps)
+        if choices is None or len(choices) != 1 or not before or not tried.steps:
+            return
+        step, score = max(tried.steps)
+        if step in before:
+            self._gains[choices[0]] = ((score - before[step]) * step / max(before), 0.0)
 
     def _extend(self, history: History) -> Composition | None:
         """The new pair of a good trial and a single that helped whose gains add up to most.

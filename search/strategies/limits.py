@@ -19,6 +19,9 @@ from search.strategies.base import History, Setting, Tried
 from search.strategies.finished import Finished
 from tasks.guarded import GENERAL_TEXT
 
+LIKELY = 0.5
+"""From this chance on a composition is expected to keep every floor."""
+
 REFUSED = 0.05
 """A chance below this is none: a trial would be spent on what is known."""
 

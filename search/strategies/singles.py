@@ -9,7 +9,7 @@ from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
 from search.space import Choice, Space
 from search.strategies.base import History, Setting
-from search.strategies.limits import REFUSED, Limits
+from search.strategies.limits import LIKELY, REFUSED, Limits
 from search.strategies.queue import Queue
 
 T = TypeVar("T", bound=Hashable)
@@ -57,8 +57,8 @@ def predicted(choice: Choice, screen: Mapping[Intervention, float]) -> float:
 class Singles:
     """Every single cut once: what promises most first, and last what the floors will refuse.
 
-    A cut promises the gain that a screen predicts, times its chance to keep every floor. Without a
-    screen they go from coarse to fine.
+    A cut promises the gain that a screen predicts, times its chance to keep every floor; those that
+    are likely to keep them come before the others. Without a screen they go from coarse to fine.
     """
 
     def __init__(self, setting: Setting, limits: Limits) -> None:
@@ -81,9 +81,10 @@ class Singles:
             self._queue = Queue([self._cuts[place] for place in places])
         return self._queue.next(history)
 
-    def _rank(self, choice: Choice, gain: float) -> tuple[bool, float]:
+    def _rank(self, choice: Choice, gain: float) -> tuple[int, float]:
         chance = self._limits.chance([choice])
-        return chance < REFUSED, -(gain * chance if gain > 0 else gain)
+        tier = (chance < LIKELY) + (chance < REFUSED)
+        return tier, -(gain * chance if gain > 0 else gain)
 
 
 def _depths(values: Sequence[T]) -> dict[T, int]:

@@ -44,7 +44,7 @@ from search.study.outcomes import (
     read_screen,
     write_outcome_bytes,
 )
-from search.study.race import Incumbent, Race
+from search.study.race import Incumbent, Race, seeded_order
 from search.study.stopping import Stopping
 from search.study.storages import Guard, StorageLost, refusal
 from search.study.trials import (
@@ -63,6 +63,7 @@ from search.study.trials import (
 from search.study.wall_time import WallTime
 from search.study.winner import Confirmation, Decision, best_by_share, choose_winner
 from search.witness import FilesChanged, Witness
+from tasks.scoring import mean_score
 
 log = logging.getLogger(__name__)
 
@@ -484,7 +485,7 @@ class DrivenStudy:
             live.trial.set_user_attr(SECONDS, evaluation.seconds)
             self._close(live, TrialState.COMPLETE, evaluation)
         elif job.name == BASELINE:
-            self._remember_baseline(evaluation)
+            self._remember_baseline(self.baseline or evaluation)
         elif job.name == SCREEN:
             self._remember_screen(self._read(SCREEN, "") or evaluation)
         self.note_wall()
@@ -601,8 +602,18 @@ class DrivenStudy:
                 TrialState.COMPLETE,
                 (evaluation.score,),
                 evaluation.log_loss,
+                self._steps(evaluation),
             )
         )
+
+    def _steps(self, evaluation: Evaluation) -> tuple[tuple[int, float], ...]:
+        """What an evaluation of one task scored after each chunk that trials report."""
+        chunks = self.config.search.chunks
+        if chunks < 2 or not self.objective.single:
+            return ()
+        order = sorted(evaluation.outcomes, key=lambda one: seeded_order(one.example_id))
+        ends = [-(-len(order) * step // chunks) for step in range(1, chunks + 1)]
+        return tuple((n, mean_score(order[:end])) for n, end in enumerate(ends, 1) if end)
 
     def _remember_screen(self, evaluation: Evaluation) -> None:
         self._setting = replace(

@@ -24,6 +24,17 @@ def seeded_order(example_id: str) -> bytes:
     return hashlib.blake2b(example_id.encode(), digest_size=16).digest()
 
 
+LEAST_QUESTIONS = 64
+"""Of a chunk: fewer say little, and make a poor batch."""
+MOST_LOOKS = 8
+"""More stop hardly more, and each is a report of its worker."""
+
+
+def looks_at(questions: int) -> int:
+    """In how many chunks a race asks this many questions; 1 where they are too few for a race."""
+    return max(1, min(MOST_LOOKS, questions // LEAST_QUESTIONS))
+
+
 @dataclass(frozen=True)
 class Incumbent:
     """The best evaluation known. `scores`, `weights`: of its examples by id."""

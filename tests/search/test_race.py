@@ -5,6 +5,7 @@ import random
 import pytest
 
 from search.config import parse_config
+from search.plan import _with_pruner
 from search.study.race import Incumbent, Race, seeded_order
 from tasks.base import Outcome
 from tasks.errors import InputError
@@ -101,6 +102,49 @@ def evaluated(study, job, scores):
         job.name, study.identity.study_id, str(job.composition), job.effect, job.part,
         sum(scores) / len(scores), 0.5, {"total": 0.0}, outcomes,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("questions", "chunks"), [(20, 1), (127, 1), (384, 6), (65_757, 8)])
+def test_auto_races_where_there_are_questions_enough(questions: int, chunks: int) -> None:
+    found = _with_pruner(parse_config(asked(), "x"), questions).search
+    assert (found.pruner, found.chunks) == (("race", chunks) if chunks > 1 else ("none", 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "pruner", "chunks"),
+    [
+        ({"search": {"pruner": "none"}}, "none", 1),
+        ({"search": {"chunks": 3}}, "race", 3),
+        ({"search": {"pruner": "median", "chunks": 3}}, "median", 3),
+        ({"search": {"strategy": "tpe"}}, "none", 1),
+        ({"search": {"strategy": "random", "chunks": 3}}, "none", 3),
+        ({"search": {"pareto": True}}, "none", 1),
+        ({"space": {"budget": {"kept": 0.5}}}, "none", 1),
+        ({"task": None, "tasks": [{"name": "jsonl"}]}, "none", 1),
+    ],
+)
+def test_who_says_otherwise_is_heard(given, pruner: str, chunks: int) -> None:
+    found = _with_pruner(parse_config(asked() | given, "x"), 5000).search
+    assert (found.pruner, found.chunks) == (pruner, chunks)
+    again = parse_config(parse_config(asked(), "x").model_dump() | {"search": found}, "x")
+    assert _with_pruner(again, 64).search == found, "a study that goes on stays as it began"
+
+
+def asked() -> dict[str, object]:
+    return {"model": {"path": "x"}, "task": {"name": "jsonl"}}
+
+
+def test_the_baseline_says_what_it_scored_after_each_chunk(make_config, open_study, tmp_path):
+    """So that a strategy can tell what a stopped trial had won."""
+    study = open_study(tmp_path / "s", make_config(pruner="race", chunks=4))
+    baseline = study.next_job()
+    scores = [float(n % 3 == 0) for n in range(200)]
+    study.finish(baseline, evaluated(study, baseline, scores))
+    order = sorted(range(200), key=lambda n: seeded_order(str(n)))
+    expected = [(n, sum(scores[i] for i in order[: 50 * n]) / (50 * n)) for n in range(1, 5)]
+    assert list(study.history.baseline.steps) == expected
+    again = open_study(tmp_path / "s", make_config(pruner="race", chunks=4))
+    assert again.history.baseline == study.history.baseline
 
 
 def test_a_race_of_several_tasks_is_refused():

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 
 from search.config import SearchConfig
 from search.cuts.composition import Composition
@@ -15,7 +16,7 @@ from search.cuts.refs import MatrixRef
 from search.ladder import Ladder
 from search.space import Site, Space
 from search.strategies.auto import Auto, Shares
-from search.strategies.base import History, Setting
+from search.strategies.base import History, Setting, Tried
 from search.strategies.grid import Grid
 from search.strategies.refine import Refine, neighbours
 from search.strategies.registry import make_strategy
@@ -133,6 +134,26 @@ def test_auto_finds_the_best_composition_there_is(
     history = run(Auto(setting, Shares(fewest=6)), 70)
     best = history.best()
     assert {str(i) for i in best.composition.interventions} == land.best
+
+
+def test_auto_puts_together_what_a_race_stopped(setting: Setting, new_history, land) -> None:
+    """A single that lost to the best may be what the best lacks."""
+    setting = replace(
+        setting, screen={cut: -land.score(Composition((cut,))) for cut in setting.screen}
+    )
+    history = new_history(70)
+    history.put(replace(history.baseline, steps=((1, 0.0), (2, 0.0))))
+    strategy = Auto(setting, Shares(fewest=6))
+    for number in range(70):
+        composition = strategy.suggest(history)
+        best, score = history.best(), land.score(composition)
+        tried = Tried(number, composition, history.effect(composition), steps=((1, score),))
+        if best is None or score > best.values[0]:
+            tried = replace(tried, state=TrialState.COMPLETE, values=(score,), log_loss=1 - score)
+        else:
+            tried = replace(tried, state=TrialState.PRUNED)
+        history.put(tried)
+    assert {str(i) for i in history.best().composition.interventions} == land.best
 
 
 def test_refine_takes_every_single_step_from_the_best(
