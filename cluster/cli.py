@@ -168,7 +168,7 @@ def _foresee(config: StudyConfig, as_json: bool) -> None:
         phases.enter("reading the checkpoint")
         plan = make_plan(config)
         phases.enter("timing the start of a process")
-        found = foresee(plan, workers_here(config.cluster, plan.model_bytes), phases)
+        found = foresee(plan, workers_here(config.cluster, plan.held_bytes), phases)
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return

@@ -222,9 +222,9 @@ def _drive(
             view.phases.enter(at)
             held.enter_context(ray_session(cluster, preemption))
             nodes = living_nodes()
-            shares = divide(cluster, nodes, plan.model_bytes)
+            shares = divide(cluster, nodes, plan.held_bytes)
             log.debug("%s", shares)
-            for sentence in crowded(shares, nodes, plan.model_bytes):
+            for sentence in crowded(shares, nodes, plan.held_bytes):
                 view.note(f"note: {sentence}")
             wall.enter("factors")
             identity, keys = _identify(plan, folder, shares, view, preemption.check, accept)
@@ -382,7 +382,7 @@ def _search(plan: Plan, study: DrivenStudy, shares: Resources, is_cut: Callable[
 
     worker = tune.with_parameters(StudyWorker, blueprint=_blueprint(plan, study, shares))
     each = {"cpu": shares.cpus, "gpu": shares.gpus}
-    execute(study, worker, each, is_cut, plan.model_bytes)
+    execute(study, worker, each, is_cut, plan.held_bytes)
 
 
 def _blueprint(plan: Plan, study: DrivenStudy, shares: Resources) -> Blueprint:

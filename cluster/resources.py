@@ -7,15 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.config import ClusterConfig
-from search.outline import size_text
+from search.outline import PROCESS_BYTES, size_text
 from tasks.errors import InputError
 
 MAX_CPU_WORKERS = 8
 """Workers without GPUs on one node, unless the configuration says otherwise: each holds the
 model."""
-
-PROCESS_BYTES = 2**29
-"""What a worker takes beside its model: the libraries, and the questions."""
 
 REFRESH_S = 2.0
 """How soon a node that joins is noticed."""

@@ -72,7 +72,8 @@ class Strict(BaseModel):
 class ModelConfig(Strict):
     """The model: a local folder or a hub id at a revision.
 
-    `chat_template` asks an instruction-tuned model each question as a user's message.
+    `chat_template` asks an instruction-tuned model each question as a user's message. `mapped`
+    leaves weights on a CPU in their files, from which the system reads what a pass needs.
     """
 
     path: str = Field(min_length=1)
@@ -81,6 +82,7 @@ class ModelConfig(Strict):
     revision: str | None = None
     trust_remote_code: bool = False
     chat_template: bool = False
+    mapped: bool = False
 
     def source(self) -> ModelSource:
         """The checkpoint that this names."""
@@ -91,6 +93,7 @@ class ModelConfig(Strict):
             self.dtype,
             self.trust_remote_code,
             self.chat_template,
+            self.mapped,
         )
 
 

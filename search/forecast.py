@@ -10,7 +10,7 @@ import psutil
 
 from search.cuts.composition import Composition
 from search.missing import Missing, own_factors
-from search.outline import Outline, factor_bytes, one_factor_bytes, size_text
+from search.outline import PROCESS_BYTES, Outline, factor_bytes, one_factor_bytes, size_text
 from search.phases import SILENT, Phases, duration
 from search.plan import Plan
 from search.rehearsal import MOST, rehearse
@@ -54,6 +54,7 @@ class Forecast:
     factor_bytes: int
     missing_bytes: int
     worker_bytes: int
+    mapped_bytes: int
     svd_bytes: int
     timing: Timing
     workers: Workers
@@ -74,7 +75,10 @@ class Forecast:
         ]
         facts = {
             name: getattr(self, name)
-            for name in ("factor_bytes", "missing_bytes", "worker_bytes", "svd_bytes", "trial_s")
+            for name in (
+                *("factor_bytes", "missing_bytes", "worker_bytes", "mapped_bytes"),
+                *("svd_bytes", "trial_s"),
+            )
         }
         return {
             **outline,
@@ -105,12 +109,18 @@ class Forecast:
             f"{size_text(self.svd_bytes)} of memory for the largest SVD",
             f"workers: {workers.workers} on {workers.device}, {workers.threads} threads each; "
             f"at most {size_text(self.worker_bytes)} of memory each for weights, activations and "
-            "factors",
+            f"factors{self._mapped_text()}",
             f"timed: {timing.batch_questions} questions in {timing.batch_s:.3g} s; a trial takes "
             f"{by_block[first]:.3g} s if its first cut is in block {first}, {by_block[last]:.3g} s "
             f"in block {last}, {self.trial_s:.3g} s on average{self._guard_text()}",
             f"time: about {duration(self.total_s)} ({spent})",
         ]
+
+    def _mapped_text(self) -> str:
+        """What of the weights stays in their files."""
+        if not self.mapped_bytes:
+            return ""
+        return f", and {size_text(self.mapped_bytes)} of files that all share (model.mapped)"
 
     def _guard_text(self) -> str:
         """What a limit on general text adds to a trial."""
@@ -149,6 +159,7 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
         factor_bytes(plan.searched, 1 + len(kinds)),
         missing.bytes + timing.calibration.bytes,
         _worker_bytes(plan, 1 + len(kinds)),
+        plan.model_bytes - plan.held_bytes,
         max((_svd_bytes(matrix) for matrix, _ in missing.factors), default=0),
         timing,
         workers,
@@ -161,19 +172,21 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
 def _check_memory(plan: Plan, workers: Workers) -> None:
     """Raises InputError if the model, which is about to be timed, is larger than free memory."""
     free = psutil.virtual_memory().available
-    if workers.device == "cpu" and plan.model_bytes > free:
+    if workers.device == "cpu" and plan.held_bytes > free:
         raise InputError(
-            f"the model takes {size_text(plan.model_bytes)} of memory, and this machine has "
-            f"{size_text(free)} free; use a machine with more, or a narrower model.dtype"
+            f"the model takes {size_text(plan.held_bytes)} of memory, and this machine has "
+            f"{size_text(free)} free; set model.mapped, use a narrower model.dtype, or a machine "
+            "with more"
         )
 
 
 def _worker_bytes(plan: Plan, factorings: int) -> int:
-    """A worker's weights, its activations, and what it keeps of factors and of edited matrices."""
+    """A process, its weights and activations, and what it keeps of factors and edited matrices."""
     kept = min(BUDGET_BYTES, factor_bytes(plan.searched, factorings))
     originals = sum(m.shape[0] * m.shape[1] * m.dtype.itemsize for m in plan.searched)
     activations = int(plan.config.reuse.memory_gib * 2**30)
-    return plan.model_bytes + activations + kept + min(BUDGET_BYTES, originals)
+    own = plan.held_bytes + PROCESS_BYTES
+    return own + activations + kept + min(BUDGET_BYTES, originals)
 
 
 def _elsewhere(plan: Plan) -> list[str]:

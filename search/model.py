@@ -66,7 +66,8 @@ class ModelSource:
 
     `dtype` ``auto`` is the checkpoint's own. `trust_remote_code` runs code from the checkpoint and
     is off unless the user turns it on. `chat_template`: prompts are messages in the tokenizer's
-    chat template. Nothing is read before a property is used.
+    chat template. `mapped`: on a CPU, weights stay in their files, see `stays_mapped`. Nothing is
+    read before a property is used.
     """
 
     path: str
@@ -75,6 +76,7 @@ class ModelSource:
     dtype: DType = "auto"
     trust_remote_code: bool = False
     chat_template: bool = False
+    mapped: bool = False
 
     @cached_property
     def folder(self) -> Path:
@@ -204,6 +206,14 @@ class ModelSource:
         return torch.float32
 
     @property
+    def stays_mapped(self) -> bool:
+        """Whether weights on a CPU are pages of their files, which all processes share.
+
+        Only what is edited gets memory of its own. Not where `dtype` is another than they have.
+        """
+        return self.mapped and self.torch_dtype == self._stored_dtype()
+
+    @property
     def weight_files(self) -> dict[str, str]:
         """Name of each stored tensor -> its file in `folder`; see `weight_files`."""
         return weight_files(self.folder)
@@ -265,7 +275,8 @@ class ModelSource:
             _check_spread(model, self.path)
         else:
             model = model.to(device)
-        _own(model)
+        if not self.stays_mapped:
+            _own(model)
         loaded: nn.Module = model.eval().requires_grad_(False)
         return loaded
 

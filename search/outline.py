@@ -13,6 +13,8 @@ from tasks.parts import PartSize
 from tasks.power import HITS, detectable
 
 FLOAT32_BYTES = 4
+PROCESS_BYTES = 2**29
+"""What a worker takes beside its model: the libraries, the questions, what a pass computes."""
 
 
 @dataclass(frozen=True)

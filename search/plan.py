@@ -58,6 +58,11 @@ class Plan:
     model_bytes: int = 0
 
     @property
+    def held_bytes(self) -> int:
+        """What every worker on a CPU holds of the weights in memory of its own."""
+        return 0 if self.source.stays_mapped else self.model_bytes
+
+    @property
     def max_ranks(self) -> dict[MatrixRef, int]:
         """min(out, in) of every matrix of the model."""
         return {matrix.ref: min(matrix.shape) for matrix in self.matrices}

@@ -88,6 +88,12 @@ class PromptBatch:
         """Digest of what the model reads; no batch that is scored has it."""
         return f"prompts-{digest_of(self.input_ids, self.attention_mask)}"
 
+    def sample(self) -> PromptBatch:
+        """The shortest and the longest of the prompts."""
+        places = sorted({0, len(self.input_ids) - 1})
+        prompts = tuple(self.prompts[place] for place in places if self.prompts)
+        return PromptBatch(prompts, self.input_ids[places], self.attention_mask[places])
+
 
 def merge_prompts(prompts: Iterable[Prompt]) -> list[Prompt]:
     """Prompts that ask the same are decoded once; sorted by tokens."""

@@ -36,6 +36,10 @@ class Prompts(Protocol):
         """Digest of what the model reads, which no other batch has."""
         ...
 
+    def sample(self) -> Prompts:
+        """Few of the prompts as a batch of their own: a proof takes a pass for every boundary."""
+        ...
+
 
 class ForwardPasses:
     """Runs batches of a model, whole or from a boundary of `prefix`.
@@ -116,9 +120,20 @@ class ForwardPasses:
         `first` makes the first pass over a batch, as for `begin`. What cannot be kept, for lack of
         memory too, costs speed alone.
         """
+        missing = [b for b in batches if not self.prompts.known(self._key(b))]
+        if not missing:
+            return
+        expected = sum(batch.tokens for batch in missing)
+        self.prompts.expected_tokens = max(self.prompts.expected_tokens, expected)
+        sample = min(missing, key=lambda b: b.tokens).sample()
+        proof = [sample] if self.prompts.boundaries is None else []
         try:
             with torch.inference_mode():
-                self.prompts.record([(self._key(b), b.tokens, partial(first, b)) for b in batches])
+                for tried in (proof, missing):
+                    entries = [(self._key(b), b.tokens, partial(first, b)) for b in tried]
+                    self.prompts.record(entries)
+            if sample.key() not in map(self._key, missing):
+                self.prompts.forget([sample.key()])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

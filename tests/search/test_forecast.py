@@ -1,6 +1,7 @@
 """What a plan says before anything is computed: counts that are exact, times that are reckoned."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -163,7 +164,17 @@ def test_a_model_that_memory_does_not_hold_is_refused_before_it_is_loaded(plan, 
 
 def test_what_a_worker_keeps_is_counted(plan):
     weights = sum(matrix.shape[0] * matrix.shape[1] * 4 for matrix in plan.searched)
-    expected = plan.model_bytes + 2 * 2**30 + factor_bytes(plan.searched) + weights
+    expected = plan.model_bytes + 2**29 + 2 * 2**30 + factor_bytes(plan.searched) + weights
     found = foresee(plan, Workers(1, 1, 1, "cpu", 1.0, ("three do not fit",)))
     assert found.worker_bytes == expected
     assert "note: three do not fit" in found.lines()
+
+
+def test_weights_that_stay_in_their_files_are_said_apart(plan, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**5))
+    mapped = replace(plan, source=replace(plan.source, mapped=True))
+    assert (mapped.held_bytes, plan.held_bytes) == (0, plan.model_bytes)
+    found = foresee(mapped, Workers(1, 1, 1, "cpu", 1.0))
+    assert found.mapped_bytes == plan.model_bytes
+    shared = f"{size_text(plan.model_bytes)} of files that all share (model.mapped)"
+    assert any(shared in line for line in found.lines())
