@@ -254,6 +254,7 @@ _LATER = (
     ("search", "pareto", False),
     ("space", "levels", None),
     ("space", "budget", None),
+    ("model", "mapped", False),
 )
 """Settings that came with a later version, with the value that means what there was before."""
 
