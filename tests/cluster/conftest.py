@@ -204,7 +204,7 @@ def make_study() -> Callable[..., Path]:
         (folder / "questions.jsonl").write_text("".join(few), encoding="utf-8")
         data = config.model_dump(mode="json", exclude_unset=True)
         data["task"]["data"] = str(folder / "questions.jsonl")
-        data["search"] |= search
+        data["search"] |= {"pruner": "none", **search}  # trials that are whole, unless it is asked
         data |= {"cluster": {"max_concurrent": workers}, "storage": storage}
         write_config(parse_config(data, "test"), folder / "study.yaml")
         return folder / "study.yaml"
