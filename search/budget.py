@@ -32,7 +32,7 @@ Allocation = tuple[int, ...]
 SLACK = 1e-9
 """Against binary rounding of shares."""
 
-SCREENED = 64
+SCREENED = 128
 """Ranks of each matrix that a screen predicts, evenly spaced."""
 
 

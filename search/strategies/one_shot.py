@@ -3,44 +3,106 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
 
-from search.budget import Budget, ladder
+from search.budget import Allocation, Budget
 from search.cuts.composition import Composition, Intervention
-from search.cuts.level import Level
-from search.cuts.rules import RankRule
 
 Screen = Mapping[Intervention, float]
 
 
 def one_shots(budget: Budget, screen: Screen) -> list[Composition]:
-    """For each share and kind, the allocation that a screen predicts to be best."""
-    damages = {kind: damage(budget, screen, kind) for kind in budget.kinds}
+    """For each share and kind, the allocations that a screen predicts to be best: by two rules."""
+    predicted = {kind: predictions(budget, screen, kind) for kind in budget.kinds}
+    damages = {kind: damage(budget, found) for kind, found in predicted.items()}
     return [
-        budget.composition(budget.allocate(damages[kind], kept), kind)
+        budget.composition(steps, kind)
         for kept in budget.kept
         for kind in budget.kinds
+        for steps in (
+            budget.allocate(damages[kind], kept),
+            zero_sum(budget, predicted[kind], kept),
+        )
     ]
 
 
-def damage(budget: Budget, screen: Screen, kind: str) -> list[list[float]]:
+@dataclass(frozen=True)
+class Predicted:
+    """What a gradient predicts of one matrix: the change of the loss, in nats, at `ranks`.
+
+    `ranks` rise from 1 to the full rank; between two of them `changes` are taken as linear.
+    """
+
+    ranks: Sequence[int]
+    changes: Sequence[float]
+
+
+def predictions(budget: Budget, screen: Screen, kind: str) -> list[Predicted]:
+    """By matrix what a screen says of it, at the ranks that it has; without any, no change."""
+    found: dict[object, dict[int, float]] = defaultdict(dict)
+    for cut, change in screen.items():
+        if cut.kind == kind and cut.rule.name == "rank":
+            found[cut.matrix][int(cut.rule.value)] = change
+    predicted = []
+    for ref, shape in zip(budget.refs, budget.shapes, strict=True):
+        own = {min(shape): 0.0} | found[ref]
+        own.setdefault(1, own[min(own)])
+        ranks = sorted(own)
+        predicted.append(Predicted(ranks, [own[rank] for rank in ranks]))
+    return predicted
+
+
+def damage(budget: Budget, predicted: Sequence[Predicted]) -> list[list[float]]:
     """By matrix and step: how far the loss moves when all beyond the step is cut.
 
     The sum of the sizes of the changes that a gradient predicts, from rank to rank. Signs are left
     out: gains to first order do not come true in cuts as large as these (docs/log.md).
     """
     found = []
-    for ref, shape, top in zip(budget.refs, budget.shapes, budget.tops, strict=True):
-        ranks = ladder(min(shape))
-        changes = [
-            screen.get(Intervention(ref, Level(RankRule("rank", float(rank)), kind)), 0.0)
-            for rank in ranks
-        ]
-        beyond = [0.0] * len(ranks)
-        for n in range(len(ranks) - 2, -1, -1):
-            beyond[n] = beyond[n + 1] + abs(changes[n + 1] - changes[n])
-        found.append([*(_between(ranks, beyond, step) for step in range(1, top)), 0.0])
+    for own, top in zip(predicted, budget.tops, strict=True):
+        beyond = [0.0] * len(own.ranks)
+        for n in range(len(own.ranks) - 2, -1, -1):
+            beyond[n] = beyond[n + 1] + abs(own.changes[n + 1] - own.changes[n])
+        found.append([*(_between(own.ranks, beyond, step) for step in range(1, top)), 0.0])
     return found
+
+
+def zero_sum(budget: Budget, predicted: Sequence[Predicted], kept: float) -> Allocation:
+    """The allocation of ZS-SVD (Abbasi et al. 2026): components dropped one by one.
+
+    Of each matrix from its last component on. Two heaps hold every matrix's next component, by
+    whether dropping it is predicted to lower the loss or not, the smallest change first. While the
+    changes so far add up to at most zero, one that does not lower it is dropped, else one that
+    does; where one heap is empty, from the other.
+    """
+    ranks = [min(shape) for shape in budget.shapes]
+    goal, stored, running = budget.limit(kept), budget.total, 0.0
+    heaps: tuple[list[tuple[float, int, float]], ...] = ([], [])
+
+    def size(place: int) -> int:
+        return budget.cost(place, min(ranks[place], budget.tops[place]))
+
+    def push(place: int) -> None:
+        own, rank = predicted[place], ranks[place]
+        if rank > 1:
+            change = _between(own.ranks, own.changes, rank - 1)
+            change -= _between(own.ranks, own.changes, rank)
+            heappush(heaps[change >= 0], (abs(change), place, change))
+
+    for place in range(len(ranks)):
+        push(place)
+    while stored > goal and any(heaps):
+        _, place, change = heappop(heaps[running <= 0] or heaps[running > 0])
+        stored -= size(place)
+        ranks[place] -= 1
+        stored += size(place)
+        running += change
+        push(place)
+    steps = tuple(min(rank, top) for rank, top in zip(ranks, budget.tops, strict=True))
+    return budget.fill(steps, kept, budget.shares(steps))
 
 
 def _between(x: Sequence[int], y: Sequence[float], at: int) -> float:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.budget import Budget, ladder
+from search.budget import SCREENED, Budget, ladder
 from search.config import BudgetConfig, SpaceConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
@@ -207,7 +207,7 @@ def test_matrices_that_no_rank_makes_smaller_are_refused() -> None:
 @given(st.integers(1, 3000))
 def test_the_screened_ranks_go_from_one_to_all(full: int) -> None:
     ranks = ladder(full)
-    assert ranks[0] == 1 and ranks[-1] == full and len(ranks) == min(full, 64)
+    assert ranks[0] == 1 and ranks[-1] == full and len(ranks) == min(full, SCREENED)
     assert ranks == sorted(set(ranks))
 
 

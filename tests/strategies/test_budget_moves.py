@@ -18,7 +18,7 @@ from search.space import Space
 from search.strategies.auto import Auto
 from search.strategies.base import Setting, Tried
 from search.strategies.budget_moves import BudgetMoves
-from search.strategies.one_shot import damage, one_shots
+from search.strategies.one_shot import damage, one_shots, predictions, zero_sum
 from search.strategies.registry import check_strategy, make_strategy
 from tasks.errors import InputError
 
@@ -86,10 +86,13 @@ def test_whatever_is_tried_fills_the_budget(name: str) -> None:
 def test_it_begins_uniform_and_then_as_the_screen_predicts() -> None:
     setting = setting_of([0.45, 0.3], ["whitened", "keep-top"])
     budget = setting.space.budget
-    history = search(setting, BudgetMoves(setting), 8)
+    history = search(setting, BudgetMoves(setting), 12)
     found = [budget.read(tried.composition) for tried in history]
     kinds = [(share, kind) for share in (0.45, 0.3) for kind in ("whitened", "keep-top")]
-    assert [(one.kept, one.kind) for one in found] == 2 * kinds
+    assert [(one.kept, one.kind) for one in found] == [
+        *kinds,
+        *(kind for kind in kinds for _ in range(2)),
+    ]
     assert [one.steps for one in found[:4]] == [budget.uniform(share) for share, _ in kinds]
     assert [t.composition for t in list(history)[4:]] == one_shots(budget, setting.screen)
 
@@ -107,12 +110,12 @@ def test_moves_find_what_uniform_and_a_wrong_screen_miss() -> None:
 def test_shares_take_turns_and_each_has_moves_of_its_own() -> None:
     setting = setting_of([0.45, 0.3])
     budget = setting.space.budget
-    history = search(setting, BudgetMoves(setting), 44)
-    kept = [budget.read(tried.composition).kept for tried in history][4:]
+    history = search(setting, BudgetMoves(setting), 46)
+    kept = [budget.read(tried.composition).kept for tried in history][6:]
     assert kept == [0.45, 0.3] * 20
     for share in (0.45, 0.3):
         own = [t for t in history if budget.read(t.composition).kept == share]
-        assert max(own, key=lambda t: t.merit).number >= 4
+        assert max(own, key=lambda t: t.merit).number >= 6
 
 
 def test_a_step_that_hurts_is_tried_the_other_way() -> None:
@@ -156,13 +159,56 @@ def test_damage_is_what_the_screen_moves_and_falls_to_nothing() -> None:
     setting = setting_of(shapes=[(100, 100), (64, 32)])
     budget = setting.space.budget
     screen = {cut: -3.0 * math.sqrt(cut.rule.value) for cut in budget.screened()}
-    for losses, top in zip(damage(budget, screen, "keep-top"), budget.tops, strict=True):
+    damages = damage(budget, predictions(budget, screen, "keep-top"))
+    for losses, top in zip(damages, budget.tops, strict=True):
         assert len(losses) == top and losses[-1] == 0
         assert losses == sorted(losses, reverse=True)
-    exact = damage(budget, screen, "keep-top")[1]
-    assert exact[4] == pytest.approx(3 * (math.sqrt(32) - math.sqrt(5)))
-    between = damage(budget, screen, "keep-top")[0][1]
-    assert between == pytest.approx(3 * (10 - math.sqrt(2)), rel=0.02)
+    assert damages[1][4] == pytest.approx(3 * (math.sqrt(32) - math.sqrt(5)))
+    assert damages[0][1] == pytest.approx(3 * (10 - math.sqrt(2)), rel=0.02)
+
+
+def test_a_screen_is_read_at_the_ranks_that_it_has() -> None:
+    """Those of a study that began when a screen had other ranks, too."""
+    setting = setting_of(shapes=[(100, 100), (64, 32)])
+    budget = setting.space.budget
+    screen = {cut: -math.sqrt(cut.rule.value) for cut in budget.screened()}
+    few = {
+        cut: change
+        for cut, change in screen.items()
+        if cut.rule.value % 2 or cut.matrix == budget.refs[1]
+    }
+    (some, other), (all_, same) = (predictions(budget, s, "keep-top") for s in (few, screen))
+    assert len(some.ranks) < len(all_.ranks) and other == same
+    assert some.ranks[0] == 1 and some.ranks[-1] == 100
+    for one, rank in ((some, 3), (all_, 3), (other, 32)):
+        assert one.changes[one.ranks.index(rank)] == -math.sqrt(rank)
+    nothing = predictions(budget, {}, "keep-top")
+    assert [(one.ranks, one.changes) for one in nothing] == [([1, 100], [0, 0]), ([1, 32], [0, 0])]
+
+
+def test_zero_sum_drops_the_smallest_change_that_brings_the_sum_back() -> None:
+    """Against the rule written down once more, over lists instead of heaps."""
+    setting = setting_of()
+    budget = setting.space.budget
+    predicted = predictions(budget, setting.screen, "keep-top")
+    for kept in (0.8, 0.45, 0.2):
+        ranks, running = [min(shape) for shape in budget.shapes], 0.0
+        while True:
+            steps = tuple(min(r, top) for r, top in zip(ranks, budget.tops, strict=True))
+            if budget.stored(steps) <= budget.limit(kept):
+                break
+            nexts = [
+                (own.changes[rank - 2] - own.changes[rank - 1], place)
+                for place, (own, rank) in enumerate(zip(predicted, ranks, strict=True))
+                if rank > 1
+            ]
+            rising = [one for one in nexts if (one[0] >= 0) == (running <= 0)] or nexts
+            change, place = min(rising, key=lambda one: (abs(one[0]), one[1]))
+            ranks[place] -= 1
+            running += change
+        found = zero_sum(budget, predicted, kept)
+        assert found == budget.fill(steps, kept, budget.shares(steps))
+        assert 0 <= budget.limit(kept) - budget.stored(found) < max(map(sum, SHAPES))
 
 
 @pytest.mark.parametrize(
