@@ -15,18 +15,13 @@ Screen = Mapping[Intervention, float]
 
 
 def one_shots(budget: Budget, screen: Screen) -> list[Composition]:
-    """For each share and kind, the allocations that a screen predicts to be best: by two rules."""
+    """What a screen predicts to be best: for each share and kind by damage, then by zero sum."""
     predicted = {kind: predictions(budget, screen, kind) for kind in budget.kinds}
     damages = {kind: damage(budget, found) for kind, found in predicted.items()}
-    return [
-        budget.composition(steps, kind)
-        for kept in budget.kept
-        for kind in budget.kinds
-        for steps in (
-            budget.allocate(damages[kind], kept),
-            zero_sum(budget, predicted[kind], kept),
-        )
-    ]
+    wanted = [(kept, kind) for kept in budget.kept for kind in budget.kinds]
+    steps = [(budget.allocate(damages[kind], kept), kind) for kept, kind in wanted]
+    steps += [(zero_sum(budget, predicted[kind], kept), kind) for kept, kind in wanted]
+    return [budget.composition(found, kind) for found, kind in steps]
 
 
 @dataclass(frozen=True)

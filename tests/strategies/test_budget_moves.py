@@ -89,10 +89,7 @@ def test_it_begins_uniform_and_then_as_the_screen_predicts() -> None:
     history = search(setting, BudgetMoves(setting), 12)
     found = [budget.read(tried.composition) for tried in history]
     kinds = [(share, kind) for share in (0.45, 0.3) for kind in ("whitened", "keep-top")]
-    assert [(one.kept, one.kind) for one in found] == [
-        *kinds,
-        *(kind for kind in kinds for _ in range(2)),
-    ]
+    assert [(one.kept, one.kind) for one in found] == 3 * kinds
     assert [one.steps for one in found[:4]] == [budget.uniform(share) for share, _ in kinds]
     assert [t.composition for t in list(history)[4:]] == one_shots(budget, setting.screen)
 
