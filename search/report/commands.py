@@ -221,8 +221,14 @@ def init(
     trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 200,
     worse_by: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="How much the perplexity of general text may rise: 0.01 is 1 %."),
+        typer.Option(
+            help="How much the perplexity of general text may rise; by default 0.01, which is 1 %, "
+            "for language models without a budget."
+        ),
     ] = None,
+    unguarded: Annotated[
+        bool, typer.Option("--unguarded", help="Set no limit on general text.")
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite the file.")] = False,
     preset: PresetName = None,
     as_json: JsonFlag = False,
@@ -234,13 +240,20 @@ def init(
 
     Example: laser-search init study.yaml --model openai-community/gpt2 --task counterfact
     """
-    from search.report.new_study import Answers, check_model, check_task, write_study
+    from search.report.new_study import Answers, check_model, check_task, usual_limit, write_study
+
+    if unguarded and worse_by is not None:
+        from tasks.errors import InputError
+
+        raise InputError("--unguarded and --worse-by contradict each other; use only one of them")
 
     if preset is not None:
         from search.presets import get_preset
+        from search.report.new_study import LIMIT
         from search.report.preset_study import write_preset_study
 
-        write_preset_study(get_preset(preset), out, model, data, replace=replace)
+        limit = None if unguarded else worse_by or LIMIT
+        write_preset_study(get_preset(preset), out, model, data, limit, replace=replace)
         _say_written(out, as_json)
         return
     if model is None:
@@ -256,9 +269,10 @@ def init(
             data = typer.prompt(what, default=own, show_default=bool(own)) or None
     named = matrices or ("fc_in,fc_out" if kept is None else "all")
     kinds = tuple(kind.strip() for kind in named.split(",") if kind.strip())
-    answers = Answers(
-        model, task or "jsonl", data, 0.2, kinds, cuts, kept, trials, worse_by=worse_by
-    )
+    task = task or "jsonl"
+    if worse_by is None and not unguarded:
+        worse_by = usual_limit(model, task, kept)
+    answers = Answers(model, task, data, 0.2, kinds, cuts, kept, trials, worse_by=worse_by)
     write_study(answers, out, replace=replace)
     _say_written(out, as_json)
 

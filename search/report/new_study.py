@@ -11,6 +11,7 @@ from typing import Any
 from search.config import PAPER_RHO, StudyConfig, parse_config
 from search.durable import write_text
 from tasks.errors import InputError
+from tasks.metrics import is_perplexity
 from tasks.registry import get_task
 
 TEMPLATE = """\
@@ -55,15 +56,22 @@ rho: {rho}           # fractions of the rank that are kept
   max_interventions: {cuts}   # matrices cut at once
   # budget: {{kept: 0.45, kind: whitened}}   # instead: a whole model (docs/budget.md)"""
 
+OWN = "jsonl"
+"""The task of a user's own questions, whatever the model."""
+
+LIMIT = 0.01
+"""How much the perplexity of general text may rise, unless somebody says otherwise."""
+
 UNLIMITED = """\
 # guard:               # what the winner costs on general text; for causal models
 #   data: wikitext2    # or a text file of your own; by default the prompts of the questions
 #   worse_by: 0.01     # what raises the perplexity by more than 1 % cannot win"""
 
 LIMITED = """\
-guard:                 # what a composition costs on general text
-  # data: wikitext2    # or a text file of your own; by default the prompts of the questions
-  worse_by: {worse_by}     # the share by which the perplexity may rise"""
+guard:                 # what a composition costs on general text; without this line and the next
+  worse_by: {worse_by}     # no limit: by how much the perplexity may rise, as a share
+  # data: wikitext2    # better than the prompts of the questions, the default; or a text file
+  # sample_tokens: 1024   # on which every trial is judged"""
 
 WITHIN = """\
 budget:
@@ -86,6 +94,31 @@ def check_task(name: str) -> None:
         get_task(name)
 
 
+def usual_limit(model: str, task: str, kept: float | None = None) -> float | None:
+    """The limit on general text of a study of which nothing was said; None where there is none.
+
+    A model without a perplexity, a task that is one, and a budget, which costs what it saves, have
+    none. A hub id is not looked up: it is a language model, unless the task is a classifier's.
+    """
+    if kept is not None:
+        return None
+    is_of_classifiers = False
+    if not task.startswith("lm_eval:"):
+        asked = get_task(task)
+        is_of_classifiers = "classifier" in asked.heads and task != OWN
+        if "causal" not in asked.heads or is_perplexity(asked.metric):
+            return None
+    if Path(model).expanduser().is_dir():
+        from search.model import ModelSource  # which loads much, and is seldom needed here
+
+        try:
+            head: str = ModelSource(model).head
+        except InputError:  # launch says what is wrong with the folder
+            return None
+        return LIMIT if head == "causal" else None
+    return None if is_of_classifiers else LIMIT
+
+
 @dataclass(frozen=True)
 class Answers:
     """What `laser-search init` asks for.
@@ -95,7 +128,7 @@ class Answers:
     """
 
     model: str
-    task: str = "jsonl"
+    task: str = OWN
     data: str | None = None
     validation: float = 0.2
     matrices: Sequence[str] = ("fc_in", "fc_out")

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from cluster.cli import app
 from search.config import read_config
+from search.demo.study import HERE
 from search.report.dashboard import ReadOnlyStorage, open_server
 from search.report.live import find_workers, plain, screen
 from search.report.new_study import Answers, study_text
@@ -189,6 +190,30 @@ def test_init_writes_a_study_within_a_budget(tmp_path):
     assert space.matrices == ["all"] and space.budget.shares == (0.45,)
     again = CliRunner().invoke(app, [*words[:-1], "1.5", "--replace"])
     assert isinstance(again.exception, InputError) and "kept" in str(again.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "limit"),
+    [
+        (["gpt2"], 0.01),
+        (["gpt2", "--task", "counterfact"], 0.01),
+        ([str(HERE / "model")], 0.01),
+        (["gpt2", "--worse-by", "0.05"], 0.05),
+        (["gpt2", "--unguarded"], None),
+        (["gpt2", "--task", "sst2"], None),
+        (["gpt2", "--task", "perplexity"], None),
+        (["gpt2", "--kept", "0.5"], None),
+        (["./bert"], None),
+    ],
+)
+def test_init_limits_what_a_language_model_loses(tmp_path, monkeypatch, words, limit):
+    monkeypatch.chdir(tmp_path)
+    bert = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(bert))
+    run = CliRunner().invoke(app, ["init", "study.yaml", "--model", *words])
+    assert run.exit_code == 0, run.output
+    assert read_config(tmp_path / "study.yaml").guard.worse_by == limit
 
 
 def test_init_asks_for_what_no_flag_says(tmp_path):

@@ -74,6 +74,17 @@ def test_each_has_a_study_that_searches_it(run, tmp_path, preset):
     assert config.search.strategy == preset.strategy
     assert config.search.trials == preset.trials
     assert config.space.max_interventions == preset.cuts
+    limited = preset.head == "causal" and preset.metric != "perplexity"
+    assert config.guard.worse_by == (0.01 if limited else None)
+
+
+@pytest.mark.parametrize(
+    ("words", "limit"), [(["--unguarded"], None), (["--worse-by", "0.1"], 0.1)]
+)
+def test_a_preset_has_the_limit_that_is_asked_for(run, tmp_path, words, limit):
+    out = tmp_path / "study.yaml"
+    assert run("init", out, "--preset", "gptj-counterfact", *words)[0] == 0
+    assert parse_config(yaml.safe_load(out.read_text()), "test").guard.worse_by == limit
 
 
 def test_a_study_of_other_copies_and_what_is_refused(run, tmp_path):
