@@ -39,6 +39,7 @@ from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
 from search.phases import duration
 from search.plan import make_plan
+from search.report.style import LOSS, MARKERS, SERIES, new_figure, save, styled
 from search.study.verdict import read_result, read_verdict
 from tasks.base import Example
 
@@ -267,6 +268,35 @@ def draw_map(out: Path) -> None:
             print(f"| {one.cut} | {one.score:.4f} | {-one.saved:+.3f} | {one.cost:+.1%} |")
         print()
     print_layers(known)
+    print(f"picture: {draw_cells(known, out / 'map.png')}")
+
+
+def draw_cells(known: Sequence[Cell], path: Path) -> Path:
+    """Gain against cost of every cut, by type; what costs more than 200 % is left out."""
+    with styled():
+        figure = new_figure(3.6, 6.4)
+        axes = figure.add_subplot()
+        for place, kind in enumerate((*MLP, *ATTENTION)):
+            own = [cell for cell in known if cell.cut.matrix.type == kind]
+            axes.scatter(
+                [100 * cell.cost for cell in own],
+                [cell.gain for cell in own],
+                **{"s": 11, "marker": MARKERS[place], "color": SERIES[place], "label": kind},
+                alpha=0.6,
+                linewidths=0,
+            )
+        axes.axvline(100 * LIMIT, color=LOSS, linewidth=1.1, linestyle=(0, (4, 3)))
+        axes.set_xscale("symlog", linthresh=1, linscale=0.6)
+        ticks = (-3, -1, 0, 1, 3, 10, 30, 100)
+        axes.set_xticks(ticks, labels=[f"{tick:+}" if tick else "0" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlim(-5, 200)
+        axes.set(
+            xlabel="change of the perplexity of general text, %", ylabel="change of the accuracy"
+        )
+        figure.legend(loc="outside upper left", ncols=7, handletextpad=0.2, columnspacing=0.9)
+        save(figure, path)
+    return path
 
 
 def print_layers(known: Sequence[Cell]) -> None:
