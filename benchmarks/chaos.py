@@ -447,7 +447,7 @@ def held(works: Iterable[Callable[[], bool]], parallel: int) -> int:
 def preload() -> None:
     """Import once what every driver needs, after the settings that Ray reads when it is imported.
 
-    One worker process instead of one for every CPU, with the priority of all else.
+    One worker for whatever machine, with the priority of all else.
     """
     from cluster.session import LOCAL_SETTINGS, SETTINGS
 
@@ -455,12 +455,10 @@ def preload() -> None:
         **SETTINGS,
         **LOCAL_SETTINGS,
         "OMP_NUM_THREADS": "1",
-        "RAY_prestart_worker_first_driver": "0",
         "RAY_worker_niceness": "0",
         "RAY_OVERRIDE_RESOURCES": '{"CPU": 1}',
     }
     import torch
-    from ray._private.node import Node
 
     import cluster.cli
     import cluster.driver
@@ -474,9 +472,6 @@ def preload() -> None:
     for module in asked(lately_imported):
         with suppress(Exception):
             import_module(module)
-    # What no study uses, and each is a Python of its own: dashboard, autoscaler, log monitor.
-    for name in ("start_api_server", "start_monitor", "start_log_monitor"):
-        setattr(Node, name, lambda self, **options: setattr(self, "_webui_url", ""))
 
 
 def lately_imported() -> list[str]:

@@ -175,7 +175,14 @@ def measure_here(name: str, config: dict[str, Any], root: Path) -> float:
 
 
 def _factors(
-    source: Any, matrices: Any, root: Any, shares: Any, storing: Any, on_built: Any, check: Any
+    source: Any,
+    matrices: Any,
+    root: Any,
+    shares: Any,
+    storing: Any,
+    on_built: Any,
+    check: Any,
+    here: Any,
 ) -> dict[str, str]:
     batch = factor_matrices(source, matrices, str(root), shares, storing, wait=True)
     for built in batch.ready:

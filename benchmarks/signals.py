@@ -60,6 +60,8 @@ def write_study(folder: Path, trials: int) -> Path:
 def start(words: list[object], log: Path, mark: str) -> subprocess.Popen[bytes]:
     """The program in a group of its own, as a terminal or `timeout` would start it."""
     environment = {**os.environ, MARK: mark, "TMPDIR": str(log.parent / "tmp")}
+    # One worker on one thread: two on the demo's tiny tensors mostly wait for one another.
+    environment["RAY_OVERRIDE_RESOURCES"] = '{"CPU": 1}'
     (log.parent / "tmp").mkdir(exist_ok=True)
     with log.open("ab") as stream:
         return subprocess.Popen(

@@ -58,7 +58,8 @@ def decompose_checkpoint(
             for sentence in shortfalls(inputs):
                 phases.note(f"note: {sentence}")
         course = FactorCourse(phases, matrices)
-        keys = precompute(source, matrices, root, shares, storing, course.built, check)
+        here = ray_address is None
+        keys = precompute(source, matrices, root, shares, storing, course.built, check, here)
         done = course.result()
     if ray_address is None:  # nodes of a cluster may share a folder that is not this machine's
         check_built(root, keys)

@@ -47,7 +47,6 @@ from search.study.identity import (
 )
 from search.study.journal import mend_journal
 from search.study.lock import Holder, Lease, driver_lock, hold
-from search.study.lock_table import TableLedger
 from search.study.storages import StorageLost, open_storage
 from search.study.study_record import CONFIG, StudyRecord
 from search.study.summary import Summary
@@ -281,6 +280,8 @@ def _hold_and_open(
     `leases`: what is held; a database's is added the first time.
     """
     if (url := plan.config.storage) is not None and len(leases) == 1:
+        from search.study.lock_table import TableLedger
+
         ledger = TableLedger(url, identity.study_id)
         leases.append(held.enter_context(hold(ledger, f"study {identity.study_id}")))
     return _open(plan, folder, identity, keys, leases, wall)
@@ -340,6 +341,7 @@ def _identify(
         storing_of(plan, inputs),
         FactorCourse(view.phases, plan.searched).built,
         check,
+        here=plan.config.cluster.address is None,
     )
     plan.witness.seal()  # what was read until here was read from what is digested
     world = world_of(plan, digest_weights(keys))

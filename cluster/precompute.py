@@ -1,4 +1,8 @@
-"""Factors before the first trial: a Ray task for each large matrix, largest first."""
+"""Factors before the first trial: a Ray task for each large matrix, largest first.
+
+What is a second's work in all, the driver computes itself where Ray is on its machine: a task is
+another process, which imports torch for seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,20 @@ from cluster.resources import Resources
 from search.locations import absolute_location
 from search.model import ModelSource
 from search.origin import WeightOrigin
-from search.storing import Built, MatrixBatch, Storing, ensure_factors
+from search.storing import (
+    PROCESS_WORK,
+    Built,
+    MatrixBatch,
+    Storing,
+    ensure_factors,
+    worth_a_process,
+)
 from search.study.lock import Holder
 from search.weights.matrices import Matrix
 from search.weights.svd import work_of
 from tasks.errors import InputError
 
 CHECK_S = 0.2
-
-TASK_WORK = 2e9
-"""About a second of one core: as `svd.work_of` counts, a matrix of 3072 x 768 has 1.8e9."""
 
 
 def factor_matrices(
@@ -50,30 +58,53 @@ def precompute(
     storing: Storing,
     on_built: Callable[[Built], None],
     check: Callable[[], None] = lambda: None,
+    here: bool = False,
 ) -> dict[str, str]:
     """Make sure that the cache at `root` has every matrix's factors; return keys by address.
 
     A killed run is taken up where it was: finished factors are found by content. Matrices that the
     checkpoint's files do not hold as they are share one task, which loads the model once. What
     another builder on the same folder has begun is passed over and waited for at the end, so two
-    of them share the work. `on_built` hears of each matrix that is ready.
+    of them share the work. `on_built` hears of each matrix that is ready. `here`: the cluster
+    is this machine alone.
     `check` is called several times a second; what it raises ends the wait. Raises InputError if a
     matrix has no SVD or the folder refuses it; what is finished stays.
     """
+    place = absolute_location(root)  # workers have a working folder of their own
+    ordered = sorted(matrices, key=lambda m: -cost(m))
+    keys: dict[str, str] = {}
+
+    def hear(built: Built) -> None:
+        keys[built.address] = built.key
+        on_built(built)
+
+    if here and not shares.gpus and not worth_a_process(source, ordered):
+        ordered = _in_this_process(source, ordered, place, shares, storing, hear, check)
+    if ordered:
+        _by_tasks(source, ordered, place, shares, storing, hear, check)
+    return keys
+
+
+def _by_tasks(
+    source: ModelSource,
+    ordered: Sequence[Matrix],
+    root: str,
+    shares: Resources,
+    storing: Storing,
+    hear: Callable[[Built], None],
+    check: Callable[[], None],
+) -> None:
     import ray  # here, for Ray reads its settings when it is imported
 
-    place = absolute_location(root)  # workers have a working folder of their own
     driver = Holder.here()
-    ordered = sorted(matrices, key=lambda m: -cost(m))
     task = ray.remote(factor_matrices).options(
         num_cpus=1, num_gpus=min(1.0, shares.gpus), max_retries=3
     )
 
     def submit(group: Sequence[Matrix], wait: bool) -> Any:
-        return task.remote(source, group, place, shares, storing, wait, driver)
+        return task.remote(source, group, root, shares, storing, wait, driver)
 
     pending = [submit(group, False) for group in _groups(source, ordered)]
-    keys: dict[str, str] = {}
     busy: list[Matrix] = []
     while pending:
         check()
@@ -83,16 +114,39 @@ def precompute(
         for batch in answers_of(done, pending):
             busy += batch.busy
             for built in batch.ready:
-                keys[built.address] = built.key
-                on_built(built)
+                hear(built)
         if not pending and busy:
             pending, busy = [submit(group, True) for group in _groups(source, busy)], []
-    return keys
 
 
 def cost(matrix: Matrix) -> float:
     """What the SVD of `matrix` takes, in proportion."""
     return work_of(matrix.shape)
+
+
+def _in_this_process(
+    source: ModelSource,
+    ordered: Sequence[Matrix],
+    root: str,
+    shares: Resources,
+    storing: Storing,
+    hear: Callable[[Built], None],
+    check: Callable[[], None],
+) -> list[Matrix]:
+    """As a task would compute them; returns what another builder has claimed."""
+    import torch
+
+    def heard(built: Built) -> None:
+        hear(built)
+        check()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(shares.threads)
+    try:
+        batch = ensure_factors(source, ordered, root, storing, "cpu", wait=False, on_built=heard)
+    finally:
+        torch.set_num_threads(before)
+    return batch.busy
 
 
 def _groups(source: ModelSource, ordered: Sequence[Matrix]) -> list[list[Matrix]]:
@@ -104,14 +158,14 @@ def _groups(source: ModelSource, ordered: Sequence[Matrix]) -> list[list[Matrix]
 
 
 def together(ordered: Sequence[Matrix]) -> list[list[Matrix]]:
-    """`ordered`, largest first, in groups that are worth a task: together at least TASK_WORK.
+    """`ordered`, largest first, in groups that are worth a task: together at least PROCESS_WORK.
 
     Another task is another process, which imports torch for seconds.
     """
     groups: list[list[Matrix]] = []
     work = 0.0
     for matrix in ordered:
-        if not groups or work >= TASK_WORK:
+        if not groups or work >= PROCESS_WORK:
             groups.append([])
             work = 0.0
         groups[-1].append(matrix)

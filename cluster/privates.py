@@ -42,6 +42,39 @@ def own_process_session() -> Iterator[None]:
         services.ConsolePopen = usual
 
 
+SERVANTS = ("start_api_server", "start_monitor", "start_log_monitor")
+
+
+@contextmanager
+def servants_left_out(logs: bool) -> Iterator[None]:
+    """Within, Ray starts no API server and no autoscaler, and a log monitor only for `logs`.
+
+    No study asks them anything, and each is a Python that takes a second to start. Without
+    ``node.Node`` and its methods Ray starts them all.
+    """
+    try:
+        from ray._private.node import Node
+    except ImportError:
+        yield
+        return
+    usual = {name: getattr(Node, name, None) for name in SERVANTS}
+    if not all(usual.values()):
+        yield
+        return
+
+    def nothing(node: Any, **options: Any) -> None:
+        node._webui_url = ""  # which starting the API server sets
+
+    for name in usual:
+        if not (logs and name == "start_log_monitor"):
+            setattr(Node, name, nothing)
+    try:
+        yield
+    finally:
+        for name, method in usual.items():
+            setattr(Node, name, method)
+
+
 def forget_token() -> None:
     """Let Ray read its token anew, which it remembers from when it was first imported.
 

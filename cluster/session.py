@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from cluster.preemption import Preemption
-from cluster.privates import forget_token, own_process_session, stage_in
+from cluster.privates import forget_token, own_process_session, servants_left_out, stage_in
 from cluster.ray_room import check_room
 from cluster.ray_watch import RayWatch, raylet_of
 from cluster.shipping import cluster_environment, local_environment
@@ -41,9 +41,13 @@ SETTINGS = {
 does not. How many trials may wait for a worker is the study's own affair. Lines of workers, which
 --verbose shows, have no colours: they would be shown as escapes. Set before Ray is imported."""
 
-LOCAL_SETTINGS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+LOCAL_SETTINGS = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
 """For a Ray of our own: all its servers listen on 127.0.0.1. The name speaks of the systems where
-this is Ray's default; elsewhere they would listen on every interface."""
+this is Ray's default; elsewhere they would listen on every interface. And no worker for every CPU
+before there is work: they would lack our runtime environment, and never be given any."""
 
 PATIENCE_S = 10.0
 """How long a cluster may take to answer, and the processes of a local Ray to end."""
@@ -202,7 +206,7 @@ def _start(**options: Any) -> list[psutil.Process]:
 
     before = psutil.Process().children()
     try:
-        with own_process_session():
+        with own_process_session(), servants_left_out(bool(options.get("log_to_driver"))):
             ray.init(
                 "local",
                 include_dashboard=False,

@@ -14,6 +14,7 @@ from search.outline import PROCESS_BYTES, Outline, factor_bytes, one_factor_byte
 from search.phases import SILENT, Phases, duration
 from search.plan import Plan
 from search.rehearsal import MOST, rehearse
+from search.storing import worth_a_process
 from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
 from search.timing import Timing, measure
@@ -145,7 +146,7 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
     phases_s = {
         "start": RAY_S + 2 * workers.import_s,
         "calibration": timing.calibration.seconds,
-        "factors": timing.svd_s / workers.cores + workers.import_s,
+        "factors": _factors_s(plan, timing, workers),
         "loading": at_once * workers.import_s + timing.load_s,
         "baseline": timing.baseline_s,
         "screen": timing.screen_s if wants_screen else 0.0,
@@ -187,6 +188,14 @@ def _worker_bytes(plan: Plan, factorings: int) -> int:
     activations = int(plan.config.reuse.memory_gib * 2**30)
     own = plan.held_bytes + PROCESS_BYTES
     return own + activations + kept + min(BUDGET_BYTES, originals)
+
+
+def _factors_s(plan: Plan, timing: Timing, workers: Workers) -> float:
+    """By processes of their own, or by the driver where that is quicker."""
+    alone = plan.config.cluster.address is None and workers.device == "cpu"
+    if alone and not worth_a_process(plan.source, plan.searched):
+        return timing.svd_s
+    return timing.svd_s / workers.cores + workers.import_s
 
 
 def _elsewhere(plan: Plan) -> list[str]:

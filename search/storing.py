@@ -16,7 +16,21 @@ from search.space import Space
 from search.weights.factors import Busy
 from search.weights.matrices import Matrix
 from search.weights.remote import open_factors
+from search.weights.svd import work_of
 from tasks.errors import InputError
+
+PROCESS_WORK = 2e9
+"""About a second of one core: as `svd.work_of` counts, a matrix of 3072 x 768 has 1.8e9."""
+
+
+def worth_a_process(source: ModelSource, matrices: Sequence[Matrix]) -> bool:
+    """Whether factors of `matrices` take longer than a process that imports torch for seconds.
+
+    Those that the checkpoint's files do not hold as they are do: the model is loaded for them.
+    """
+    origin = WeightOrigin(source)
+    work = sum(work_of(matrix.shape) for matrix in matrices)
+    return work >= PROCESS_WORK or not all(map(origin.is_direct, matrices))
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from sqlalchemy import Column, DateTime, MetaData, String, Table, Text, create_e
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
+from search.study.database import database_url
 from search.study.lock import Holder
-from search.study.storages import database_url
 
 LEASES = Table(
     "laser_search_leases",

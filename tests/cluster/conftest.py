@@ -124,7 +124,7 @@ def run(ray_address: str) -> Run:
 def one_process() -> Run:
     """Run the program here with no Ray: a study is evaluated by a worker's own evaluator."""
 
-    def ensured(source, matrices, root, shares, storing, on_built, check):
+    def ensured(source, matrices, root, shares, storing, on_built, check, here):
         batch = factor_matrices(source, matrices, str(root), shares, storing, wait=True)
         for built in batch.ready:
             on_built(built)

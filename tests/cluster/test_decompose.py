@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import search.demo
-from cluster.precompute import factor_matrices, together
+from cluster.precompute import factor_matrices, precompute, together
 from cluster.resources import Resources
 from search.cuts.level import Level
 from search.ladder import Ladder
 from search.model import ModelSource
 from search.origin import WeightOrigin
 from search.space import Space
-from search.storing import Storing
+from search.storing import PROCESS_WORK, Storing
 from search.weights import svd
 from search.weights.claims import claim
 from search.weights.factors import FactorCache
@@ -52,6 +52,41 @@ def test_small_matrices_share_a_task_and_large_ones_do_not(mlp):
     ordered = [large, large, medium, medium, medium, medium, medium, tiny]
     assert together(ordered) == [[large], [large], [medium] * 2, [medium] * 2, [medium, tiny]]
     assert together([]) == []
+
+
+def test_a_second_of_work_on_this_machine_needs_no_task(mlp, tmp_path, monkeypatch):
+    """A task is a process that imports torch; more work, or another machine, is worth one."""
+    asked = []
+
+    class AskedError(Exception):
+        pass
+
+    def remote(function):
+        asked.append(function)
+        raise AskedError
+
+    monkeypatch.setattr("ray.remote", remote)
+    heard, threads = [], torch.get_num_threads()
+    here = (SOURCE, mlp, tmp_path, replace(ONE, threads=threads + 1), Storing())
+    keys = precompute(*here, lambda built: heard.append(built.address), here=True)
+    assert sorted(keys) == sorted(heard) == sorted(str(matrix.ref) for matrix in mlp)
+    assert len(FactorCache(tmp_path).index()) == len(mlp)
+    assert torch.get_num_threads() == threads
+    assert not asked
+    large = [replace(mlp[0], shape=(4096, 4096))]
+    elsewhere = [(mlp, ONE, False), (large, ONE, True), (mlp, replace(ONE, gpus=0.5), True)]
+    for matrices, shares, alone in elsewhere:
+        with pytest.raises(AskedError):
+            precompute(SOURCE, matrices, tmp_path, shares, Storing(), heard.append, here=alone)
+
+
+def test_a_driver_that_computes_factors_is_asked_to_stop_between_two(mlp, tmp_path):
+    def check():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        precompute(SOURCE, mlp, tmp_path, ONE, Storing(), lambda built: None, check, here=True)
+    assert len(FactorCache(tmp_path).index()) == 1, "what is finished stays"
 
 
 def test_what_another_builder_has_claimed_comes_back_busy(mlp, tmp_path):
@@ -93,7 +128,10 @@ def test_an_error_names_its_matrix(mlp, tmp_path, monkeypatch):
         factor_matrices(SOURCE, mlp[:1], str(tmp_path), ONE, Storing(), False)
 
 
-def test_the_command_computes_once(run, tmp_path):
+@pytest.mark.parametrize("worth", [PROCESS_WORK, 0])
+def test_the_command_computes_once(run, tmp_path, monkeypatch, worth):
+    """By the driver, as what is small, and by tasks of Ray."""
+    monkeypatch.setattr("search.storing.PROCESS_WORK", worth)
     command = (
         "decompose",
         SOURCE.path,

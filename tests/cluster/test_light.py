@@ -50,6 +50,12 @@ def test_looking_imports_nothing_heavy(words: list[str]) -> None:
     assert imported == []
 
 
+def test_neither_driver_nor_worker_imports_what_only_a_database_needs() -> None:
+    program = "import sys, cluster.driver, cluster.worker; print('sqlalchemy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_a_finished_study_is_resumed_without_ray(tmp_path, make_study, one_process, monkeypatch):
     """Its verdict is computed anew from what was recorded; if some of that is gone, Ray starts."""
     folder = tmp_path / "run"

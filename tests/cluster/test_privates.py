@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ from cluster.privates import (
     idle_workers_kept,
     known_trainables,
     own_process_session,
+    servants_left_out,
     stage_in,
 )
 
@@ -23,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_private_name_is_there_in_the_version_that_was_checked() -> None:
     from ray import _raylet
-    from ray._private import services
+    from ray._private import node, services
     from ray.train._internal import storage
     from ray.tune import registry
     from ray.tune.execution import tune_controller
@@ -32,6 +34,7 @@ def test_every_private_name_is_there_in_the_version_that_was_checked() -> None:
         "look through cluster/privates.py with this Ray, and note its version there"
     )
     assert issubclass(services.ConsolePopen, subprocess.Popen)
+    assert all(callable(getattr(node.Node, name)) for name in privates.SERVANTS)
     assert callable(storage._get_ray_train_session_dir)
     assert {"_num_cached_objects", "_cached_objects"} <= vars(tune_controller._ObjectCache()).keys()
     assert {"get", "contains"} <= vars(type(registry._global_registry)).keys()
@@ -54,6 +57,8 @@ def test_processes_of_ray_are_in_a_session_of_their_own() -> None:
     "name",
     [
         "ray._private.services.ConsolePopen",
+        "ray._private.node.Node",
+        "ray._private.node.Node.start_monitor",
         "ray.train._internal.storage._get_ray_train_session_dir",
         "ray.tune.registry._global_registry",
         "ray._raylet.AuthenticationTokenLoader",
@@ -63,8 +68,24 @@ def test_processes_of_ray_are_in_a_session_of_their_own() -> None:
 def test_a_rename_is_borne(name: str, monkeypatch) -> None:
     monkeypatch.delattr(name)
     with own_process_session(), known_trainables(), idle_workers_kept(lambda: 2):
+        with servants_left_out(logs=False):
+            pass
         stage_in(str)
         forget_token()
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_log_monitor_is_started_for_those_who_want_logs(logs: bool) -> None:
+    from ray._private.node import Node
+
+    usual = {name: getattr(Node, name) for name in privates.SERVANTS}
+    with servants_left_out(logs):
+        left = {name for name, method in usual.items() if getattr(Node, name) is not method}
+        node = SimpleNamespace()
+        Node.start_api_server(node, include_dashboard=False, raise_on_failure=False)
+        assert node._webui_url == "", "Ray reads it when it has started"
+    assert left == set(privates.SERVANTS) - ({"start_log_monitor"} if logs else set())
+    assert all(getattr(Node, name) is method for name, method in usual.items())
 
 
 def test_the_next_major_version_is_not_installed_unseen() -> None:

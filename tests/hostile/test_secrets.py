@@ -65,12 +65,10 @@ def test_what_is_no_secret_stays(text):
 @pytest.mark.parametrize("url", [url for url in URLS if url.startswith(("post", "mysql"))])
 def test_a_storage_that_cannot_be_opened(url, tmp_path, monkeypatch):
 
-    from search.study import storages
-
     def refuse(*_):
         raise RuntimeError(f"cannot connect to {url}: bad")
 
-    monkeypatch.setattr(storages, "EnduringDatabase", refuse)
+    monkeypatch.setattr("search.study.database.EnduringDatabase", refuse)
     with pytest.raises(InputError) as error:
         open_storage(tmp_path, url)
     assert WORD not in str(error.value)
