@@ -4,7 +4,7 @@
     python benchmarks/real_lm.py prepare --questions counterfact.json --text wikitext2-valid.txt
     python benchmarks/real_lm.py table           # hours; stopped and started again, it goes on
     python benchmarks/real_lm.py map
-    python benchmarks/real_lm.py replay [--worse-by 0.01] --strategies grid random tpe/slots auto
+    python benchmarks/real_lm.py replay [--worse-by 0.01] [--first 50] --strategies random auto
     python benchmarks/real_lm.py study [--worse-by 0.01] --trials 100
     python benchmarks/real_lm.py study --task truthfulqa --questions truthfulqa.csv --worse-by 0.01
 
@@ -358,7 +358,7 @@ def replay_all(out: Path, asked: argparse.Namespace) -> None:
         taken = []
         for seed in range(1 if strategy in FIXED else asked.seeds):
             config = configured_replay(landscape.config, strategy, len(grid), seed, **more)
-            curve = replay(landscape, config)["curve"]
+            curve = replay(landscape, config, asked.first)["curve"]
             places = [n for n, trial in enumerate(curve, start=1) if trial["effect"] == best]
             taken.append(places[0] if places else math.inf)
         soon = sum(place <= 0.05 * len(grid) for place in taken)
@@ -380,6 +380,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument(
+        "--first", type=int, help="trials of a replay that are made; all by default"
+    )
     parser.add_argument("--tokens", type=int, default=16384, help="general text of the verdict")
     parser.add_argument("--task", help="another than CounterFact; --questions holds its data")
     parser.add_argument("--name", help="begins the name of the study's folder")

@@ -49,8 +49,11 @@ def configured(
     return parse_config(settings, "replay")
 
 
-def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
-    """One study: after every evaluation the passes spent and its score."""
+def replay(landscape: Landscape, config: StudyConfig, first: int | None = None) -> dict[str, Any]:
+    """One study: after every evaluation the passes spent and its score.
+
+    `first`: how many trials are made of those that the search is told it has.
+    """
     plan = replace(landscape.plan, config=config)
     setting, before = prepare(landscape, config)
     evaluator = TableEvaluator(landscape, config.search.chunks)
@@ -75,6 +78,8 @@ def replay(landscape: Landscape, config: StudyConfig) -> dict[str, Any]:
                         "score": None if whole is None else whole.score,
                     }
                 )
+                if len(curve) == first:
+                    break
         winner = study.winner()
         baseline = study.baseline
     return {
