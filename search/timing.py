@@ -120,7 +120,7 @@ def _measure(plan: Plan, device: str, scratch: Path, phases: Phases) -> tuple[Ti
         len(few),
         full,
         (first.get("record", 0.0) + first["prepare"] + full) * scale + first.get("guard", 0.0),
-        BACKWARD * full * min(SCREENED_EXAMPLES, len(validation)) / len(few),
+        BACKWARD * (full * min(SCREENED_EXAMPLES, len(validation)) / len(few) + read[at[0]]),
         {p: _between(asked, p) * scale + _between(read, p) + apply_s for p in at},
         read[at[0]],
         full * tokens["test"] / tokens["validation"],
