@@ -41,6 +41,7 @@ from table import Landscape, note
 from search.config import StudyConfig, parse_config, read_config, write_config
 from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
+from search.overrides import apply_overrides
 from search.phases import duration
 from search.plan import make_plan
 from search.report.style import LOSS, MARKERS, SERIES, new_figure, save, styled
@@ -325,14 +326,17 @@ def live(out: Path, asked: argparse.Namespace) -> None:
     settings["guard"] |= {"tokens": asked.tokens, "worse_by": asked.worse_by}
     if asked.task is not None:
         settings["task"] |= {"name": asked.task, "data": str(asked.questions.resolve())}
+    apply_overrides(settings, asked.set)
+    if settings["space"]["levels"] is not None:
+        del settings["space"]["rho"]
     name = f"{asked.name or asked.task or 'study'}-{asked.trials}-{asked.seed}"
     name += "" if asked.worse_by is None else "-guarded"
     write_config(parse_config(settings, name), out / f"{name}.yaml")
     program = [sys.executable, "-m", "cluster.cli"]
     started = time.perf_counter()
     program += ["launch", str(out / f"{name}.yaml"), "--out", str(out / name)]
-    program += [word for one in asked.set for word in ("--set", one)]
-    subprocess.run(program, check=True)
+    if code := subprocess.run(program, check=False).returncode:
+        raise SystemExit(code)
     wall_s = time.perf_counter() - started
     verdict = read_verdict(read_result(out / name))
     if verdict is None:
