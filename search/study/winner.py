@@ -138,10 +138,12 @@ class Confirmation:
             return self._missing("test", TEST_BASELINE, {})
         # Its answers on validation too, should their file have been damaged since.
         known = self._missing("validation", BASELINE, {trial_name(winner.number): winner})
-        return known or [
-            *self._missing("test", TEST_BASELINE, {test_name(winner.number): winner}),
-            *self._general_text(winner),
-        ]
+        return known or _where_passes_left_off(
+            [
+                *self._missing("test", TEST_BASELINE, {test_name(winner.number): winner}),
+                *self._general_text(winner),
+            ]
+        )
 
     def _general_text(self, winner: TrialRecord) -> list[Job]:
         if (digest := self.general_text) is None:
@@ -182,6 +184,22 @@ class Confirmation:
         if found is None or found.verified:
             return found
         return read_outcomes(self.folder, name, self.study_id, effect)
+
+
+def _where_passes_left_off(jobs: Sequence[Job]) -> list[Job]:
+    """First a winner on a part of which the unedited model is known, last one on another.
+
+    The worker that has just asked the unedited model holds where the winner begins. So one worker
+    does part after part, two have a part each, and more wait for nothing.
+    """
+    unknown = {job.part for job in jobs if not job.composition.interventions}
+
+    def turn(job: Job) -> int:
+        if not job.composition.interventions:
+            return 1
+        return 2 if job.part in unknown else 0
+
+    return sorted(jobs, key=turn)
 
 
 def _merit(evaluation: Evaluation) -> tuple[float, float]:
