@@ -242,7 +242,8 @@ class Space:
                 return None
             left[i.matrix] = level
         found: list[Choice] = []
-        for site in self._by_size:
+        places = {place for ref in left for place in self._places.get(ref, ())}
+        for site in (self._by_size[place] for place in sorted(places)):
             levels = {left.get(ref) for ref in site.matrices}
             if len(levels) == 1 and (level := levels.pop()) is not None:
                 found.append((site, level))
@@ -255,6 +256,15 @@ class Space:
     @cached_property
     def _by_size(self) -> tuple[Site, ...]:
         return tuple(sorted(self.sites, key=lambda site: -len(site.matrices)))
+
+    @cached_property
+    def _places(self) -> dict[MatrixRef, list[int]]:
+        """By matrix: where the sites that cut it stand in `_by_size`."""
+        found: dict[MatrixRef, list[int]] = {}
+        for place, site in enumerate(self._by_size):
+            for ref in site.matrices:
+                found.setdefault(ref, []).append(place)
+        return found
 
     def draw(
         self, rng: random.Random, near: Sequence[Choice] = (), keep: float = 0.0

@@ -54,7 +54,7 @@ class Limits:
         self._finished = Finished()
         self._allowed = 0.0
         self._by_site: dict[str, dict[Level, float]] = {}
-        self._logs: dict[tuple[str, Level], float] = {}
+        self._logs: dict[str, dict[Level, float]] = {}
         self._holds = bool(setting.costs)
         self._ratio, self._spread = math.log(prior.ratio), prior.spread
         self.version = 0
@@ -76,13 +76,15 @@ class Limits:
         ((site, level),) = choices
         self._by_site.setdefault(site.name, {})[level] = used
         if (predicted := self._predicted(site, level)) is not None:
-            self._logs[site.name, level] = self._log(used) - self._log(predicted)
+            own = self._logs.setdefault(site.name, {})
+            own[level] = self._log(used) - self._log(predicted)
             self._fit()
         self.version += 1
 
     def _fit(self) -> None:
         """The ratio of costs to predictions, and its spread, the prior among the evidence."""
-        prior, logs = self._prior, list(self._logs.values())
+        prior = self._prior
+        logs = [log for own in self._logs.values() for log in own.values()]
         first = math.log(prior.ratio)
         whole = prior.weight + len(logs)
         self._ratio = (prior.weight * first + math.fsum(logs)) / whole
@@ -141,8 +143,8 @@ class Limits:
             bounds = [value for value in (low, high) if 0 < value < math.inf]
             return (max(bounds), prior.spread) if bounds else None
         ratio, spread = self._ratio, self._spread
-        if near := [log for (other, _), log in self._logs.items() if other == site.name]:
-            ratio, spread = (ratio + math.fsum(near)) / (1 + len(near)), prior.near
+        if near := self._logs.get(site.name):
+            ratio, spread = (ratio + math.fsum(near.values())) / (1 + len(near)), prior.near
         expected = math.exp(self._log(predicted) + ratio)
         return min(max(expected, low), max(high, low)), spread
 
