@@ -252,7 +252,8 @@ def init(
         from search.report.new_study import LIMIT
         from search.report.preset_study import write_preset_study
 
-        limit = None if unguarded else worse_by or LIMIT
+        usual = LIMIT if worse_by is None else worse_by
+        limit = None if unguarded else usual
         write_preset_study(get_preset(preset), out, model, data, limit, replace=replace)
         _say_written(out, as_json)
         return

@@ -79,7 +79,8 @@ def test_each_has_a_study_that_searches_it(run, tmp_path, preset):
 
 
 @pytest.mark.parametrize(
-    ("words", "limit"), [(["--unguarded"], None), (["--worse-by", "0.1"], 0.1)]
+    ("words", "limit"),
+    [(["--unguarded"], None), (["--worse-by", "0.1"], 0.1), (["--worse-by", "0"], 0)],
 )
 def test_a_preset_has_the_limit_that_is_asked_for(run, tmp_path, words, limit):
     out = tmp_path / "study.yaml"
