@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu import SHAPES as OF_CARDS
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
@@ -40,17 +40,7 @@ END = "<|endoftext|>"
 NEW_TOKENS = 15
 SHAPES = {
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config()),
-    "smollm2": lambda: LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=49152,
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            tie_word_embeddings=True,
-        )
-    ),
+    "smollm2": lambda: LlamaForCausalLM(OF_CARDS["smollm2-135m"].config),
 }
 
 

@@ -18,6 +18,7 @@ fit), `generation`, `workers-MODEL` (processes that share the device).
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
 import subprocess
@@ -230,8 +231,6 @@ class Bench:
     def free(self) -> None:
         """Give back memory that nothing uses."""
         if self.device.type == "cuda":
-            import gc
-
             gc.collect()
             torch.cuda.empty_cache()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -45,8 +46,6 @@ class Waits(TorchFunctionMode):
 
 def _from_transformers() -> bool:
     """Whether transformers asks, such as for a mask that hides nothing."""
-    import sys
-
     frame = sys._getframe(2)
     return "transformers" in frame.f_code.co_filename
 

@@ -152,13 +152,20 @@ def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers,
     assert max(map(abs, slopes)) > 0.05
 
 
-def test_a_cost_is_the_slope_and_half_the_mean_square_of_slopes(tokenizers, tmp_path):
+@pytest.fixture
+def causal(tokenizers, tmp_path):
+    """A small random language model: its editor, predictor and passes."""
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **GPT))
     matrices = find_matrices(model)
     passes = ForwardPasses.of(model, matrices)
     predictor = make_predictor("causal", model, tokenizers["byte-level"], passes=passes)
     editor = Editor(model, matrices, FactorCache(tmp_path))
+    return editor, predictor, passes
+
+
+def test_a_cost_is_the_slope_and_half_the_mean_square_of_slopes(causal):
+    editor, predictor, passes = causal
     cuts = Composition.parse(["0.fc_in=rho:0.1", "1.fc_out=rho:0.1"]).interventions
     texts = [Example(str(n), str(n), text, "") for n, text in enumerate(PROMPTS)]
     ask, task = (editor, predictor), Perplexity()
@@ -178,7 +185,7 @@ def test_a_cost_is_the_slope_and_half_the_mean_square_of_slopes(tokenizers, tmp_
     assert all(found.values())
 
 
-def test_a_task_without_a_scored_answer_is_refused(tokenizers, tmp_path):
+def test_a_task_without_a_scored_answer_is_refused(causal):
     class Open(Ask):
         def request(self, example, head):
             return Generate(example.prompt, 2)
@@ -186,12 +193,7 @@ def test_a_task_without_a_scored_answer_is_refused(tokenizers, tmp_path):
         def outcome(self, example, reply):
             return Outcome(example.id, example.group, 0.0, 0.0, reply.text)
 
-    torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **GPT))
-    matrices = find_matrices(model)
-    passes = ForwardPasses.of(model, matrices)
-    predictor = make_predictor("causal", model, tokenizers["byte-level"], passes=passes)
-    editor = Editor(model, matrices, FactorCache(tmp_path))
+    editor, predictor, passes = causal
     cuts = Composition.parse(["0.fc_in=rho:0.1"]).interventions
     with pytest.raises(InputError, match="does not screen"):
         predict_changes(
