@@ -15,6 +15,7 @@ from search.cuts.kinds.registry import get_kind
 from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
 from search.cuts.rules import RankRule
+from search.evaluation.gradients import WholeGradient
 from search.study.trials import kept_share
 from search.weights.factors import FactorCache
 from search.weights.moments import digest_moment
@@ -197,7 +198,8 @@ class KindContract:
         weight, levels = matrix(shape), levels_of(kind)
         gradient = matrix(shape[::-1]).T.contiguous()
         source = products.source(Intervention(REF, levels[0]), weight)
-        found = kind.first_order([level.rule for level in levels], weight, gradient, source)
+        rules = [level.rule for level in levels]
+        found = kind.first_order(rules, weight, WholeGradient(gradient), source)
         assert found.dtype == torch.float64
         for level, change in zip(levels, found.tolist(), strict=True):
             edited = products.value(Intervention(REF, level), weight).double()

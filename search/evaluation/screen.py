@@ -2,8 +2,8 @@
 
 Cutting W to W' changes the loss by about ⟨∂L/∂W, W' − W⟩; for leading triples this is
 −Σ_{i>r} σ_i uᵢᵀ (∂L/∂W) vᵢ, so one gradient per matrix and its factors serve every rank. Gradients
-are taken matrix by matrix as the backward pass reaches them and dropped, so that memory stays near
-one of them.
+are taken matrix by matrix as the backward pass reaches them and dropped; of few tokens they are not
+even formed (search/evaluation/gradients.py).
 First order is crude for a cut this large; it orders candidates, and trials decide (docs/log.md).
 
 What a cut costs on text that the model predicts well is not of first order: the slope there is near
@@ -14,18 +14,17 @@ zero, and the loss rises with its curvature. That is estimated by the spread of 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from search.cuts.composition import Intervention
 from search.cuts.refs import MatrixRef
+from search.evaluation.gradients import Gradient, gradients_of, noting_calls
 from search.evaluation.predictor import RecordingPredictor
 from search.evaluation.requests import PreparedRequests
 from search.reuse.batching import Batch
@@ -126,13 +125,14 @@ def _slopes(
     """The slope of the mean log-loss towards every candidate, and the weight of the examples."""
     editor.restore()
     passes.prefix.start = 0
+    seen = _Seen(editor, candidates)
     prepared = predictor.prepare([task.request(x, predictor.head) for x in examples])
-    replies = predictor.answer(prepared)
+    with noting_calls(seen.modules) as called:
+        replies = predictor.answer(prepared)
     outcomes = [task.outcome(x, reply) for x, reply in zip(examples, replies, strict=True)]
     slopes = _loss_slopes(task, examples, replies, outcomes, objective)
     weights = _by_slot(prepared, slopes)
-    seen = _Seen(editor, candidates)
-    with _differentiating(editor, seen):
+    with gradients_of(editor.model, seen.matrices, called, seen.add):
         for batch in prepared.batches:
             passes.run(batch, partial(_backward, predictor, prepared, weights, seen))
     return seen.changes(), math.fsum(outcome.weight for outcome in outcomes)
@@ -213,10 +213,15 @@ class _Seen:
         self._candidates = candidates
         self.cuts: dict[MatrixRef, dict[str, list[Intervention]]] = {}
         for cut in dict.fromkeys(candidates):
-            editor.matrix(cut.matrix)
             self.cuts.setdefault(cut.matrix, {}).setdefault(cut.kind, []).append(cut)
+        self.matrices = [editor.matrix(ref) for ref in self.cuts]
         self._sums: dict[MatrixRef, Tensor] = {}
         self._fresh: dict[MatrixRef, Tensor] = {}
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """Those that own the matrices."""
+        return [self._editor.model.get_submodule(matrix.module) for matrix in self.matrices]
 
     def begin(self) -> None:
         """Forget what an interrupted batch left."""
@@ -228,13 +233,14 @@ class _Seen:
             self._sums[ref] = self._sums.get(ref, 0) + value
         self._fresh = {}
 
-    def add(self, ref: MatrixRef, weight: Tensor, gradient: Tensor) -> None:
-        """Take a gradient G [out, in] of the matrix W: ⟨G, W' − W⟩ for every cut W' of it."""
-        found = []
+    def add(self, matrix: Matrix, gradient: Gradient) -> None:
+        """Take a part of the gradient G of a matrix W: ⟨G, W' − W⟩ for every cut W' of it."""
+        ref, found = matrix.ref, []
+        weight = matrix.view.of(self._editor.parameter(ref).detach()).reshape(matrix.shape)
         for cuts in self.cuts[ref].values():
             rules, source = [cut.rule for cut in cuts], self._editor.source(cuts[0])
-            found.append(cuts[0].made_by.first_order(rules, weight, gradient.float(), source))
-        self._fresh[ref] = torch.cat(found) / SCALE
+            found.append(cuts[0].made_by.first_order(rules, weight, gradient, source))
+        self._fresh[ref] = self._fresh.get(ref, 0) + torch.cat(found) / SCALE
 
     def changes(self) -> dict[Intervention, float]:
         """The predicted change of the loss by candidate; 0 where no loss depends on the matrix."""
@@ -244,28 +250,3 @@ class _Seen:
             values = self._sums[ref].tolist() if ref in self._sums else [0.0] * len(cuts)
             found.update(zip(cuts, values, strict=True))
         return {cut: found[cut] for cut in self._candidates}
-
-
-@contextmanager
-def _differentiating(editor: Editor, seen: _Seen) -> Iterator[None]:
-    """Let gradients of the matrices, and of nothing else, reach `seen`, and be dropped at once."""
-    owned: dict[int, list[Matrix]] = defaultdict(list)
-    for ref in seen.cuts:
-        owned[id(editor.parameter(ref))].append(editor.matrix(ref))
-
-    def take(parameter: Tensor) -> None:
-        if parameter.grad is not None:
-            for matrix in owned[id(parameter)]:
-                seen.add(matrix.ref, matrix.read(parameter), matrix.read(parameter.grad))
-        parameter.grad = None
-
-    parameters = list(editor.model.parameters())
-    before = [parameter.requires_grad for parameter in parameters]
-    with ExitStack() as stack:
-        for parameter, wanted in zip(parameters, before, strict=True):
-            stack.callback(parameter.requires_grad_, wanted)
-            parameter.requires_grad_(id(parameter) in owned)
-            if id(parameter) in owned:
-                hook: Any = parameter.register_post_accumulate_grad_hook(take)  # type: ignore[no-untyped-call]
-                stack.callback(hook.remove)
-        yield

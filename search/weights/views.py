@@ -40,3 +40,10 @@ class View:
         # Splitting a dimension never copies, whatever the strides.
         periods = torch.unflatten(matrix, 0, (self.outer, matrix.shape[0] // self.outer))
         return periods[:, self.offset : self.offset + self.width] if self.width else periods
+
+    def of_outputs(self, outputs: Tensor) -> Tensor:
+        """The matrix's own of what the parameter's map puts out: `outputs` [fused out, ...].
+
+        A strided view [outer, width, ...], as `of` has the rows of the weight.
+        """
+        return View(None, False, self.outer, self.offset, self.width).of(outputs)

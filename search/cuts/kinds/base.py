@@ -35,6 +35,27 @@ class Triples(Protocol):
         ...
 
 
+class Gradient(Protocol):
+    """The gradient G [out, in] of a loss in a matrix, which need not be formed to be used."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        ...
+
+    def whole(self) -> Tensor:
+        """G [out, in], float32."""
+        ...
+
+    def along(self, U: Tensor, V: Tensor) -> Tensor:
+        """uᵢᵀ G vᵢ [r] for the rows of `U` [r, out] and `V` [r, in], float32 on its device."""
+        ...
+
+    def inner(self, weight: Tensor) -> Tensor:
+        """⟨G, W⟩, float64, of `weight` [out, in]."""
+        ...
+
+
 class Inputs(Protocol):
     """What a matrix [out, in] is given, as it was measured on calibration texts."""
 
@@ -189,15 +210,15 @@ class Kind(ABC):
         return min(whole, self.rank(rule, shape, spectrum) * (shape[0] + shape[1]))
 
     def first_order(
-        self, rules: Sequence[RankRule], weight: Tensor, gradient: Tensor, source: Source
+        self, rules: Sequence[RankRule], weight: Tensor, gradient: Gradient, source: Source
     ) -> Tensor:
         """⟨G, W' − W⟩ for each rule's edit W', float64 on the host: how the loss changes.
 
-        `gradient` G is that of the loss in `weight` W, both [out, in], float32. To first order.
+        `gradient` G is that of the loss in `weight` W [out, in], any float dtype. To first order.
         """
         import torch
 
-        wide, slope = weight.double(), gradient.double()
+        wide, slope = weight.double(), gradient.whole().double()
         changes = [
             ((self.edited(weight, rule, source).double() - wide) * slope).sum() for rule in rules
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from search.cuts.kinds.base import Kind, Source, spectrum_for
+from search.cuts.kinds.base import Gradient, Kind, Source, spectrum_for
 from search.cuts.rules import RankRule
 
 if TYPE_CHECKING:
@@ -56,17 +56,21 @@ class LeadingTriples(TripleKind):
         return range(self.rank(rule, shape, spectrum))
 
     def first_order(
-        self, rules: Sequence[RankRule], weight: Tensor, gradient: Tensor, source: Source
+        self, rules: Sequence[RankRule], weight: Tensor, gradient: Gradient, source: Source
     ) -> Tensor:
-        """⟨G, W_r − W⟩ = Σ_{i<=r} σᵢ uᵢᵀ G vᵢ − ⟨G, W⟩: one pass over the largest r serves all."""
+        """⟨G, W_r − W⟩ = Σ_{i<=r} σᵢ uᵢᵀ G vᵢ − ⟨G, W⟩: one pass over the triples serves all r.
+
+        Where all triples have to be there, they add up to the matrix.
+        """
         import torch
 
+        shape, full = tuple(weight.shape), min(weight.shape)
         spectrum = spectrum_for(rules, source)
-        ranks = [self.rank(rule, tuple(weight.shape), spectrum) for rule in rules]
-        most = max(ranks)
-        factors = source.factors(most, most)
-        U, V = (part[:most].to(gradient.device) for part in (factors.U, factors.V))
-        by_triple = ((U @ gradient) * V).sum(-1).cpu().double() * factors.spectrum[:most].double()
+        ranks = [self.rank(rule, shape, spectrum) for rule in rules]
+        read = reach(range(max(ranks)), full)[1]
+        factors = source.factors(read, read)
+        U, V = (part[:read].to(gradient.device) for part in (factors.U, factors.V))
+        by_triple = gradient.along(U, V).cpu().double() * factors.spectrum[:read].double()
         kept = torch.cat([torch.zeros(1, dtype=torch.float64), by_triple.cumsum(0)])
-        whole = (weight.float() * gradient).sum(dtype=torch.float64).cpu()
+        whole = kept[-1] if read == full else gradient.inner(weight).cpu()
         return (kept - whole)[ranks]
