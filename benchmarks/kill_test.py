@@ -96,7 +96,7 @@ def evaluations(study: Path) -> Counter[str]:
         event["effect"]
         for event in events
         if event["event"] == "done"
-        and event["job"] != "screen"
+        and not event["job"].startswith("screen")
         and not event["job"].endswith("-test")
         and "-guard-" not in event["job"]
     )

@@ -18,18 +18,13 @@ from search.cuts.composition import Composition, Intervention
 from search.cuts.kinds.base import Factoring, Inputs, Kind
 from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
-from search.evaluation.evaluator import (
-    SCREENED_EXAMPLES,
-    Evaluator,
-    Hosting,
-    Questions,
-    open_evaluator,
-)
+from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
 from search.missing import Missing
 from search.phases import SILENT, Phases
 from search.plan import Plan, open_asked
 from search.reuse.activations import GIB, Room
 from search.study.jobs import Job
+from search.study.screening import SCREENED_EXAMPLES
 from search.weights.matrices import Matrix
 from search.weights.remote import open_moments
 from search.weights.svd import decompose, work_of

@@ -38,7 +38,7 @@ from search.evaluation.evaluator import (
     Questions,
     open_evaluator,
 )
-from search.evaluation.screen import predict_changes, predict_costs
+from search.evaluation.screen import Asking, predict_changes, predict_costs
 from search.model import own_device
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
@@ -205,19 +205,16 @@ class Landscape:
         examples = random.Random(seed).sample(known, min(count, len(known)))
         evaluator, space = self._evaluator("validation"), self.plan.space
         cuts = [Intervention(m, level) for m in space.matrices for level in space.levels]
-        return predict_changes(
-            *(evaluator.editor, evaluator._predictor, self.plan.task, examples, cuts),
-            *(self.plan.objective, evaluator.passes),
-        )
+        asking = Asking(evaluator.editor, evaluator._predictor, self.plan.task, evaluator.passes)
+        return predict_changes(asking, examples, cuts, self.plan.objective)
 
     def costs(self) -> dict[Intervention, float]:
         """What gradients on the general text predict that every single cut costs there, in nats."""
         evaluator, space = self._evaluator("guard"), self.plan.space
         cuts = [Intervention(m, level) for m in space.matrices for level in space.levels]
-        return predict_costs(
-            *(evaluator.editor, evaluator._predictor, Guarded(self.plan.task)),
-            *(self.examples("guard"), cuts, ON_GENERAL_TEXT, evaluator.passes),
-        )
+        task = Guarded(self.plan.task)
+        asking = Asking(evaluator.editor, evaluator._predictor, task, evaluator.passes)
+        return predict_costs(asking, self.examples("guard"), cuts)
 
     def evaluation(self, job: Job, examples: Sequence[Example] | None = None) -> Evaluation:
         """The evaluation that an evaluator would make of a job, on `examples` of its part."""

@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 
-from search.cuts.composition import Composition, Intervention
 from search.cuts.kinds.base import Inputs
 from search.cuts.refs import MatrixRef
 from search.evaluation.finite import first_non_finite
 from search.evaluation.predictor import NonFiniteLogits, RecordingPredictor, make_predictor
-from search.evaluation.screen import predict_changes, predict_costs
+from search.evaluation.screen import Asking, slopes_of
 from search.model import ModelSource
 from search.reuse.activations import Room
 from search.reuse.forward import ForwardPasses
@@ -25,6 +24,7 @@ from search.study.jobs import Job
 from search.study.objective import Goal, Objective
 from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
+from search.study.screening import own_share
 from search.weights.edit import Editor
 from search.weights.matrices import Matrix, all_matrices
 from search.weights.remote import open_factors
@@ -35,9 +35,6 @@ from tasks.scoring import by_task, mean_log_loss, mean_score
 
 ON_GENERAL_TEXT = Objective((Goal(GENERAL_TEXT, PERPLEXITY),))
 """What the part ``guard`` is worth, whatever the study looks for."""
-
-SCREENED_EXAMPLES = 100
-"""Questions of validation that a screen reads."""
 
 
 @dataclass(frozen=True)
@@ -244,51 +241,16 @@ class Evaluator:
         return sum(len(getattr(one, name, ())) for one in made for name in ("batches", "prompts"))
 
     def _screen(self, job: Job) -> Evaluation:
-        """An outcome for every candidate, whose score is the predicted gain in nats.
-
-        Where general text has a limit, its predicted rise of log-loss there is a measure of it.
-        """
+        """One piece of the screen: the slopes towards every candidate on its examples."""
         started = time.perf_counter()
         order = sorted(self._parts["validation"], key=lambda example: seeded_order(example.id))
-        changes = predict_changes(
-            self.editor,
-            self._predictor,
-            self._task,
-            order[:SCREENED_EXAMPLES],
-            job.screened,
-            self._objective,
-            self.passes,
-        )
-        costs = self._costs(job.screened)
-        outcomes = tuple(
-            Outcome(
-                str(Composition((cut,))),
-                str(cut.matrix),
-                -change,
-                0.0,
-                None,
-                measures={GENERAL_TEXT: costs[cut]} if costs else {},
-            )
-            for cut, change in changes.items()
-        )
+        own = own_share(job.piece, order, self._parts.get("sample", ()))
+        asking = Asking(self.editor, self._predictor, self._task, self.passes)
+        found = slopes_of(asking, own, job.screened)
+        outcomes = tuple(outcome for one in found for outcome in one.outcomes())
         seconds = {"total": round(time.perf_counter() - started, 6)}
         return Evaluation(
             job.name, self._study_id, "", job.effect, job.part, 0.0, 0.0, seconds, outcomes
-        )
-
-    def _costs(self, candidates: Sequence[Intervention]) -> dict[Intervention, float]:
-        """What every candidate is predicted to cost on the sample of general text, if there is."""
-        texts = self._parts.get("sample", ())
-        if not texts:
-            return {}
-        return predict_costs(
-            self.editor,
-            self._predictor,
-            self._task,
-            texts,
-            candidates,
-            ON_GENERAL_TEXT,
-            self.passes,
         )
 
     def _whole(

@@ -14,8 +14,9 @@ zero, and the loss rises with its curvature. That is estimated by the spread of 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from search.evaluation.requests import PreparedRequests
 from search.reuse.batching import Batch
 from search.reuse.forward import ForwardPasses
 from search.study.objective import Objective
+from search.study.screening import COSTED_PARTS, Slopes, mean_changes, mean_costs
 from search.weights.edit import Editor
 from search.weights.matrices import Matrix
 from tasks.base import (
@@ -44,14 +46,9 @@ from tasks.base import (
     TokenNlls,
     Weighed,
 )
-from tasks.errors import InputError
-from tasks.scoring import by_task
 
 STEP = 1e-4
 """Nats by which a reply is moved either way, to see what its log-probabilities are worth."""
-
-COSTED_PARTS = 8
-"""Parts of the general text whose slopes are taken one by one."""
 
 SCALE = 2.0**10
 """The loss is scaled up for the backward pass, so that float16 gradients do not vanish."""
@@ -67,14 +64,37 @@ FIELDS: dict[type, str] = {
 """What of a reply its score depends on smoothly."""
 
 
+@dataclass(frozen=True)
+class Asking:
+    """What is asked of which unedited model: slopes are those of `predictor`'s model.
+
+    `editor` is of the same model, and has the factors; `passes` are those of the predictor.
+    """
+
+    editor: Editor
+    predictor: RecordingPredictor
+    task: Task
+    passes: ForwardPasses
+
+
+def slopes_of(
+    asking: Asking, examples: Sequence[Example], candidates: Sequence[Intervention]
+) -> list[Slopes]:
+    """How the mean log-loss of the examples changes with every candidate alone, task by task.
+
+    0 throughout for a task that asks nothing with a log-probability. The model's bytes stay.
+    """
+    tasks: dict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        tasks[example.task].append(example)
+    return [_slopes(asking, label, own, candidates) for label, own in tasks.items()]
+
+
 def predict_changes(
-    editor: Editor,
-    predictor: RecordingPredictor,
-    task: Task,
+    asking: Asking,
     examples: Sequence[Example],
     candidates: Sequence[Intervention],
     objective: Objective,
-    passes: ForwardPasses,
 ) -> dict[Intervention, float]:
     """Predicted change of the mean log-loss, in nats, of every candidate alone; below 0 helps.
 
@@ -82,47 +102,24 @@ def predict_changes(
     changes of a composition add up. The kind of each candidate says how. The model's bytes stay.
     Raises InputError if the task asks nothing that has a log-probability.
     """
-    return _slopes(editor, predictor, task, examples, candidates, objective, passes)[0]
+    return mean_changes(slopes_of(asking, examples, candidates), objective)
 
 
 def predict_costs(
-    editor: Editor,
-    predictor: RecordingPredictor,
-    task: Task,
-    texts: Sequence[Example],
-    candidates: Sequence[Intervention],
-    objective: Objective,
-    passes: ForwardPasses,
+    asking: Asking, texts: Sequence[Example], candidates: Sequence[Intervention]
 ) -> dict[Intervention, float]:
     """Predicted rise of the mean log-loss on `texts`, in nats, of every candidate alone.
 
-    The slope, and half of its mean square per token: of several parts of the text, each with its
-    tokens n and slope s of their mean, sum((n s)^2) / (2 sum(n)). The model's bytes stay.
+    By the slopes of COSTED_PARTS parts, see `mean_costs`. The model's bytes stay.
     """
-    parts = [texts[n::COSTED_PARTS] for n in range(min(COSTED_PARTS, len(texts)))]
-    found = [
-        _slopes(editor, predictor, task, part, candidates, objective, passes) for part in parts
-    ]
-    tokens = math.fsum(count for _, count in found)
-    return {
-        cut: math.fsum(
-            count * slopes[cut] + (count * slopes[cut]) ** 2 / 2 for slopes, count in found
-        )
-        / tokens
-        for cut in candidates
-    }
+    parts = [texts[n::COSTED_PARTS] for n in range(COSTED_PARTS)]
+    return mean_costs([one for part in parts for one in slopes_of(asking, part, candidates)])
 
 
 def _slopes(
-    editor: Editor,
-    predictor: RecordingPredictor,
-    task: Task,
-    examples: Sequence[Example],
-    candidates: Sequence[Intervention],
-    objective: Objective,
-    passes: ForwardPasses,
-) -> tuple[dict[Intervention, float], float]:
-    """The slope of the mean log-loss towards every candidate, and the weight of the examples."""
+    asking: Asking, label: str, examples: Sequence[Example], candidates: Sequence[Intervention]
+) -> Slopes:
+    editor, predictor, task, passes = asking.editor, asking.predictor, asking.task, asking.passes
     editor.restore()
     passes.prefix.start = 0
     seen = _Seen(editor, candidates)
@@ -130,12 +127,14 @@ def _slopes(
     with noting_calls(seen.modules) as called:
         replies = predictor.answer(prepared)
     outcomes = [task.outcome(x, reply) for x, reply in zip(examples, replies, strict=True)]
-    slopes = _loss_slopes(task, examples, replies, outcomes, objective)
-    weights = _by_slot(prepared, slopes)
-    with gradients_of(editor.model, seen.matrices, called, seen.add):
-        for batch in prepared.batches:
-            passes.run(batch, partial(_backward, predictor, prepared, weights, seen))
-    return seen.changes(), math.fsum(outcome.weight for outcome in outcomes)
+    total = math.fsum(outcome.weight for outcome in outcomes)
+    slopes = _loss_slopes(task, examples, replies, outcomes, total)
+    if any(any(found) for found in slopes):
+        weights = _by_slot(prepared, slopes)
+        with gradients_of(editor.model, seen.matrices, called, seen.add):
+            for batch in prepared.batches:
+                passes.run(batch, partial(_backward, predictor, prepared, weights, seen))
+    return Slopes(label, total, seen.changes())
 
 
 def _loss_slopes(
@@ -143,26 +142,17 @@ def _loss_slopes(
     examples: Sequence[Example],
     replies: Sequence[Reply],
     outcomes: Sequence[Outcome],
-    objective: Objective,
+    total: float,
 ) -> list[list[float]]:
     """By example: the slope of the mean log-loss in each log-probability of its reply.
 
     The task's own scoring is differentiated numerically, in float64: whatever it normalises over
-    is in it.
+    is in it. `total`: what the examples weigh.
     """
-    totals = {label: sum(o.weight for o in found) for label, found in by_task(outcomes).items()}
-    slopes = []
-    for example, reply, outcome in zip(examples, replies, outcomes, strict=True):
-        label = example.task
-        share = objective.mean({name: float(name == label) for name in totals})
-        share *= outcome.weight / totals[label]
-        slopes.append([-share * slope for slope in _reply_slopes(task, example, reply)])
-    if not any(any(found) for found in slopes):
-        raise InputError(
-            f"task {task.name!r} has no answer whose log-probability is differentiable; "
-            "use a strategy that does not screen"
-        )
-    return slopes
+    return [
+        [-outcome.weight / (total or 1.0) * slope for slope in _reply_slopes(task, example, reply)]
+        for example, reply, outcome in zip(examples, replies, outcomes, strict=True)
+    ]
 
 
 def _reply_slopes(task: Task, example: Example, reply: Reply) -> list[float]:

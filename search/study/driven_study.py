@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -24,10 +24,11 @@ from search.config import StudyConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.space import Space
-from search.strategies.base import BASELINE_NUMBER, History, Setting, Strategy, Tried
+from search.strategies.base import History, Setting, Strategy
 from search.strategies.parameters import Parameters
 from search.strategies.registry import make_strategy, strategy_class
 from search.strategies.singles import screened
+from search.study.baseline import baseline_tried
 from search.study.disputes import disputed
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, SCREEN, Job, trial_name
@@ -38,13 +39,16 @@ from search.study.outcomes import (
     no_screen,
     not_finite,
     outcome_bytes,
+    outcome_file,
     parse_outcomes,
     read_costs,
     read_outcomes,
     read_screen,
     write_outcome_bytes,
 )
-from search.study.race import Incumbent, Race, seeded_order
+from search.study.race import Race
+from search.study.rivals import Rivals
+from search.study.screening import Screening
 from search.study.stopping import Stopping
 from search.study.storages import Guard, StorageLost, refusal
 from search.study.trials import (
@@ -61,9 +65,8 @@ from search.study.trials import (
     kept_share,
 )
 from search.study.wall_time import WallTime
-from search.study.winner import Confirmation, Decision, best_by_share, choose_winner
+from search.study.winner import Confirmation, Decision
 from search.witness import FilesChanged, Witness
-from tasks.scoring import mean_score
 
 log = logging.getLogger(__name__)
 
@@ -159,9 +162,14 @@ class DrivenStudy:
         self._ended: dict[int, TrialRecord] = {}
         self._deaths_in_a_row = 0
         self._most_at_once = 0
-        self._incumbent: Incumbent | None = None
-        self._rivals: dict[float, Incumbent] | None = None
         self._baseline: Evaluation | None = None
+        self._rivals = Rivals(self.objective, sizes, self.trials, lambda: self.baseline, self._read)
+        self._screening = Screening(
+            self.identity.study_id,
+            self.objective,
+            lambda: screened(subject.space),
+            lambda name: self._read(name, ""),
+        )
 
     @staticmethod
     def open(
@@ -232,8 +240,11 @@ class DrivenStudy:
                 self._orphans.append(trial)
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
-        if self._screen_is_missing() and (screen := self._read(SCREEN, "")) is not None:
-            self._remember_screen(screen)
+        if self._screen_is_missing():
+            if (screen := self._screening.recall()) is not None:
+                self._remember_screen(screen)
+            else:
+                self._add_up_screen()
 
     def together(self) -> AbstractContextManager[None]:
         """Within, what is recorded is flushed to the disk once, at the end."""
@@ -274,9 +285,8 @@ class DrivenStudy:
         """What is asked of the unedited model and not yet begun."""
         if self.history.baseline is None and BASELINE not in self._live:
             return Job(BASELINE, Composition(), "", "validation")
-        if SCREEN not in self._live and self._screen_is_missing():
-            return Job(SCREEN, Composition(), "", "screen", screened=screened(self._setting.space))
-        return None
+        pieces = self._screening.jobs() if self._screen_is_missing() else ()
+        return next((job for job in pieces if job.name not in self._live), None)
 
     def _must_wait(self) -> bool:
         """Whether no trial can be chosen, or none judged, yet."""
@@ -399,41 +409,11 @@ class DrivenStudy:
         if step == 1:  # also when the job began anew after its worker died
             live.scores.clear()
         live.scores.update(scores)
-        incumbent = self._rival(live.job.composition)
+        incumbent = self._rivals.of(live.job.composition)
         if incumbent is None:
             return False
         race = Race(self.config.search.chunks, self.config.search.race_error)
         return race.is_lost(incumbent.differences(live.scores), len(incumbent.scores))
-
-    def _rival(self, composition: Composition) -> Incumbent | None:
-        """What a trial has to beat; within a budget the best trial of the same share, if any."""
-        if self._sizes is None:
-            return self._best_known()
-        if self._rivals is None:
-            bests = best_by_share(
-                self.trials(), self._sizes.kept, by_log_loss=self.objective.by_log_loss
-            )
-            known = {
-                share: self._read(trial_name(best.number), best.effect)
-                for share, best in bests.items()
-            }
-            self._rivals = {
-                share: Incumbent.of(found.outcomes, self.objective.paired)
-                for share, found in known.items()
-                if found is not None
-            }
-        own = self._sizes.read(composition)
-        return None if own is None else self._rivals.get(own.kept)
-
-    def _best_known(self) -> Incumbent | None:
-        """The best complete evaluation so far, the baseline included; None before there is any."""
-        if (known := self.baseline) is None:
-            return None
-        if self._incumbent is None:
-            if (winner := choose_winner(self.trials(), self.baseline)) is not None:
-                known = self._read(trial_name(winner.number), winner.effect) or known
-            self._incumbent = Incumbent.of(known.outcomes)
-        return self._incumbent
 
     def finish(self, job: Job, evaluation: Evaluation) -> None:
         """Record a complete evaluation: outcomes first, then the trial. Raises StorageLost.
@@ -479,15 +459,16 @@ class DrivenStudy:
         """Tell the trial what its outcome file, which is written, says."""
         live = self._live.pop(job.name)
         self._deaths_in_a_row = 0
-        self._incumbent = self._rivals = None
+        self._rivals.forget()
         if live.trial is not None:
             live.trial.set_user_attr(LOG_LOSS, evaluation.log_loss)
             live.trial.set_user_attr(SECONDS, evaluation.seconds)
             self._close(live, TrialState.COMPLETE, evaluation)
         elif job.name == BASELINE:
             self._remember_baseline(self.baseline or evaluation)
-        elif job.name == SCREEN:
-            self._remember_screen(self._read(SCREEN, "") or evaluation)
+        elif job.part == "screen" and self._screen_is_missing():
+            self._screening.put(evaluation)
+            self._add_up_screen()
         self.note_wall()
         self.on_change()
 
@@ -505,10 +486,8 @@ class DrivenStudy:
         if self._leaves(job):
             return
         live = self._live.pop(job.name)
-        if job.name == SCREEN and not self._traits.needs_screen:
-            nothing = no_screen(self.identity.study_id, reason)
-            self._write(nothing.name, outcome_bytes(nothing))
-            self._remember_screen(nothing)
+        if job.part == "screen":
+            self._go_without_screen(reason)
         elif live.trial is None:
             self.stopped = f"{job.name} failed: {reason}"
         else:
@@ -594,31 +573,35 @@ class DrivenStudy:
         if self.objective.needs_baseline and own:
             missed = self.objective.violations(own, own)
             self.history.room = {key: -value for key, value in missed.items()}
-        self.history.put(
-            Tried(
-                BASELINE_NUMBER,
-                Composition(),
-                "",
-                TrialState.COMPLETE,
-                (evaluation.score,),
-                evaluation.log_loss,
-                self._steps(evaluation),
-            )
-        )
+        self.history.put(baseline_tried(evaluation, self.config.search.chunks, self.objective))
 
-    def _steps(self, evaluation: Evaluation) -> tuple[tuple[int, float], ...]:
-        """What an evaluation of one task scored after each chunk that trials report."""
-        chunks = self.config.search.chunks
-        if chunks < 2 or not self.objective.single:
-            return ()
-        order = sorted(evaluation.outcomes, key=lambda one: seeded_order(one.example_id))
-        ends = [-(-len(order) * step // chunks) for step in range(1, chunks + 1)]
-        return tuple((n, mean_score(order[:end])) for n, end in enumerate(ends, 1) if end)
+    def _add_up_screen(self) -> None:
+        """Record the screen if all of its pieces are made; they are not needed any more then."""
+        if (whole := self._screening.whole()) is None:
+            return
+        if not whole.outcomes:
+            self._go_without_screen(whole.composition)
+            return
+        self._write(whole.name, outcome_bytes(whole))
+        self._remember_screen(whole)
+        for name in self._screening.names:
+            with suppress(OSError):
+                outcome_file(self.folder, name).unlink(missing_ok=True)
 
-    def _remember_screen(self, evaluation: Evaluation) -> None:
-        self._setting = replace(
-            self._setting, screen=read_screen(evaluation), costs=read_costs(evaluation)
-        )
+    def _go_without_screen(self, reason: str) -> None:
+        """The search goes on without predictions, or stops where its strategy needs them."""
+        if not self._screen_is_missing():  # another piece failed before
+            return
+        if self._traits.needs_screen:
+            self.stopped = f"{SCREEN} failed: {reason}"
+            return
+        nothing = no_screen(self.identity.study_id, reason)
+        self._write(nothing.name, outcome_bytes(nothing))
+        self._remember_screen(nothing)
+        self._retries = [live for live in self._retries if live.job.part != "screen"]
+
+    def _remember_screen(self, whole: Evaluation) -> None:
+        self._setting = replace(self._setting, screen=read_screen(whole), costs=read_costs(whole))
 
     def _write(self, name: str, data: bytes) -> None:
         try:

@@ -19,7 +19,8 @@ class Job:
 
     `name` is unique in a study and names the outcome file. `number` is the Optuna trial's, None for
     the baseline and for scoring on confirm and test. `baseline`: the unedited model's score by task
-    on that part, where a composition's value is relative to it. `screened`: what a screen predicts.
+    on that part, where a composition's value is relative to it. `screened`: what a screen predicts,
+    from the examples of `piece`, see `search.study.screening`.
     `ahead`: compositions that are asked the same after the unedited model; its pass keeps on the
     way what they can begin from.
     """
@@ -31,6 +32,7 @@ class Job:
     number: int | None = None
     baseline: Mapping[str, float] | None = None
     screened: tuple[Intervention, ...] = ()
+    piece: int = 0
     ahead: tuple[Composition, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from laser_search.testing.kinds import measured
 from search.cuts.composition import Composition
 from search.evaluation.predictor import make_predictor
-from search.evaluation.screen import predict_changes, predict_costs
+from search.evaluation.screen import Asking, predict_changes, predict_costs
 from search.reuse.forward import ForwardPasses
 from search.study.objective import Goal, Objective
 from search.weights.edit import Editor
@@ -119,7 +119,8 @@ def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers,
     flags = [parameter.requires_grad for parameter in model.parameters()]
     objective = Objective((Goal("", "accuracy"),))
 
-    found = predict_changes(editor, predictor, task, asked, cuts, objective, passes)
+    asking = Asking(editor, predictor, task, passes)
+    found = predict_changes(asking, asked, cuts, objective)
 
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
@@ -168,14 +169,15 @@ def test_a_cost_is_the_slope_and_half_the_mean_square_of_slopes(causal):
     editor, predictor, passes = causal
     cuts = Composition.parse(["0.fc_in=rho:0.1", "1.fc_out=rho:0.1"]).interventions
     texts = [Example(str(n), str(n), text, "") for n, text in enumerate(PROMPTS)]
-    ask, task = (editor, predictor), Perplexity()
-    rest = (Objective((Goal("", PERPLEXITY),)), passes)
+    task = Perplexity()
+    asking = Asking(editor, predictor, task, passes)
+    objective = Objective((Goal("", PERPLEXITY),))
 
-    found = predict_costs(*ask, task, texts, cuts, *rest)
+    found = predict_costs(asking, texts, cuts)
 
     total, tokens = dict.fromkeys(cuts, 0.0), 0.0
     for text in texts:
-        slopes = predict_changes(*ask, task, [text], cuts, *rest)
+        slopes = predict_changes(asking, [text], cuts, objective)
         (reply,) = predictor.answer(predictor.prepare([task.request(text, "causal")]))
         count = task.outcome(text, reply).weight
         tokens += count
@@ -196,6 +198,5 @@ def test_a_task_without_a_scored_answer_is_refused(causal):
     editor, predictor, passes = causal
     cuts = Composition.parse(["0.fc_in=rho:0.1"]).interventions
     with pytest.raises(InputError, match="does not screen"):
-        predict_changes(
-            editor, predictor, Open(), examples(), cuts, Objective((Goal("", "x"),)), passes
-        )
+        asking = Asking(editor, predictor, Open(), passes)
+        predict_changes(asking, examples(), cuts, Objective((Goal("", "x"),)))

@@ -146,7 +146,7 @@ def test_a_race_is_run_against_trials_of_the_same_size(tmp_path: Path) -> None:
     bests = summary_of(study).by_share
     for share in (0.6, 0.35):
         job = study.next_job()
-        rival = study._rival(job.composition)
+        rival = study._rivals.of(job.composition)
         assert sum(rival.scores.values()) / 4 == bests[share].score < study.baseline.score
 
 
@@ -162,7 +162,7 @@ def test_hits_and_misses_race_by_their_log_probabilities(tmp_path: Path) -> None
     study.objective = replace(study.objective, by_log_loss=True)
     drive(study, 4)
     job = study.next_job()
-    assert set(study._rival(job.composition).scores.values()) == {-0.1}
+    assert set(study._rivals.of(job.composition).scores.values()) == {-0.1}
 
 
 def test_nothing_is_stopped_for_not_beating_the_unedited_model(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from search.cuts.composition import Composition
 from search.demo.study import HERE
 from search.evaluation.evaluator import ON_GENERAL_TEXT, Questions, open_evaluator
 from search.evaluation.general_text import read_general_text
+from search.evaluation.screen import Asking, predict_changes, predict_costs
 from search.model import ModelSource
 from search.plan import make_plan
 from search.report.new_study import Answers, study_text
@@ -25,7 +26,9 @@ from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity, digest_examples, digest_settings
 from search.study.jobs import BASELINE, Job
 from search.study.objective import Objective
-from search.study.outcomes import Evaluation, read_costs
+from search.study.outcomes import Evaluation
+from search.study.race import seeded_order
+from search.study.screening import COSTED_PARTS, QUESTION_PIECES, SCREENED_EXAMPLES
 from tasks.base import Example, Outcome
 from tasks.errors import InputError
 from tasks.guarded import GENERAL_TEXT, Guarded
@@ -286,12 +289,18 @@ def test_a_screen_predicts_costs_on_the_sample_and_the_study_hands_them_on(
     study = DrivenStudy.open(
         Subject(tmp_path, IDENTITY, plan.config, plan.space, plan.max_ranks, plan.objective)
     )
-    baseline, screen = study.next_job(), study.next_job()
+    baseline, *pieces = [study.next_job() for _ in range(1 + QUESTION_PIECES + COSTED_PARTS)]
     cuts = tuple(Composition.parse([f"2.fc_out={rho}"]).interventions[0] for rho in (0.9, 0.05))
-    found = evaluator.evaluate(replace(screen, screened=cuts))
-    study.finish(screen, found)
+    for job in reversed(pieces):
+        assert study._setting.screen is None
+        study.finish(job, evaluator.evaluate(replace(job, screened=cuts)))
     study.finish(baseline, evaluator.evaluate(baseline))
-    assert read_costs(found) == study._setting.costs
+    task = Guarded(plan.task)
+    asking = Asking(evaluator.editor, evaluator._predictor, task, evaluator.passes)
+    asked = sorted(plan.split.validation, key=lambda example: seeded_order(example.id))
+    changes = predict_changes(asking, asked[:SCREENED_EXAMPLES], cuts, plan.objective)
+    assert study._setting.screen == pytest.approx(changes, rel=1e-4, abs=1e-6)
+    assert study._setting.costs == predict_costs(asking, plan.parts["sample"], cuts)
     mild, strong = (study._setting.costs[cut] for cut in cuts)
     assert strong > max(0, mild)
     assert study.history.room == pytest.approx({f"{GENERAL_TEXT}.worse_by": math.log(1.01)})

@@ -6,7 +6,6 @@ from search.config import write_config
 from search.report.cost import wall_text
 from search.report.standing import standing
 from search.study.identity import Identity
-from search.study.jobs import SCREEN
 from search.study.study_record import CONFIG, StudyRecord
 from search.study.wall_time import PHASES, WallTime
 
@@ -108,7 +107,7 @@ def test_the_screen_is_apart(driven, make_config, tmp_path, clock):
     config = make_config(trials=3, strategy="screened")
     study = driven(tmp_path / "s", config, jobs=1)
     job = study.next_job()
-    assert job.name == SCREEN
+    assert job.part == "screen"
     clock.sleep(6)
     study.fail(job, "no gradient")
     assert _known(tmp_path / "s", config)["screen"] == 6.0

@@ -14,6 +14,7 @@ from search.strategies.singles import screened
 from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
 from search.study.outcomes import read_outcomes
+from search.study.screening import QUESTION_PIECES
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,9 @@ def evaluator_of(plan):
 @pytest.mark.slow
 def test_a_screen_comes_first_and_is_kept(planned, tmp_path):
     study = opened(planned, tmp_path / "s")
-    first = [study.next_job() for _ in range(3)]
-    assert [job and job.part for job in first] == ["validation", "screen", None]
+    first = [study.next_job() for _ in range(2 + QUESTION_PIECES)]
+    pieces = ["screen"] * QUESTION_PIECES
+    assert [job and job.part for job in first] == ["validation", *pieces, None]
     evaluator = evaluator_of(planned)
     study = opened(planned, tmp_path / "s")
     run_study(study, evaluator)
