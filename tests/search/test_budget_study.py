@@ -159,7 +159,7 @@ def test_hits_and_misses_race_by_their_log_probabilities(tmp_path: Path) -> None
     assert Objective.of(config, {"": "accuracy"}).paired(one) == -0.25
     assert Objective.of(config, {"": "f1"}).paired(one) == 1.0
     study = open_at(tmp_path / "s", config)
-    study.objective = replace(study.objective, by_log_loss=True)
+    study.objective = study._rivals.objective = replace(study.objective, by_log_loss=True)
     drive(study, 4)
     job = study.next_job()
     assert set(study._rivals.of(job.composition).scores.values()) == {-0.1}
