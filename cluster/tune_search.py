@@ -34,8 +34,8 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         self._study = study
         self._watchdog = watchdog
         self.jobs: dict[str, Job] = {}
-        self._loading: set[str] = set()
-        self._loaded = 0
+        self._readying: set[str] = set()
+        self._readied = 0
         self.deaths: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -45,19 +45,23 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next job as a Tune configuration; None while all workers have one.
 
-        While the study waits for its baseline or screen, workers for its trials load the model.
+        While the study waits for its baseline or screen, workers for its trials get ready: they
+        load the model and record what trials begin from. Twice as often as there are workers, since
+        who has made a piece of the screen has recorded nothing, and Tune picks whom it wants.
         """
         capacity = self._capacity()
-        if len(self.jobs) + len(self._loading) >= capacity:
+        if len(self.jobs) + len(self._readying) >= capacity:
             return None
         with self.recording():
             job = self._study.next_job()
             if job is not None:
                 self.jobs[trial_id] = job
                 return {"job": json.dumps(job.to_dict())}
-        if self._study.waits and self._loaded + len(self.jobs) < min(capacity, self._study.budget):
-            self._loaded += 1
-            self._loading.add(trial_id)
+        workers = min(capacity, self._study.budget)
+        at_once = len(self.jobs) + len(self._readying)
+        if self._study.waits and at_once < workers and self._readied < 2 * workers:
+            self._readied += 1
+            self._readying.add(trial_id)
             return {"job": json.dumps(None)}
         over = self._study.stopped or self._study.draining or not self._study.running()
         return str(Searcher.FINISHED) if over else None
@@ -75,8 +79,8 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the study: finished, stopped early, failed, or its worker died."""
-        if trial_id in self._loading:  # whatever became of it, the next job tells
-            self._loading.remove(trial_id)
+        if trial_id in self._readying:  # whatever became of it, the next job tells
+            self._readying.remove(trial_id)
             return
         job = self.jobs.pop(trial_id)
         with self.recording():
@@ -134,7 +138,10 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Continue or stop after a chunk."""
         job = self._search.jobs.get(trial.trial_id)
-        if job is None or result.get("done"):
+        if job is None:  # nobody gets ready for trials that will not come
+            is_wanted = self._study.goes_on or result.get("done")
+            return str(TrialScheduler.CONTINUE if is_wanted else TrialScheduler.STOP)
+        if result.get("done"):
             return str(TrialScheduler.CONTINUE)
         scores = json.loads(result.pop("chunk", "{}"))
         stop = False

@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class Blueprint:
 class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     """Evaluates one job after another; the actor, its model and its factors stay.
 
-    Without a job it loads the model, and is ready for the next one.
+    Without a job it loads the model and records what trials begin from, to be ready for one.
     """
 
     def setup(self, config: dict[str, Any], blueprint: Blueprint) -> None:
@@ -138,6 +138,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._folder = Path(blueprint.folder)
         self._shares_folder = _shares(self._folder, blueprint.study_id)
         self._run: Generator[Progress, None, None] | None = None
+        self._readying: Iterator[int] | None = None
         self._broken: str | None = None
         started = time.perf_counter()
         if blueprint.driver is not None:
@@ -166,7 +167,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if self._broken is not None:
             return {METRIC: float("nan"), "broken": self._broken, "done": True}
         try:
-            return dict(NOTHING_TO_DO) if self._job is None else self._advance(self._job)
+            return self._get_ready() if self._job is None else self._advance(self._job)
         except FilesChanged as error:
             self._close()
             self._broken = str(error)
@@ -183,6 +184,13 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             # The machine's failure, not the composition's: the study tries again elsewhere.
             self._close()
             return {**result, "died": _sentence(error)}
+
+    def _get_ready(self) -> dict[str, Any]:
+        """Record a chunk of what trials begin from."""
+        if self._readying is None:
+            self._readying = self._evaluator.get_ready()
+        left = next(self._readying, 0)
+        return {**NOTHING_TO_DO, "done": left == 0, "finished": left == 0, "step": 0}
 
     def _advance(self, job: Job) -> dict[str, Any]:
         if self._run is None:
@@ -216,6 +224,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         return read_outcomes(self._folder, job.name, study_id, job.effect) is not None
 
     def _close(self) -> None:
+        self._readying = None
         if self._run is not None:
             self._run.close()
             self._run = None
@@ -234,7 +243,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 
 
 def _job(config: Mapping[str, Any]) -> Job | None:
-    """The job of a Tune configuration; None: the worker is to load the model."""
+    """The job of a Tune configuration; None: the worker is to get ready for one."""
     data = json.loads(config["job"])
     return None if data is None else Job.from_dict(data)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Any
@@ -136,7 +137,8 @@ class Evaluator:
         seconds = {"prepare": time.perf_counter() - started, "forward": 0.0, "score": 0.0}
         mark = time.perf_counter()
         try:
-            self._record(job.part, [*chunks, *texts])
+            if job.part == "validation":
+                self._record([*chunks, *texts])
             seconds["record"] = time.perf_counter() - mark
             mark = time.perf_counter()
             self.editor.apply(job.composition)
@@ -298,14 +300,29 @@ class Evaluator:
         self.passes.forget_all()
         return tuple(found)
 
-    def _record(self, part: str, chunks: Sequence[tuple[list[Example], Any]]) -> None:
-        if part != "validation":
-            return
+    def get_ready(self) -> Iterator[int]:
+        """Record what trials begin from, chunk by chunk, each of which says how many are left.
+
+        In an order of this process's own: processes that share a folder of activations each do
+        some of it and take the rest from each other.
+        """
+        chunks = self._recorded_chunks()
+        random.Random(os.getpid()).shuffle(chunks)  # noqa: S311  # no secret
+        for left, chunk in reversed(list(enumerate(chunks))):
+            self._record([chunk])
+            yield left
+
+    def _recorded_chunks(self) -> list[tuple[list[Example], Any]]:
+        """What a trial is asked."""
+        return [*self._prepare("validation"), *self._prepare("sample")]
+
+    def _record(self, chunks: Sequence[tuple[list[Example], Any]]) -> None:
         missing = [p for _, p in chunks if not self.passes.recorded(*_passes_of(p))]
         if missing:
             self.editor.restore()
             self.passes.prefix.start = 0
-            batches, prompts = zip(*map(_passes_of, missing), strict=True)
+            every = [_passes_of(p) for _, p in self._recorded_chunks()]
+            batches, prompts = zip(*every, strict=True)
             self.passes.expect(chain.from_iterable(batches), chain.from_iterable(prompts))
             for prepared in missing:
                 self._predictor.record(prepared)

@@ -1,4 +1,4 @@
-"""While a study waits for its baseline or screen, workers for its trials load the model."""
+"""While a study waits for its baseline or screen, workers for its trials get ready for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.tune_search import StudySearch
+import pytest
+
+from cluster.tune_search import StudyScheduler, StudySearch
+from cluster.worker import StudyWorker
 from search.cuts.composition import Composition
 from search.study.jobs import Job
 
@@ -60,14 +63,39 @@ def test_as_many_load_as_there_will_be_trials_for() -> None:
     assert suggested(search, 4) == ["baseline", "screen", None, None]
 
 
-def test_one_that_has_loaded_is_told_to_nobody_and_loads_once() -> None:
+def test_what_gets_ready_is_told_to_nobody_and_is_asked_twice_a_worker_at_most() -> None:
     search, study = search_of(budget=100, workers=3)
     assert suggested(search, 3) == ["baseline", "screen", "load"]
     search.on_trial_complete("t2", {"score": 0.0, "finished": True})
     search.on_trial_complete("t0", {"score": 0.5, "finished": True})
     assert study.told == ["baseline"]
-    assert search.suggest("t4") == {"job": "null"}, "the worker of the baseline has nothing to do"
-    search.on_trial_complete("t4", None, error=True)
-    assert search.suggest("t5") is None, "all three have loaded"
+    for number in range(4, 9):
+        asked = {"job": "null"}
+        assert search.suggest(f"t{number}") == asked, "the worker of the baseline has nothing to do"
+        search.on_trial_complete(f"t{number}", None, error=True)
+    assert search.suggest("t9") is None, "each of the three has had its chance"
     study.waits, study.jobs = False, [job("trial-00000")]
     assert suggested(search, 1) == ["trial-00000"]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_nobody_gets_ready_for_trials_that_will_not_come(goes_on: bool) -> None:
+    search, study = search_of(budget=100, workers=3)
+    suggested(search, 3)
+    study.goes_on = goes_on
+    heard = StudyScheduler(search, study).on_trial_result(
+        None, SimpleNamespace(trial_id="t2"), {"score": 0.0, "step": 0, "done": False}
+    )
+    assert heard == ("CONTINUE" if goes_on else "STOP")
+
+
+def test_a_worker_without_a_job_records_chunk_by_chunk_until_nothing_is_left() -> None:
+    worker = StudyWorker.__new__(StudyWorker)
+    worker._broken = worker._job = worker._readying = worker._run = None
+    worker._evaluator = SimpleNamespace(get_ready=lambda: iter([1, 0]))
+    first, last = worker.step(), worker.step()
+    assert not first["done"] and last["done"]
+    assert first.keys() == last.keys(), "Tune wants the same numbers of every result"
+    worker.reset_config({"job": "null"})
+    worker._evaluator = SimpleNamespace(get_ready=lambda: iter(()))
+    assert worker.step()["done"]
