@@ -80,15 +80,23 @@ class TokenScorer:
         if self._calibrated:
             return
         self._calibrated = True
+        names = ("picks_before_head", "ends_early")
         with torch.inference_mode():
-            full = self.run(batch)
-            for name in ("picks_before_head", "ends_early"):
-                setattr(self, name, True)
-                try:
-                    same = is_close(self.run(batch), full)
-                except (RuntimeError, IndexError, ValueError):
-                    same = False
-                setattr(self, name, same)
+            with self.passes.prefix.repeating(partial(self.run, batch)) as full:
+                for name in names:
+                    self._try(name, batch, full)
+            for name in names:  # where blocks hand on more than their output, in full
+                if not getattr(self, name):
+                    self._try(name, batch, full)
+
+    def _try(self, name: str, batch: Batch, full: Tensor) -> None:
+        """Take the short cut `name` if it gives `full` on `batch`."""
+        setattr(self, name, True)
+        try:
+            same = is_close(self.run(batch), full)
+        except (RuntimeError, IndexError, ValueError):
+            same = False
+        setattr(self, name, same)
 
     def supports_branches(self, shared: BranchedBatch, separate: Batch) -> bool:
         """Whether rows that share their prompt get the logits of `separate` ones; tried once.

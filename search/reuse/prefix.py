@@ -199,6 +199,27 @@ class PrefixReuse:
                     stack.enter_context(_returning(module, output, states.get(block, {})))
             yield place if outputs else 0
 
+    @contextmanager
+    def repeating(self, run: Callable[[], Result]) -> Iterator[Result]:
+        """Yields what `run` gives, a whole pass; within, that pass begins at the last block.
+
+        For trying what concerns that block and the head alone: of a model larger than memory, each
+        whole pass reads all weights again. Nothing is kept, and nothing proved: what a pass gives
+        within has to be compared with what was yielded.
+        """
+        place = len(self.blocks) - 1
+        found: list[Result] = []
+        seen = _Record()
+        if place > 0 and not self.refused:
+            seen = self._watch(lambda: found.append(run()), self._needed([place]))
+        whole = found[0] if found else run()
+        with ExitStack() as stack:
+            if not self.refused:
+                for (first, stop), at in self._ranges(place, seen.outputs).items():
+                    for module in self.blocks.modules[first:stop]:
+                        stack.enter_context(_returning(module, seen.outputs[at], {}))
+            yield whole
+
     def forget(self, keys: Sequence[str]) -> None:
         """Drop what was recorded of these batches."""
         for key in keys:
@@ -217,18 +238,23 @@ class PrefixReuse:
 
     def _outputs(self, key: str, record: _Record, place: int) -> dict[tuple[int, int], Any]:
         """What to return from the blocks of each range, so that a pass starts at `place`."""
+        return {
+            blocks: self._load(key, record.outputs[stop])
+            for blocks, stop in self._ranges(place, record.outputs).items()
+        }
+
+    def _ranges(self, place: int, kept: Mapping[int, Any]) -> dict[tuple[int, int], int]:
+        """Ranges of blocks that a pass from `place` leaves out: whose output stands for each."""
         encoder = self.blocks.encoder
         ranges = [(0, encoder), (encoder, place)] if place > encoder > 0 else [(0, place)]
-        return {
-            (first, stop): self._load(key, record.outputs[stop])
-            for first, stop in ranges
-            if stop in record.outputs  # else a pass through the encoder alone
-        }
+        # What is not kept: a pass through the encoder alone.
+        return {(first, stop): stop for first, stop in ranges if stop in kept}
 
     def _choose(self, batches: Sequence[tuple[str, int, Callable[[], object]]]) -> None:
         key, tokens, run = min(batches, key=lambda entry: entry[1])
         places = self._needed(range(1, len(self.blocks)))
-        seen = self._watch(run, places)
+        found: list[object] = []
+        seen = self._watch(lambda: found.append(run()), places)
         if self.refused:
             log.info("every pass starts at the first block: %s", self.refused)
             return
@@ -243,7 +269,7 @@ class PrefixReuse:
         self.boundaries = self._needed(chosen) if room >= 1 else ()
         last = max(self.boundaries, default=0)
         self.activations.promised += int((len(self.boundaries) + depth[last]) * cost)
-        self._prove(key, run, seen)
+        self._prove(key, run, seen, found[0])
 
     def _needed(self, places: Sequence[int]) -> tuple[int, ...]:
         """`places`, with the end of the encoder before any in the decoder."""
@@ -251,14 +277,14 @@ class PrefixReuse:
         extra = {encoder} if encoder and any(place >= encoder for place in places) else set()
         return tuple(sorted({*places, *extra}))
 
-    def _prove(self, key: str, run: Callable[[], object], seen: _Record) -> None:
-        """Compare a pass from every chosen boundary with a full one, on the unedited model."""
+    def _prove(self, key: str, run: Callable[[], object], seen: _Record, whole: object) -> None:
+        """Compare a pass from every chosen boundary with the full one that was seen."""
         try:
             self._records[key] = self._store(key, seen.until(self.boundaries or ()))
         except OSError as error:
             self._give_up(key, error)
             return
-        self._check(key, run, run(), self.boundaries or ())
+        self._check(key, run, whole, self.boundaries or ())
 
     def _check(
         self, key: str, run: Callable[[], object], whole: object, places: Sequence[int]

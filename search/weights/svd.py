@@ -14,6 +14,9 @@ from tasks.errors import InputError
 GRAM_CONDITION = 1e-4
 """Smallest singular value, as a fraction of the largest, that is taken from a Gram matrix."""
 
+COLUMNS = 64
+"""Whose signs are found at once."""
+
 TAIL_OVERLAP = 3e-8
 """Largest cosine between right vectors of the Gram route's two parts; the rounding's is 6e-8."""
 
@@ -99,7 +102,7 @@ def _gram(weight: Tensor) -> Triple | None:
     if 2 * head < len(squares):
         return None
     S = squares[:head].sqrt()
-    right = (wide.T @ left[:, :head]) / S
+    right = (wide.T @ left[:, :head]).div_(S)
     if head < len(squares):
         tail = _tail(wide, left[:, head:], right)
         if tail is None:
@@ -153,7 +156,15 @@ def _last_resort(weight: Tensor) -> Triple:
 
 
 def _signed(U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-    """Flip each pair of columns so that the entry of U largest in absolute value is positive."""
-    place = U.abs().argmax(dim=0, keepdim=True)
-    sign = torch.where(U.gather(0, place) < 0, -1.0, 1.0).to(U.dtype)
-    return U * sign, V * sign
+    """Flip each pair of columns so that the entry of U largest in absolute value is positive.
+
+    In place, and by some columns at a time: copies of a large matrix would be the most that a
+    decomposition holds.
+    """
+    for first in range(0, U.shape[1], COLUMNS):
+        part = U[:, first : first + COLUMNS]
+        place = part.abs().argmax(dim=0, keepdim=True)
+        sign = torch.where(part.gather(0, place) < 0, -1.0, 1.0).to(U.dtype)
+        part.mul_(sign)
+        V[:, first : first + COLUMNS].mul_(sign)
+    return U, V

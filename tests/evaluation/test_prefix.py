@@ -259,6 +259,26 @@ def test_scoring_with_every_short_cut_is_scoring_without_reuse(name, rounding):
         rounding.check(found, *(_plain(one, rows) for one in (model, rounding.exact(model))))
 
 
+@pytest.mark.parametrize("name", ["Llama", "BERT"])
+def test_a_scorer_reads_the_first_block_twice_before_its_first_trial(name):
+    """Once to try its short cuts and once to record: a model may be larger than memory."""
+    model = make(name)
+    scorer = TokenScorer(model, ForwardPasses.of(model, find_matrices(model)))
+    rows = [TokenRow((5, 6, 7, 8), (Scored(2, 5, 0),)), TokenRow((9, 8, 7), (Scored(2, 5, 1),))]
+    batch = collate(rows, 0, torch.device("cpu"))
+    runs = []
+    block = scorer.passes.prefix.blocks.modules[0]
+    attention = block.self_attn if name == "Llama" else block.attention
+    attention.register_forward_hook(lambda *_: runs.append(1))
+    scorer.calibrate(batch)
+    assert len(runs) == 1
+    assert scorer.picks_before_head and scorer.ends_early
+    scorer.passes.record([batch], scorer.run)
+    assert len(runs) == 2
+    assert not scorer.passes.prefix.refused
+    assert scorer.passes.prefix.boundaries == (1, 2, 3)
+
+
 def test_layers_that_share_their_weights_run_whole():
     config = AutoConfig.for_model("albert", **SIZES, embedding_size=16)
     model = transformers.AutoModelForMaskedLM.from_config(config).eval()

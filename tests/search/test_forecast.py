@@ -18,7 +18,7 @@ from search.plan import make_plan
 from search.rehearsal import rehearse
 from search.storing import ensure_factors
 from search.strategies.base import Setting
-from search.timing import _between, sample
+from search.timing import LONG_S, _between, _least, sample
 from search.weights.factors import FactorCache
 from tasks.base import Example
 from tasks.errors import InputError
@@ -178,3 +178,8 @@ def test_weights_that_stay_in_their_files_are_said_apart(plan, monkeypatch):
     assert found.mapped_bytes == plan.model_bytes
     shared = f"{size_text(plan.model_bytes)} of files that all share (model.mapped)"
     assert any(shared in line for line in found.lines())
+
+
+def test_a_long_measurement_is_not_repeated():
+    assert _least(iter([LONG_S, 1.0]).__next__) == LONG_S
+    assert _least(iter([3.0, 2.0]).__next__) == 2.0

@@ -99,6 +99,33 @@ def test_same_bytes_give_the_same_factors():
     )
 
 
+PEAK = """
+from pathlib import Path
+
+import torch
+from search.weights.svd import decompose
+
+def own(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+torch.set_num_threads(1)
+weight = torch.randn(4000, 400)
+decompose(weight[:500])  # what the solver takes once
+Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+before = own("VmRSS")
+decompose(weight)
+print((own("VmHWM") - before) / (8 * weight.numel()))
+"""
+
+
+def test_two_matrices_in_float64_are_the_most_that_is_held(forked):
+    """A tall matrix and its left vectors; and a tenth of one for its Gram matrix, and more."""
+    done = forked.run(PEAK)
+    assert done.returncode == 0, done.stderr
+    assert 1.9 < float(done.stdout) < 2.9
+
+
 def test_sign_is_fixed():
     torch.manual_seed(0)
     weight = torch.randn(20, 30)
