@@ -139,7 +139,6 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
     if len(tried) < min(outline.trials, MOST):  # the strategy has nothing left to try before
         outline = replace(outline, trials=len(tried))
     mean_s = _mean_trial_s(timing, tried)
-    wants_screen = strategy_class(plan.config.search.strategy).wants_screen
     at_once = min(2, workers.workers)
     # One worker scores the winner from its first cut on, two score both sides in full at once.
     sides = 2.0 if at_once > 1 else 1 + _mean_share(timing, tried)
@@ -148,8 +147,7 @@ def foresee(plan: Plan, workers: Workers, phases: Phases = SILENT) -> Forecast:
         "calibration": timing.calibration.seconds,
         "factors": _factors_s(plan, timing, workers),
         "loading": at_once * workers.import_s + timing.load_s,
-        "baseline": timing.baseline_s,
-        "screen": timing.screen_s if wants_screen else 0.0,
+        **_before_trials_s(plan, timing, workers),
         "trials": mean_s * outline.trials / workers.workers,
         "test": sides * timing.test_s / at_once,
         "general text": sides * timing.guard_s / at_once,
@@ -196,6 +194,21 @@ def _factors_s(plan: Plan, timing: Timing, workers: Workers) -> float:
     if alone and not worth_a_process(plan.source, plan.searched):
         return timing.svd_s
     return timing.svd_s / workers.cores + workers.import_s
+
+
+def _before_trials_s(plan: Plan, timing: Timing, workers: Workers) -> dict[str, float]:
+    """The unedited model and the screen, whose pieces all workers make.
+
+    Workers of one machine share what they record, where it lies in files; elsewhere each records
+    for itself.
+    """
+    wants_screen = strategy_class(plan.config.search.strategy).wants_screen
+    waits = wants_screen or plan.objective.needs_baseline
+    shared = waits and workers.device == "cpu" and plan.config.reuse.file_gib > 0
+    return {
+        "baseline": timing.baseline_s / (workers.workers if shared else 1),
+        "screen": timing.screen_s / workers.workers if wants_screen else 0.0,
+    }
 
 
 def _elsewhere(plan: Plan) -> list[str]:
