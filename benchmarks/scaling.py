@@ -1,15 +1,15 @@
 """What the driver costs, how many workers it feeds, and what becomes of a study when nodes go.
 
-    python benchmarks/scaling.py overhead --strategy tpe
-    python benchmarks/scaling.py rate --workers 64 --seconds 1 --trials 1280
+    python benchmarks/scaling.py overhead --strategy auto --matrices 224 --limit 0.01 --trials 5000
+    python benchmarks/scaling.py rate --workers 64 --seconds 1 --trials 5000 --strategy auto
     python benchmarks/scaling.py nodes
     python benchmarks/scaling.py memory --trials 10000
 
-Real studies over the demo's space on a real Ray; only the workers are replaced, by actors that
-sleep and answer with a score drawn from the composition, so that 64 of them fit on two cores.
-Efficiency is what a fleet without any overhead would need, over what the study needed, from when
-all workers are up. CPU seconds of the driver's own process are given beside: they depend less on
-what else the machine does.
+Real studies in real folders on a real Ray; only the workers are replaced, by actors that sleep and
+answer what a made-up landscape says of the composition (sleepers.py), so that 64 of them fit on two
+cores. Efficiency is the time that workers slept, over the time that they were there, from when all
+are up until there are too few trials left for them. CPU seconds of the driver's own process are
+given beside: they depend less on what else the machine does.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,118 +35,135 @@ if "nodes" in sys.argv:  # nodes that ray.cluster_utils starts know no token
     os.environ["RAY_AUTH_MODE"] = "disabled"
 import psutil
 import ray
-from ray import tune
+import sleepers
+from optuna.trial import TrialState
+from ray import cloudpickle, tune
+from sleepers import Landscape, Sleeper, made_up
 
 from cluster.execution import execute
 from cluster.shipping import local_environment
+from search.cuts.refs import MatrixRef
 from search.demo.study import demo_config
-from search.plan import Plan, make_plan
+from search.plan import make_plan
 from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Digests, Identity
-from search.study.outcomes import Evaluation, outcome_bytes
-from tasks.base import Outcome
+from search.study.jobs import Job, trial_name
 
-EXAMPLES = 100
-
-
-def answer(job: dict[str, Any], study_id: str, composition: str) -> bytes:
-    """Outcomes of a job as a worker sends them; the score is drawn from the effect."""
-    score = random.Random(job["effect"]).random()
-    outcomes = tuple(Outcome(f"q{n}", f"g{n}", score, -1.0, "x") for n in range(EXAMPLES))
-    return outcome_bytes(
-        Evaluation(
-            *(job["name"], study_id, composition, job["effect"], job["part"]),
-            score=score,
-            log_loss=1.0,
-            seconds={"total": 0.0},
-            outcomes=outcomes,
-        )
-    )
+cloudpickle.register_pickle_by_value(sleepers)  # else workers would look for the module
 
 
-class Sleeper(tune.Trainable):
-    """Takes jobs as `StudyWorker` does, and sleeps."""
+@dataclass(frozen=True)
+class Case:
+    """A study: `limit` is that of `guard.worse_by`, 0 for none.
 
-    def setup(self, config: dict[str, Any], study_id: str, log: str, seconds: float) -> None:
-        """Take the first job."""
-        self._study_id, self._seconds = study_id, seconds
-        node = ray.get_runtime_context().get_node_id()
-        self._path = Path(log) / f"{node}-{os.getpid()}.jsonl"
-        self._job = json.loads(config["job"])
+    `matrices`: of a made-up space at nine rho; 0 for the demo's own matrices at any rho, a space
+    that is never exhausted. `races`: whether trials report chunks and are stopped early.
+    """
 
-    def reset_config(self, config: dict[str, Any]) -> bool:
-        """Take the next job."""
-        self._job = json.loads(config["job"])
-        return True
+    strategy: str = "random"
+    trials: int = 1280
+    limit: float = 0.0
+    matrices: int = 0
+    races: bool = False
 
-    def _write(self, event: str) -> None:
-        line = {"time": time.time(), "event": event, "effect": self._job["effect"]}
-        line |= {"job": self._job["name"]}
-        with self._path.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+    @property
+    def landscape(self) -> Landscape:
+        """What sleepers answer; a race has eight chunks of 64 questions."""
+        limited = bool(self.limit)
+        return Landscape(512, 8, limited) if self.races else Landscape(limited=limited)
 
-    def step(self) -> dict[str, Any]:
-        """Sleep, and answer."""
-        self._write("start")
-        if self._job["part"] == "validation":
-            time.sleep(self._seconds)
-        data = answer(self._job, self._study_id, json.dumps(self._job["composition"]))
-        self._write("done")
-        return {"score": 0.0, "done": True, "finished": True, "outcomes": data}
+    def __str__(self) -> str:
+        """For the lines that are printed."""
+        parts = [self.strategy, f"{self.matrices} matrices" if self.matrices else "demo's matrices"]
+        parts += [f"limit {self.limit:g}"] * bool(self.limit) + ["race"] * self.races
+        return ", ".join(parts)
 
 
-def open_study(folder: Path, trials: int, strategy: str, workers: int) -> tuple[DrivenStudy, Plan]:
-    """A study of the demo's model over a continuous space, so that it is never exhausted."""
-    config = demo_config(folder, trials)
+def open_study(folder: Path, case: Case, workers: int) -> DrivenStudy:
+    """A study of the demo's model, as a driver opens it."""
+    config = demo_config(folder, case.trials)
     data = config.model_dump(mode="json")
-    data["space"]["rho"] = {"low": 0.005, "high": 0.95}
-    data["search"] |= {"strategy": strategy, "trials": trials}
+    if not case.matrices:
+        data["space"]["rho"] = {"low": 0.005, "high": 0.95}
+    data["search"] |= {"strategy": case.strategy, "trials": case.trials}
+    data["search"] |= {"pruner": "race", "chunks": 8} if case.races else {"pruner": "none"}
     data["cluster"]["max_concurrent"] = workers or "auto"
-    config = type(config).model_validate(data)
-    plan = make_plan(config)
+    if case.limit:
+        data["guard"] = {"worse_by": case.limit}
+    plan = make_plan(type(config).model_validate(data))
+    plan.witness.seal()
     folder.mkdir(parents=True, exist_ok=True)
-    identity = Identity.new(Digests("", "", "", ""))
     if (folder / "study.json").exists():
         identity = Identity.read(folder)
     else:
+        identity = Identity.new(Digests("", "", "", ""))
         identity.write(folder)
-    subject = Subject(folder, identity, config, plan.space, plan.max_ranks, plan.objective)
-    return DrivenStudy.open(subject), plan
+    space, ranks = plan.space, plan.max_ranks
+    shapes: dict[MatrixRef, tuple[int, ...]] = {m.ref: m.shape for m in plan.matrices}
+    if case.matrices:
+        refs = made_up(case.matrices)
+        space = replace(space, matrices=refs, max_interventions=5)
+        ranks = dict.fromkeys(refs, 1024)
+        shapes = dict.fromkeys(refs, (1024, 4096))
+    return DrivenStudy.open(
+        Subject(folder, identity, plan.config, space, ranks, plan.objective, shapes=shapes),
+        witness=plan.witness,
+    )
 
 
-def feed(study: DrivenStudy, trials: int, in_flight: int) -> Iterator[tuple[float, float]]:
-    """Drive a study in this process; yields CPU and wall seconds of each ask and tell."""
-    jobs: list[Any] = []
-    for _ in range(trials):
-        cpu, wall = time.process_time(), time.perf_counter()
+def feed(study: DrivenStudy, case: Case, in_flight: int, until: int) -> Iterator[float]:
+    """Drive a study in this process until it has that many trials; yields each one's CPU seconds.
+
+    Those of choosing it and of recording it, without what its worker does.
+    """
+    jobs: list[Job] = []
+    asked = 0.0
+    while study.spent < until:
+        mark = time.process_time()
         while len(jobs) < in_flight:
             with study.together():
-                jobs.append(study.next_job())
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+                job = study.next_job()
+            if job is None:
+                break
+            jobs.append(job)
+        asked += time.process_time() - mark
         job = jobs.pop(0)
-        data = answer(job.to_dict(), study.identity.study_id, str(job.composition))
-        start_cpu, start = time.process_time(), time.perf_counter()
+        answers = list(case.landscape.answers(job.to_dict(), study.identity.study_id))
+        mark = time.process_time()
+        tell(study, job, answers)
+        asked += time.process_time() - mark
+        if job.number is not None:
+            yield asked
+            asked = 0.0
+
+
+def tell(study: DrivenStudy, job: Job, answers: Sequence[dict[str, Any]]) -> None:
+    """What a worker reports of a job."""
+    for answer in answers:
         with study.together():
-            study.take(job, data)
-        yield cpu + time.process_time() - start_cpu, wall + time.perf_counter() - start
+            if answer["done"]:
+                study.take(job, answer["outcomes"])
+            elif study.report(job, answer["step"], answer["score"], json.loads(answer["chunk"])):
+                study.prune(job)
+                return
 
 
-def overhead(strategy: str, in_flight: int) -> None:
-    """Driver seconds per trial with 1,000 and 5,000 trials finished, without Ray."""
+def overhead(case: Case, in_flight: int) -> None:
+    """Driver seconds per trial as trials add up, without Ray."""
     with tempfile.TemporaryDirectory() as name:
-        for finished in (1000, 5000):
-            folder = Path(name) / "study"
-            study, _ = open_study(folder, 100_000, "random", in_flight)
-            for _ in feed(study, finished - study.spent, in_flight):
-                pass
-            study, _ = open_study(folder, 100_000, strategy, in_flight)
-            costs = list(feed(study, in_flight + 100, in_flight))[in_flight:]
-            cpu, wall = (1000 * statistics.fmean(column) for column in zip(*costs, strict=True))
-            print(
-                f"{strategy}, {finished} finished, {in_flight} in flight: "
-                f"{cpu:.1f} ms CPU, {wall:.1f} ms wall per trial",
-                flush=True,
-            )
+        study = open_study(Path(name) / "study", case, in_flight)
+        costs: list[float] = []
+        for cost in feed(study, case, in_flight, case.trials):
+            costs.append(1000 * cost)
+            if len(costs) in (200, 500) or len(costs) % 1000 == 0:
+                last = costs[-100:]
+                print(
+                    f"{case}: {len(costs)} finished, {in_flight} in flight: "
+                    f"{statistics.fmean(last):.1f} ms CPU a trial (median "
+                    f"{statistics.median(last):.1f}, most {max(last):.1f}), so far "
+                    f"{statistics.fmean(costs):.1f}",
+                    flush=True,
+                )
 
 
 @contextmanager
@@ -175,57 +192,61 @@ def lines(log: Path) -> list[dict[str, Any]]:
 def check(study: DrivenStudy, log: Path, trials: int) -> tuple[int, int]:
     """(lost, repeated) trials; fails unless the study ended as asked."""
     ended = study.trials()
-    done: dict[str, int] = {}
-    for line in lines(log):
-        if (
-            line["event"] == "done"
-            and line["job"].startswith("trial-")
-            and "test" not in line["job"]
-        ):
-            done[line["effect"]] = done.get(line["effect"], 0) + 1
-    finished = {t.effect for t in ended if t.state.is_finished()}
+    finished = {trial_name(t.number) for t in ended if t.state.is_finished()}
     if study.stopped or len(finished) != trials or len(ended) != trials:
         raise SystemExit(f"FAILED: {len(finished)} of {trials} finished, {study.stopped}")
-    lost = len(
-        set(done) - finished - {line["effect"] for line in lines(log) if "-test" in line["job"]}
-    )
-    return lost, 0 if not done else sum(n - 1 for n in done.values())
+    done: dict[str, int] = {}
+    for line in lines(log):
+        if line["event"] == "done" and line["job"].startswith("trial-"):
+            done[line["job"]] = done.get(line["job"], 0) + 1
+    tested = {name for name in done if name.count("-") > 1}
+    return len(set(done) - finished - tested), sum(done.values()) - len(done)
 
 
-def run(study: DrivenStudy, log: Path, seconds: float) -> None:
+def run(study: DrivenStudy, case: Case, log: Path, seconds: float) -> None:
     """Execute a study on sleepers."""
     log.mkdir(exist_ok=True)
     worker = tune.with_parameters(
-        Sleeper, study_id=study.identity.study_id, log=str(log), seconds=seconds
+        Sleeper,
+        study_id=study.identity.study_id,
+        log=str(log),
+        seconds=seconds,
+        landscape=case.landscape,
     )
     execute(study, worker, {"cpu": 1})
 
 
-def rate(workers: int, seconds: float, trials: int, strategy: str) -> None:
+def rate(case: Case, workers: int, seconds: float) -> None:
     """Trials per second that one driver sustains, from when all workers are up.
 
     The last trials leave workers idle by necessity, so they are not counted.
     """
     with tempfile.TemporaryDirectory() as name, local_ray(workers, Path(name)):
-        study, _ = open_study(Path(name) / "study", trials, strategy, workers)
+        study = open_study(Path(name) / "study", case, workers)
         marks: list[tuple[float, float]] = []
         study.on_change = lambda: marks.append((time.time(), time.process_time()))
         log = Path(name) / "log"
-        run(study, log, seconds)
-        lost, repeated = check(study, log, trials)
+        run(study, case, log, seconds)
+        lost, repeated = check(study, log, case.trials)
+        heard = lines(log)
         began = sorted(first_line(path)["time"] for path in log.iterdir())
+        stopped = sum(t.state == TrialState.PRUNED for t in study.trials())
     steady = [mark for mark in marks if mark[0] > began[-1] + seconds]
-    steady = steady[: max(2, len(steady) - workers)]
+    steady = steady[: max(2, len(steady) - 2 * workers)]
     (start, cpu), (end, cpu_end) = steady[0], steady[-1]
-    measured = (len(steady) - 1) / (end - start)
-    text = f"{measured:.1f} trials/s over {len(steady)} trials"
-    if seconds:
-        text += f", efficiency {measured * seconds / workers:.1%}"
-    each = 1000 * (cpu_end - cpu) / (len(steady) - 1)
+    count = len(steady) - 1
+    slept = sum(line["slept"] for line in heard if start < line["time"] <= end)
     print(
-        f"{strategy}, {len(began)} workers up after {began[-1] - began[0]:.0f} s, {seconds:g}-s "
-        f"trials: {text}, driver {each:.1f} ms CPU per trial, lost {lost}, repeated {repeated}"
+        f"{case}: {len(began)} workers up after {began[-1] - began[0]:.0f} s, {seconds:g}-s "
+        f"trials: {count / (end - start):.1f} trials/s over {count} trials ({stopped} stopped), "
+        f"efficiency {slept / (end - start) / len(began):.1%}, driver "
+        f"{1000 * (cpu_end - cpu) / count:.1f} ms CPU per trial, "
+        f"{(cpu_end - cpu) / (end - start):.0%} of a core, lost {lost}, repeated {repeated}"
     )
+    part = max(1, count // 5)
+    for n in range(0, count - part + 1, part):
+        (a, first), (b, last) = steady[n], steady[n + part]
+        print(f"  from trial {n}: {part / (b - a):.1f}/s, {1000 * (last - first) / part:.1f} ms")
 
 
 def first_line(path: Path) -> dict[str, Any]:
@@ -251,7 +272,8 @@ def nodes(trials: int, seconds: float) -> None:
             cluster.address, log_to_driver=False, logging_level="ERROR", runtime_env=environment
         )
         known = {node["NodeID"] for node in ray.nodes()}
-        study, _ = open_study(Path(name) / "study", trials, "random", 0)
+        case = Case(trials=trials)
+        study = open_study(Path(name) / "study", case, 0)
         log = Path(name) / "log"
         marks: dict[str, float] = {}
 
@@ -265,7 +287,7 @@ def nodes(trials: int, seconds: float) -> None:
                 marks["joined"] = time.time()
 
         study.on_change = disturb
-        run(study, log, seconds)
+        run(study, case, log, seconds)
         lost, repeated = check(study, log, trials)
         back = [again - marks["killed"] for again in started_again(lines(log), marks["killed"])]
         new = [
@@ -299,10 +321,10 @@ def started_again(events: list[dict[str, Any]], killed: float) -> list[float]:
     return list(again.values())
 
 
-def memory(trials: int, workers: int) -> None:
+def memory(case: Case, workers: int) -> None:
     """Resident memory of driver and workers over many trials."""
     with tempfile.TemporaryDirectory() as name, local_ray(workers, Path(name)):
-        study, _ = open_study(Path(name) / "study", trials, "random", workers)
+        study = open_study(Path(name) / "study", case, workers)
         own, seen = psutil.Process(), []
         ended = threading.Event()
 
@@ -314,30 +336,34 @@ def memory(trials: int, workers: int) -> None:
 
         thread = threading.Thread(target=sample, daemon=True)
         thread.start()
-        run(study, Path(name) / "log", 0.0)
+        run(study, case, Path(name) / "log", 0.0)
         ended.set()
         thread.join()
         for part in range(1, 11):
-            at = min(seen, key=lambda entry: abs(entry[0] - trials * part // 10))
+            at = min(seen, key=lambda entry: abs(entry[0] - case.trials * part // 10))
             print(f"{at[0]:>6} trials: driver {at[1]:.0f} MiB, largest worker {at[2]:.0f} MiB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["overhead", "rate", "nodes", "memory"])
-    parser.add_argument("--strategy", default="tpe")
+    parser.add_argument("--strategy", default="auto")
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--trials", type=int, default=1280)
+    parser.add_argument("--limit", type=float, default=0.0, help="that of guard.worse_by")
+    parser.add_argument("--matrices", type=int, default=0, help="of a made-up space at nine rho")
+    parser.add_argument("--race", action="store_true", help="report chunks, and stop early")
     asked = parser.parse_args()
+    case = Case(asked.strategy, asked.trials, asked.limit, asked.matrices, asked.race)
     if asked.what == "overhead":
-        overhead(asked.strategy, asked.workers)
+        overhead(case, asked.workers)
     elif asked.what == "rate":
-        rate(asked.workers, asked.seconds, asked.trials, asked.strategy)
+        rate(case, asked.workers, asked.seconds)
     elif asked.what == "nodes":
         nodes(min(asked.trials, 480), asked.seconds)
     else:
-        memory(asked.trials, min(asked.workers, 4))
+        memory(case, min(asked.workers, 4))
 
 
 if __name__ == "__main__":

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from optuna.trial import TrialState
 
 from search.cuts.composition import Composition
-from search.space import Choice, overlap
 from search.strategies.base import History, Setting, Strategy, Tried
+from search.strategies.extensions import Extensions, Gain
 from search.strategies.finished import Finished
-from search.strategies.limits import REFUSED, Limits, share_used
+from search.strategies.limits import Limits, share_used
 from search.strategies.novelty import unseen
 from search.strategies.refine import Refine
 from search.strategies.singles import Singles
-
-Gain = tuple[float, float]
-"""What a trial has over the unedited model: in score, and in log-loss."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +51,14 @@ class Auto(Strategy):
         self._shares = shares
         self._limits = Limits(setting)
         self._singles = Singles(setting, self._limits)
+        self._extensions = Extensions(setting.space, self._limits, shares.bases)
         self._refine = Refine(setting, self._limits)
         self._moves = {
             "S": self._singles.next,
-            "E": self._extend,
+            "E": self._extensions.next,
             "R": self._refine.suggest,
         }
         self._finished = Finished()
-        self._gains: dict[Choice, Gain] = {}
-        self._good: list[tuple[Gain, int, list[Choice]]] = []
 
     def suggest(self, history: History) -> Composition | None:
         """The next single, extension or refinement."""
@@ -86,24 +82,21 @@ class Auto(Strategy):
             return
         for tried in self._finished.next(history):
             if tried.counts:
-                self._note(tried, history.baseline)
+                self._note(tried, history.baseline, history)
             elif tried.state == TrialState.PRUNED:
                 self._note_stopped(tried, history.baseline)
 
-    def _note(self, tried: Tried, baseline: Tried) -> None:
-        choices = self._setting.space.choices(tried.composition)
-        if choices is None:
+    def _note(self, tried: Tried, baseline: Tried, history: History) -> None:
+        space = self._setting.space
+        choices = space.choices(tried.composition)
+        gain = (tried.merit[0] - baseline.merit[0], tried.merit[1] - baseline.merit[1])
+        if choices is None or gain <= (0, 0):
             return
-        gain = (
-            tried.merit[0] - baseline.merit[0],
-            tried.merit[1] - baseline.merit[1],
-        )
         if len(choices) == 1:
-            self._gains[choices[0]] = gain
-        if gain > (0, 0) and len(choices) < self._setting.space.max_interventions:
-            self._good.append((gain, -tried.number, choices))
-            self._good.sort(key=lambda item: item[:2], reverse=True)
-            del self._good[self._shares.bases :]
+            self._extensions.add_single(tried.number, choices[0], gain)
+        if len(choices) < space.max_interventions:
+            used = share_used(tried, history) or 0.0
+            self._extensions.add_base(tried.number, choices, gain, used)
 
     def _note_stopped(self, tried: Tried, baseline: Tried) -> None:
         """What a single cut had won when it was stopped: it may help the best, to which it lost.
@@ -115,30 +108,6 @@ class Auto(Strategy):
         if choices is None or len(choices) != 1 or not before or not tried.steps:
             return
         step, score = max(tried.steps)
-        if step in before:
-            self._gains[choices[0]] = ((score - before[step]) * step / max(before), 0.0)
-
-    def _extend(self, history: History) -> Composition | None:
-        """The new pair of a good trial and a single that helped whose gains add up to most.
-
-        Times the chance that both together keep every floor.
-        """
-        space = self._setting.space
-        helped = [(gain, choice) for choice, gain in self._gains.items() if gain > (0, 0)]
-        pairs = []
-        for known, number, choices in self._good:
-            base = history[-number]
-            used = share_used(base, history) or 0.0
-            for gain, choice in helped:
-                if overlap(choice[0], choices):
-                    continue
-                chance = self._limits.chance([*choices, choice], base, used)
-                if chance >= REFUSED:
-                    sums = (chance * (known[0] + gain[0]), chance * (known[1] + gain[1]))
-                    pairs.append((sums, number, [*choices, choice]))
-        pairs.sort(key=lambda pair: pair[:2], reverse=True)
-        for _, _, choices in pairs:
-            composition = space.cut(choices)
-            if history.is_new(composition):
-                return composition
-        return None
+        if step in before and score > before[step]:
+            gain: Gain = ((score - before[step]) * step / max(before), 0.0)
+            self._extensions.add_single(tried.number, choices[0], gain)

@@ -9,7 +9,7 @@ same matrix and no more than a stronger one, and costs of a composition add up (
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -18,6 +18,8 @@ from search.space import Choice, Site, Space
 from search.strategies.base import History, Setting, Tried
 from search.strategies.finished import Finished
 from tasks.guarded import GENERAL_TEXT
+
+_STANDARD = NormalDist()
 
 LIKELY = 0.5
 """From this chance on a composition is expected to keep every floor."""
@@ -55,6 +57,7 @@ class Limits:
         self._allowed = 0.0
         self._by_site: dict[str, dict[Level, float]] = {}
         self._logs: dict[str, dict[Level, float]] = {}
+        self._foreseen: dict[str, dict[Level, float | None]] = {}
         self._holds = bool(setting.costs)
         self._ratio, self._spread = math.log(prior.ratio), prior.spread
         self.version = 0
@@ -63,6 +66,7 @@ class Limits:
         """Take in what has finished. `version` rises where that may change a chance."""
         if not self._allowed and (allowed := _allowed(history)):
             self._allowed = allowed
+            self._foreseen.clear()
             self.version += 1
         for tried in self._finished.next(history):
             self._note(tried, history)
@@ -94,36 +98,45 @@ class Limits:
     # What is asked -----------------------------------------------------------------------------
 
     def chance(
-        self, choices: Sequence[Choice], base: Tried | None = None, used: float = 0
+        self, choices: Sequence[Choice], before: Sequence[Choice] = (), used: float = 0
     ) -> float:
         """How likely these choices keep every floor, from 0 to 1.
 
-        `base`: a trial that they differ little from, which used up the share `used`: then only what
-        differs is reckoned.
+        `before`: those of a trial that they differ little from, which used up the share `used`:
+        then only what differs is reckoned.
         """
         if not self._holds:
             return 1.0
-        before = [] if base is None else self._space.choices(base.composition) or []
-        new = [one for one in choices if one not in before]
+        new = [one for one in choices if one not in before] if before else choices
         sure = [self._sure(*one) for one in new]
         if False in sure:
             return 0.0
         if len(choices) == 1 and sure == [True]:
             return 1.0
-        more = [self._cost(*one) for one in new]
-        if None in more:
-            return 0.5
-        less = [self._cost(*one) for one in before if one not in choices]
-        known = max(0.0, used - math.fsum(value for value, _ in _given(less)))
-        total = max(self._prior.least, known + math.fsum(value for value, _ in _given(more)))
+        more = []
+        for one in new:
+            if (cost := self._cost(*one)) is None:
+                return 0.5
+            more.append(cost)
+        gone = [self._cost(*one) for one in before if one not in choices]
+        less = [cost[0] for cost in gone if cost is not None]
+        known = max(0.0, used - math.fsum(less))
+        total = max(self._prior.least, known + math.fsum([value for value, _ in more]))
         square = (self._prior.added * known) ** 2
-        square += math.fsum((value * spread) ** 2 for value, spread in _given(more))
+        square += math.fsum([(value * spread) ** 2 for value, spread in more])
         spread = max(1e-3, math.sqrt(square) / total)
-        return NormalDist().cdf(-math.log(total) / spread)
+        return _STANDARD.cdf(-math.log(total) / spread)
+
+    def is_settled(self, choice: Choice) -> bool:
+        """Whether a single cut was measured, so that what is believed of it stays."""
+        site, level = choice
+        return level in self._by_site.get(site.name, ())
 
     def _sure(self, site: Site, level: Level) -> bool | None:
         """Whether a single cut is kept, as this level, a milder or a stronger one says; or None."""
-        measured = self._by_site.get(site.name, {})
+        measured = self._by_site.get(site.name)
+        if measured is None:
+            return None
         if (own := measured.get(level)) is not None:
             return own <= 1
         if any(used > 1 and _is_milder(other, level) for other, used in measured.items()):
@@ -150,10 +163,13 @@ class Limits:
 
     def _predicted(self, site: Site, level: Level) -> float | None:
         """The share that a screen predicts; a group adds up."""
-        costs = [self._costs.get(cut) for cut in site.cut(level)]
-        if not self._allowed or not all(cost is not None for cost in costs):
-            return None
-        return math.fsum(cost for cost in costs if cost is not None) / self._allowed
+        known = self._foreseen.setdefault(site.name, {})
+        if level not in known:
+            costs = [self._costs.get(cut) for cut in site.cut(level)]
+            given = [cost for cost in costs if cost is not None]
+            whole = bool(self._allowed) and len(given) == len(costs)
+            known[level] = math.fsum(given) / self._allowed if whole else None
+        return known[level]
 
     def _log(self, share: float) -> float:
         return math.log(max(self._prior.least, share))
@@ -181,7 +197,3 @@ def _allowed(history: History) -> float:
 def _is_milder(one: Level, other: Level) -> bool:
     """Whether `one` keeps more than `other`; not if they cannot be compared."""
     return one.family == other.family and one.rule.mildness > other.rule.mildness
-
-
-def _given(costs: Iterable[tuple[float, float] | None]) -> list[tuple[float, float]]:
-    return [cost for cost in costs if cost is not None]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator
+from bisect import insort
+from collections.abc import Iterator
 
 from search.cuts.composition import Composition
 from search.space import Choice, Site, Space, overlap
 from search.strategies.base import History, Setting, Strategy, Tried
+from search.strategies.finished import Finished
 from search.strategies.limits import REFUSED, Limits, share_used
 
 
@@ -23,37 +25,71 @@ class Refine(Strategy):
         self._setting = setting
         self._own = limits is None
         self._limits = limits or Limits(setting)
-        self._spent: set[int] = set()  # trials all of whose neighbours are known
+        self._finished = Finished()
+        self._ranked: list[tuple[float, float, int]] = []  # minus the merit: the best first
+        self._around: dict[int, _Neighbours] = {}
 
     def suggest(self, history: History) -> Composition | None:
         """A new neighbour of the best trial that has one."""
-        space = self._setting.space
         if self._own:
             self._limits.learn(history)
-        refused: set[int] = set()  # for now: chances change with what is learnt
-        while (base := self._base(history, refused)) is not None:
-            choices = space.choices(base.composition) or []
-            used, is_spent = share_used(base, history) or 0.0, True
-            for near in neighbours(space, choices, f"{self._setting.seed}/{base.number}"):
-                composition = space.cut(near)
-                if history.is_new(composition):
-                    is_spent = False
-                    if self._limits.chance(near, base, used) >= REFUSED:
-                        return composition
-            (self._spent if is_spent else refused).add(base.number)
+        for tried in self._finished.next(history):
+            if tried.counts:
+                score, log_loss = tried.merit
+                insort(self._ranked, (-score, -log_loss, tried.number))
+        for place in list(self._ranked):
+            around = self._near(history[place[2]], history)
+            if (found := around.next(history, self._limits)) is not None:
+                return found
+            if around.is_spent:
+                self._ranked.remove(place)
+                del self._around[place[2]]
         return None
 
-    def _base(self, history: History, refused: Collection[int]) -> Tried | None:
-        best: Tried | None = None
-        for tried in history:
-            if tried.number in self._spent or tried.number in refused or not tried.counts:
+    def _near(self, base: Tried, history: History) -> _Neighbours:
+        if base.number not in self._around:
+            seed, used = f"{self._setting.seed}/{base.number}", share_used(base, history) or 0.0
+            self._around[base.number] = _Neighbours(self._setting.space, base, seed, used)
+        return self._around[base.number]
+
+
+class _Neighbours:
+    """Those of one trial, in order. What was tried is never new again, so it is dropped.
+
+    What the floors will refuse waits until chances have changed.
+    """
+
+    def __init__(self, space: Space, base: Tried, seed: str, used: float) -> None:
+        self._space = space
+        self._choices = space.choices(base.composition) or []
+        self._used = used
+        self._rest = neighbours(space, self._choices, seed) if self._choices else iter(())
+        self._waiting: list[list[Choice]] = []
+        self._refused = 0  # of those that wait so many are refused, as of `_version` of the limits
+        self._version = -1
+        self.is_spent = False
+
+    def next(self, history: History, limits: Limits) -> Composition | None:
+        """The first that is new and likely enough."""
+        if self._version != limits.version:
+            self._refused, self._version = 0, limits.version
+        while self._refused < len(self._waiting) or self._go_on():
+            near = self._waiting[self._refused]
+            if limits.chance(near, self._choices, self._used) < REFUSED:
+                self._refused += 1
                 continue
-            if best is None or tried.merit > best.merit:
-                if self._setting.space.choices(tried.composition) is None:
-                    self._spent.add(tried.number)
-                else:
-                    best = tried
-        return best
+            composition = self._space.cut(near)
+            if history.is_new(composition):
+                return composition
+            del self._waiting[self._refused]
+        self.is_spent = not self._waiting
+        return None
+
+    def _go_on(self) -> bool:
+        near = next(self._rest, None)
+        if near is not None:
+            self._waiting.append(near)
+        return near is not None
 
 
 def neighbours(space: Space, choices: list[Choice], seed: str) -> Iterator[list[Choice]]:

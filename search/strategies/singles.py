@@ -10,7 +10,6 @@ from search.cuts.level import Level
 from search.space import Choice, Space
 from search.strategies.base import History, Setting
 from search.strategies.limits import LIKELY, REFUSED, Limits
-from search.strategies.queue import Queue
 
 T = TypeVar("T", bound=Hashable)
 
@@ -67,19 +66,28 @@ class Singles:
         self._limits = limits
         ordered = coarse_to_fine(space) if screen is None else by_screen(space, screen)
         self._gains = [(one, 0.0 if screen is None else -predicted(one, screen)) for one in ordered]
-        self._cuts = [space.cut([choice]) for choice in ordered]
-        self._queue = Queue(self._cuts)
-        self._version = 0
+        self._space = space
+        self._left = list(range(len(ordered)))
 
     def next(self, history: History) -> Composition | None:
         """The first that is new, None if none is."""
-        if self._version != self._limits.version:
-            self._version = self._limits.version
-            places = sorted(
-                range(len(self._cuts)), key=[self._rank(*x) for x in self._gains].__getitem__
-            )
-            self._queue = Queue([self._cuts[place] for place in places])
-        return self._queue.next(history)
+        first: tuple[int, float] | None = None
+        found: Composition | None = None
+        known: set[int] = set()
+        for place in self._left:
+            choice, gain = self._gains[place]
+            if first is not None and first <= (0, -gain):
+                break  # no later one is more likely than sure, nor has a larger gain
+            rank = self._rank(choice, gain)
+            if first is None or rank < first:
+                composition = self._space.cut([choice])
+                if history.is_new(composition):
+                    first, found = rank, composition
+                else:
+                    known.add(place)  # for good, since a history only grows
+        if known:
+            self._left = [place for place in self._left if place not in known]
+        return found
 
     def _rank(self, choice: Choice, gain: float) -> tuple[int, float]:
         chance = self._limits.chance([choice])

@@ -459,7 +459,6 @@ class DrivenStudy:
         """Tell the trial what its outcome file, which is written, says."""
         live = self._live.pop(job.name)
         self._deaths_in_a_row = 0
-        self._rivals.forget()
         if live.trial is not None:
             live.trial.set_user_attr(LOG_LOSS, evaluation.log_loss)
             live.trial.set_user_attr(SECONDS, evaluation.seconds)
@@ -551,7 +550,9 @@ class DrivenStudy:
                 kept = kept_share(composition, self._shapes, self.history.spectra)
                 trial.set_user_attr(KEPT, kept)
                 values += [1 - kept] if self.config.search.pareto else []
-        self.history.put(TrialRecord.of(self._stored.tell(trial, values, state)).tried())
+        record = TrialRecord.of(self._stored.tell(trial, values, state))
+        self.history.put(record.tried())
+        self._rivals.heard(record)
         if self.config.search.stop.wall_s is not None:
             self._stored.note(ELAPSED, round(self.elapsed_s, 3))
 

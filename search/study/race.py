@@ -14,6 +14,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 from tasks.base import Outcome
@@ -54,10 +55,14 @@ class Incumbent:
 
     def differences(self, scores: Mapping[str, float]) -> list[float]:
         """Weighted paired differences of a trial's `scores` to these, weights of mean one."""
-        mean = sum(self.weights.values()) / len(self.weights)
+        mean = self._mean
         return [
             (score - self.scores[key]) * self.weights[key] / mean for key, score in scores.items()
         ]
+
+    @cached_property
+    def _mean(self) -> float:
+        return sum(self.weights.values()) / len(self.weights)
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,18 @@ class Rivals:
         self._trials = trials
         self._baseline = baseline
         self._read = read
+        self._winner: TrialRecord | None = None
         self._incumbent: Incumbent | None = None
         self._by_share: dict[float, Incumbent] | None = None
 
-    def forget(self) -> None:
-        """A trial is complete, so another may be the best."""
-        self._incumbent = self._by_share = None
+    def heard(self, trial: TrialRecord) -> None:
+        """A trial has ended. Only one that may be the best is a reason to look at all of them."""
+        if not trial.complete:
+            return
+        self._by_share = None
+        beats = choose_winner([trial], self._baseline()) is not None
+        if beats and (self._winner is None or trial.merit > self._winner.merit):
+            self._incumbent = None
 
     def of(self, composition: Composition) -> Incumbent | None:
         """What a trial of `composition` has to beat, if there is anything."""
@@ -64,7 +70,8 @@ class Rivals:
         if known is None:
             return None
         if self._incumbent is None:
-            if (winner := choose_winner(self._trials(), baseline)) is not None:
+            self._winner = winner = choose_winner(self._trials(), baseline)
+            if winner is not None:
                 known = self._read(trial_name(winner.number), winner.effect) or known
             self._incumbent = Incumbent.of(known.outcomes)
         return self._incumbent

@@ -72,7 +72,10 @@ def parse(*texts: str) -> Composition:
 
 def chance(setting: Setting, limits: Limits, *texts: str, base: Tried | None = None) -> float:
     choices = setting.space.choices(parse(*texts))
-    return limits.chance(choices, base, 0.0 if base is None else base.violations[KEY] / ROOM + 1)
+    if base is None:
+        return limits.chance(choices)
+    before = setting.space.choices(base.composition)
+    return limits.chance(choices, before, base.violations[KEY] / ROOM + 1)
 
 
 def broken(history: History) -> int:
