@@ -16,10 +16,10 @@ import statistics
 import time
 
 from optuna.trial import TrialState
-from sleepers import cost, gain, made_up, screen
+from sleepers import cost, gain, made_up, predicted
 
 from search.config import SearchConfig
-from search.cuts.composition import Composition, Intervention
+from search.cuts.composition import Composition
 from search.ladder import Ladder
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
@@ -34,10 +34,9 @@ def setting_of(matrices: int, limit: float) -> Setting:
     """A space with a screen of it, which foresees costs where there is a limit."""
     refs = made_up(matrices)
     space = Space(refs, Ladder.of_rho(RHO), min(5, matrices))
-    told = screen([str(cut) for cut in screened(space)], bool(limit))
-    gains = {Intervention.parse(one.example_id): -one.score for one in told}
-    costs = {Intervention.parse(one.example_id): one.measures[GENERAL_TEXT]
-             for one in told if limit}  # fmt: skip
+    told = {cut: predicted(str(cut)) for cut in screened(space)}
+    gains = {cut: -better for cut, (better, _) in told.items()}
+    costs = {cut: worse for cut, (_, worse) in told.items() if limit}
     return Setting(space, dict.fromkeys(refs, 1024), 0, screen=gains, costs=costs)
 
 

@@ -8,6 +8,7 @@ its log-likelihood.
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import time
@@ -21,10 +22,11 @@ import ray
 from ray import tune
 
 from cluster.worker import NOTHING_TO_DO
-from search.cuts.composition import Composition, Intervention
+from search.cuts.composition import Composition
 from search.cuts.refs import GROUPS, MatrixRef
 from search.study.outcomes import Evaluation, outcome_bytes
 from search.study.race import seeded_order
+from search.study.screening import is_text
 from tasks.base import Outcome
 from tasks.guarded import GENERAL_TEXT
 
@@ -33,6 +35,10 @@ UNEDITED = 0.4
 
 PERPLEXITY_NATS = 2.0
 """The unedited model's log-loss on general text."""
+
+
+TOKENS = 100
+"""Of each piece of general text."""
 
 
 def made_up(count: int) -> tuple[MatrixRef, ...]:
@@ -73,7 +79,7 @@ class Landscape:
         """What a worker reports of a job, one chunk after the other."""
         name, part = job["name"], job["part"]
         composition = Composition.from_dict(job["composition"])
-        outcomes = screen(job["screened"], self.limited) if part == "screen" else self.asked(job)
+        outcomes = slopes(job["screened"], job["piece"]) if part == "screen" else self.asked(job)
         score = sum(one.score for one in outcomes) / len(outcomes)
         if part == "validation":
             ordered = [outcomes[n] for n in _order(self.questions)]
@@ -129,16 +135,23 @@ def _order(questions: int) -> Sequence[int]:
     return sorted(range(questions), key=lambda n: seeded_order(f"q{n}"))
 
 
-def screen(candidates: Sequence[str], limited: bool) -> Sequence[Outcome]:
-    """Predictions within a factor of what will come, and often of the other sign."""
+@cache
+def predicted(cut: str) -> tuple[float, float]:
+    """Gain and cost as a screen sees them: within a factor of what comes, often of another sign."""
+    chance = _draw("screen", cut)
+    factor = chance.lognormvariate(0.3, 0.6)
+    return gain(cut) + chance.gauss(0, 0.01), cost(cut) * factor
+
+
+def slopes(candidates: Sequence[str], piece: int) -> Sequence[Outcome]:
+    """A piece of the screen. On text the slope is such that all pieces add up to the cost."""
     found = []
     for text in candidates:
-        cut = Intervention.parse(text)
-        chance = _draw("screen", text)
-        cost_of = cost(text) * chance.lognormvariate(0.3, 0.6)
-        predicted = gain(text) + chance.gauss(0, 0.01)
-        measures = {GENERAL_TEXT: cost_of} if limited else {}
-        found.append(Outcome(text, str(cut.matrix), predicted, 0.0, None, measures=measures))
+        better, worse = predicted(text)
+        if is_text(piece):
+            better = (1 - math.sqrt(1 + 2 * TOKENS * worse)) / TOKENS
+        matrix = text.partition("=")[0]
+        found.append(Outcome(text, matrix, better, 0.0, None, weight=TOKENS))
     return found
 
 
