@@ -12,7 +12,8 @@ step runs; its figures mean nothing.
 Steps: `card` (what the device reaches), `svd` (the program's decomposition, other methods, matrices
 that break solvers), `trial-MODEL` (a trial by the layer of its first cut, its parts, the share of
 torch.matmul, LASER's own way, exactness of prefix reuse, memory), `oom` (a batch that does not
-fit), `generation`, `workers-MODEL` (processes that share the device).
+fit), `generation`, `variants` (what several trials in one pass could win, see variants.py),
+`workers-MODEL` (processes that share the device).
 """
 
 from __future__ import annotations
@@ -638,6 +639,26 @@ def generated(bench: Bench, name: str) -> dict[str, Any]:
     }
 
 
+def several(bench: Bench) -> dict[str, Any]:
+    """Trials in one pass against as many passes: a small model in full, decoding of a large one."""
+    from variants import CASES, Limits, Variants, measured
+
+    bench.forget()
+    if bench.tiny:
+        asked = {"tiny": CASES}
+        options: dict[str, Any] = {"limits": Limits(0), "copies": (2,), "parts": ["16 questions"]}
+    else:
+        asked, options = {"smollm2": CASES, "llama-2-7b": ("decoding",)}, {"copies": (2, 8)}
+    found = {}
+    for shape, cases in asked.items():
+        on = Variants(shape, bench.device)
+        for case, rows in measured(on, cases, **options).items():
+            found[f"{shape}, {case}"] = rows
+        del on
+        bench.free()
+    return found
+
+
 def workers(bench: Bench, name: str) -> dict[str, Any]:
     """Trials per second of processes that share the device, at the middle layer."""
     bench.forget()
@@ -691,6 +712,7 @@ STEPS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "trial-llama-2-7b": partial(trial, name="llama-2-7b"),
     "oom": oom,
     "generation": generation,
+    "variants": several,
     "trial-smollm2-135m": partial(trial, name="smollm2-135m"),
     "trial-gpt-j-6b": partial(trial, name="gpt-j-6b"),
     "workers-smollm2-135m": partial(workers, name="smollm2-135m"),

@@ -127,7 +127,7 @@ def write_questions(path: Path, words: int, count: int = 24) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def settings(out: Path, shape: Shape) -> dict[str, Any]:
+def settings(out: Path, shape: Shape, trials: int = 10) -> dict[str, Any]:
     """study.yaml: half of the questions, eight single cuts, and some that combine them."""
     return {
         "model": {"path": str(out / "model"), "mapped": True},
@@ -139,7 +139,7 @@ def settings(out: Path, shape: Shape) -> dict[str, Any]:
             "rho": [0.1, 0.01],
             "max_interventions": 2,
         },
-        "search": {"trials": 10},
+        "search": {"trials": trials},
         "reuse": {"memory_gib": 0.25},
         "cluster": {"max_concurrent": 1},  # two would each read all weights again, from one disk
         "factors": str(out / "factors"),
@@ -208,7 +208,8 @@ class Watch:
         return False
 
     def _sample(self, pid: int) -> int:
-        kind = self._known[pid] = kind_of(Path(f"/proc/{pid}/cmdline").read_bytes())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()  # empty once it has ended
+        kind = self._known[pid] = kind_of(command) if command else self._known[pid]
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         own = next((int(x.split()[1]) * 1024 for x in lines if x.startswith("RssAnon")), 0)
         self.taken.own_bytes[kind] = max(self.taken.own_bytes[kind], own)
@@ -279,7 +280,7 @@ class Bench:
 
     def __init__(self, out: Path, tiny: bool, run: Run = ran) -> None:
         self.out, self.run = out, run
-        self.shape = TINY if tiny else LLAMA_2_7B
+        self.shape, self.trials = (TINY, 3) if tiny else (LLAMA_2_7B, 10)
         self.results: dict[str, Any] = {}
         self._path = out / "results.json"
         if self._path.exists():
@@ -299,7 +300,7 @@ class Bench:
         for name, step in self.steps().items():
             if name in self.results:
                 continue
-            print(f"{name} ...", flush=True)
+            print(f"{name} ...", file=sys.stderr, flush=True)
             self.results[name] = step()
             write_text(self._path, json.dumps(self.results, indent=1))
         return self.results
@@ -309,7 +310,9 @@ class Bench:
         started = time.perf_counter()
         write_model(self.out / "model", self.shape)
         write_questions(self.out / "questions.jsonl", self.shape.words)
-        (self.out / "study.yaml").write_text(yaml.safe_dump(settings(self.out, self.shape)))
+        (self.out / "study.yaml").write_text(
+            yaml.safe_dump(settings(self.out, self.shape, self.trials))
+        )
         source = ModelSource(str(self.out / "model"))
         size = sum(parameter.nbytes for parameter in source.skeleton().parameters())
         return {"bytes": size, "wall_s": round(time.perf_counter() - started, 1)}
@@ -336,21 +339,49 @@ class Bench:
         return {"taken": taken, "patch_bytes": size}
 
 
-def main() -> None:
-    """Measure what is not measured, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("seven"))
-    parser.add_argument(
-        "--tiny", action="store_true", help="a small model, for a look at the steps"
-    )
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    print(table(Bench(asked.out.resolve(), asked.tiny).measure()))
+GIB = 2**30
 
 
 def table(results: dict[str, Any]) -> str:
     """Markdown: memory and seconds, as the plan said and as they were."""
-    return json.dumps(results, indent=1)
+    said, launched = results["plan"]["said"], results["launch"]["taken"]
+    own = launched["own_bytes"]
+    rows = [
+        ("own memory of a process that decomposes, GiB", said["svd_bytes"] / GIB, "decomposition"),
+        ("own memory of a worker, GiB", said["worker_bytes"] / GIB, "worker"),
+        ("own memory of the driver, GiB", None, "program"),
+    ]
+    lines = ["| | said | taken |", "|---|---|---|"]
+    lines += [_row(what, stated, own.get(kind, 0) / GIB) for what, stated, kind in rows]
+    files, free = said["mapped_bytes"] / GIB, launched["least_available_bytes"] / GIB
+    lines += [
+        _row("all processes together, GiB", None, launched["together_bytes"] / GIB),
+        _row("memory available, least, GiB", None, free),
+        _row("files of weights, GiB; read from disk", files, launched["disk_read_bytes"] / GIB),
+    ]
+    spent = results["launch"]["status"]["wall_s"]
+    phases = dict.fromkeys([*said["phases_s"], *spent])
+    lines += [_row(f"{p}, s", said["phases_s"].get(p), spent.get(p)) for p in phases]
+    lines.append(_row("launch in all, s", said["total_s"], launched["wall_s"]))
+    for name in ("plan", "launch", "export"):
+        processor = sum(results[name]["taken"]["processor_s"].values())
+        lines.append(_row(f"{name}: processor time, s", None, processor))
+    return "\n".join(lines)
+
+
+def _row(what: str, said: float | None, taken: float | None) -> str:
+    cells = ["" if value is None else f"{value:.3g}" for value in (said, taken)]
+    return f"| {what} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure what is not measured, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("seven"))
+    parser.add_argument("--tiny", action="store_true", help="a small model: a look at the steps")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    print(table(Bench(asked.out.resolve(), asked.tiny).measure()))
 
 
 if __name__ == "__main__":

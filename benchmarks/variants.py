@@ -168,11 +168,13 @@ class Variants:
         return [(make(into, rank) / into, make(rank, out) / rank) for _ in range(count)]
 
 
-def scoring(on: Variants, copies: Sequence[int], limits: Limits) -> list[dict[str, Any]]:
+def scoring(
+    on: Variants, copies: Sequence[int], limits: Limits, parts: Sequence[str]
+) -> list[dict[str, Any]]:
     """Passes from the block of the cut, by part and place."""
     rows = []
-    for part, count in PARTS.items():
-        batches = on.batches(count)
+    for part in parts:
+        batches = on.batches(PARTS[part])
         for place, matrix in on.places().items():
             for k in copies:
                 found = scored(on, batches, matrix, k, limits)
@@ -201,7 +203,7 @@ def scored(
         return compared(on.clock, one, together, k, limits, attention)
 
 
-def nested(on: Variants, limits: Limits) -> list[dict[str, Any]]:
+def nested(on: Variants, limits: Limits, parts: Sequence[str]) -> list[dict[str, Any]]:
     """The paper's nine rho of one matrix in the last block, from one product with all of V."""
     matrix = on.places()["last"]
     ranks = sorted(max(1, int(rho * matrix.max_rank)) for rho in PAPER_RHO)
@@ -215,8 +217,8 @@ def nested(on: Variants, limits: Limits) -> list[dict[str, Any]]:
         product()
         written.append(min(on.clock.of(product) for _ in range(2)))
     rows = []
-    for part, count in PARTS.items():
-        batches, k = on.batches(count), len(ranks)
+    for part in parts:
+        batches, k = on.batches(PARTS[part]), len(ranks)
         copied = [many(b, k) for b in batches]
         with passes(on, batches, matrix) as one, passes(on, copied, matrix) as all_:
             module = on.model.get_submodule(matrix.module)
@@ -413,18 +415,21 @@ def forwarding(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterat
         del module.forward
 
 
-CASES = ("scoring", "nested", "decoding")
+CASES = ("decoding", "nested", "scoring")
 
 
 def measured(
-    shape: str, device: torch.device, cases: Sequence[str], copies: Sequence[int], limits: Limits
+    on: Variants,
+    cases: Sequence[str] = CASES,
+    copies: Sequence[int] = COPIES,
+    limits: Limits = Limits(),  # frozen
+    parts: Sequence[str] = tuple(PARTS),
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows of a table for each case."""
-    on = Variants(shape, device)
     runs: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "scoring": partial(scoring, on, copies, limits),
-        "nested": partial(nested, on, limits),
         "decoding": partial(decoding, on, copies, limits),
+        "nested": partial(nested, on, limits, parts),
+        "scoring": partial(scoring, on, copies, limits, parts),
     }
     return {case: runs[case]() for case in cases}
 
@@ -436,10 +441,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--copies", nargs="+", type=int, default=list(COPIES))
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    measured(asked.shape, torch.device(asked.device), asked.cases, asked.copies, Limits())
+    on = Variants(asked.shape, torch.device(asked.device))
+    measured(on, asked.cases, asked.copies, parts=asked.parts)
 
 
 if __name__ == "__main__":

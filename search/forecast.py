@@ -10,7 +10,7 @@ import psutil
 
 from search.cuts.composition import Composition
 from search.missing import Missing, own_factors
-from search.outline import PROCESS_BYTES, Outline, factor_bytes, one_factor_bytes, size_text
+from search.outline import PROCESS_BYTES, Outline, factor_bytes, size_text
 from search.phases import SILENT, Phases, duration
 from search.plan import Plan
 from search.rehearsal import MOST, rehearse
@@ -107,7 +107,7 @@ class Forecast:
             *(f"note: {text}" for text in self.notices),
             f"factors: {lacking} to compute, {self.missing.sets - lacking} ready; "
             f"{size_text(self.missing_bytes)} more on disk, {size_text(self.factor_bytes)} in all; "
-            f"{size_text(self.svd_bytes)} of memory for the largest SVD",
+            f"at most {size_text(self.svd_bytes)} of memory for each process that computes them",
             f"workers: {workers.workers} on {workers.device}, {workers.threads} threads each; "
             f"at most {size_text(self.worker_bytes)} of memory each for weights, activations and "
             f"factors{self._mapped_text()}",
@@ -239,5 +239,11 @@ def _mean_share(timing: Timing, tried: Sequence[Composition]) -> float:
 
 
 def _svd_bytes(matrix: Matrix) -> int:
-    """A matrix, its factors and the work space of their computation, in float32."""
-    return 4 * matrix.shape[0] * matrix.shape[1] * 2 + 2 * one_factor_bytes(matrix)
+    """A process, the matrix and its copy in float64, and the larger of two moments of the SVD.
+
+    The solver holds the Gram matrix, its eigenvectors and as much work space as two more; after it
+    there are the vectors of both sides. See `search.weights.svd`.
+    """
+    count, gram = matrix.shape[0] * matrix.shape[1], matrix.max_rank**2
+    solver, vectors = count + 4 * gram, 2 * count + gram
+    return PROCESS_BYTES + matrix.dtype.itemsize * count + 8 * max(solver, vectors)

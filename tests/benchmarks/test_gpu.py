@@ -19,7 +19,9 @@ def gpu():
     assert spec is not None and spec.loader is not None
     module = sys.modules["gpu"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(ROOT / "benchmarks"))  # one step is in a script beside it
+        yield module
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,9 @@ def test_every_step_is_kept_and_done_once(gpu, bench) -> None:
         assert found["prefix reuse"]["torch.equal"] == found["prefix reuse"]["batches"] > 0
     assert not [v for v in results["svd"]["result"]["hostile"].values() if "OUTSIDE" in v]
     assert results["generation"]["result"]["smollm2-135m"]["texts as generate's, of 8"] == 8
+    variants = results["variants"]["result"]
+    assert [row["rows"] for row in variants["tiny, decoding"]] == [1, 8, 32]
+    assert [row["K"] for row in variants["tiny, nested"]] == [9]
     report = (bench.out / "report.md").read_text()
     assert all(f"## {name}\n" in report for name in names)
 
