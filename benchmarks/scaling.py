@@ -223,8 +223,11 @@ def rate(case: Case, workers: int, seconds: float) -> None:
     """
     with tempfile.TemporaryDirectory() as name, local_ray(workers, Path(name)):
         study = open_study(Path(name) / "study", case, workers)
-        marks: list[tuple[float, float]] = []
-        study.on_change = lambda: marks.append((time.time(), time.process_time()))
+        marks: list[tuple[float, float, float]] = []
+        own = psutil.Process()
+        study.on_change = lambda: marks.append(
+            (time.time(), time.process_time(), own.memory_info().rss / 2**20)
+        )
         log = Path(name) / "log"
         run(study, case, log, seconds)
         lost, repeated = check(study, log, case.trials)
@@ -233,7 +236,7 @@ def rate(case: Case, workers: int, seconds: float) -> None:
         stopped = sum(t.state == TrialState.PRUNED for t in study.trials())
     steady = [mark for mark in marks if mark[0] > began[-1] + seconds]
     steady = steady[: max(2, len(steady) - 2 * workers)]
-    (start, cpu), (end, cpu_end) = steady[0], steady[-1]
+    (start, cpu, _), (end, cpu_end, _) = steady[0], steady[-1]
     count = len(steady) - 1
     slept = sum(line["slept"] for line in heard if start < line["time"] <= end)
     print(
@@ -245,8 +248,11 @@ def rate(case: Case, workers: int, seconds: float) -> None:
     )
     part = max(1, count // 5)
     for n in range(0, count - part + 1, part):
-        (a, first), (b, last) = steady[n], steady[n + part]
-        print(f"  from trial {n}: {part / (b - a):.1f}/s, {1000 * (last - first) / part:.1f} ms")
+        (a, first, _), (b, last, held) = steady[n], steady[n + part]
+        each = 1000 * (last - first) / part
+        print(
+            f"  to trial {n + part}: {part / (b - a):.1f}/s, {each:.1f} ms, driver {held:.0f} MiB"
+        )
 
 
 def first_line(path: Path) -> dict[str, Any]:

@@ -67,10 +67,13 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         return str(Searcher.FINISHED) if over else None
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Stop the study, in whose record the trials in flight stay, if nothing can be recorded."""
+    def recording(self, *, later: bool = False) -> Iterator[None]:
+        """Stop the study, in whose record the trials in flight stay, if nothing can be recorded.
+
+        `later`: what is recorded need not be on the disk before what is recorded next.
+        """
         try:
-            with self._study.together():
+            with self._study.later() if later else self._study.together():
                 yield
         except StorageLost as error:
             self._study.stopped = str(error)
@@ -145,7 +148,8 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.CONTINUE)
         scores = json.loads(result.pop("chunk", "{}"))
         stop = False
-        with self._search.recording():
+        # Of a trial that a kill leaves in flight every chunk is asked again.
+        with self._search.recording(later=True):
             stop = self._study.report(job, int(result["step"]), float(result[METRIC]), scores)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 

@@ -250,6 +250,10 @@ class DrivenStudy:
         """Within, what is recorded is flushed to the disk once, at the end."""
         return self._stored.together()
 
+    def later(self) -> AbstractContextManager[None]:
+        """Within, what is recorded may wait for what is recorded next."""
+        return self._stored.later()
+
     # What to do next ---------------------------------------------------------------------------
 
     def next_job(self) -> Job | None:

@@ -86,8 +86,16 @@ class OptunaStudy:
 
     def together(self) -> AbstractContextManager[None]:
         """Within, what is recorded may wait for the end; a database records at once even so."""
+        return nullcontext() if (journal := self._journal) is None else journal.together()
+
+    def later(self) -> AbstractContextManager[None]:
+        """Within, what is recorded may wait for what is recorded next, unless in a database."""
+        return nullcontext() if (journal := self._journal) is None else journal.later()
+
+    @property
+    def _journal(self) -> EnduringJournal | None:
         backend = getattr(self._storage, "_backend", None)
-        return backend.together() if isinstance(backend, EnduringJournal) else nullcontext()
+        return backend if isinstance(backend, EnduringJournal) else None
 
     def trials(self) -> list[FrozenTrial]:
         """All trials in order of number, not to be changed."""

@@ -63,9 +63,20 @@ class EnduringJournal(JournalFileBackend):
             yield
         finally:
             self._depth -= 1
-            if not self._depth and self._waiting:
-                waiting, self._waiting = self._waiting, []
-                self._append(waiting)
+            if not self._depth:
+                self._write()
+
+    @contextmanager
+    def later(self) -> Iterator[None]:
+        """Within, lines wait, and afterwards for what is recorded next: a kill loses them.
+
+        For what is of no use until more is recorded.
+        """
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any]]:
         """The lines from a number on, with those that wait. Raises DamagedChain."""
@@ -80,10 +91,14 @@ class EnduringJournal(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append whole lines or nothing, at once or at the end of the group. Raises StorageLost."""
-        if self._depth:
-            self._waiting += logs
-        else:
-            self._append(logs)
+        self._waiting += logs
+        if not self._depth:
+            self._write()
+
+    def _write(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            self._append(waiting)
 
     def _append(self, logs: list[dict[str, Any]]) -> None:
         if self._lost is not None:

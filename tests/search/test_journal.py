@@ -146,3 +146,21 @@ def test_a_journal_of_an_earlier_version_goes_on_and_is_covered_from_then_on(
     double(later, 5)
     (tmp_path / JOURNAL).write_bytes(b"".join(later))
     assert find_damage(tmp_path / JOURNAL).line == len(lines) + 2
+
+
+def test_scores_of_chunks_wait_for_what_is_recorded_next(
+    tmp_path: Path, make_config, open_study, evaluation
+) -> None:
+    config = make_config(trials=1, strategy="random")
+    study = open_study(tmp_path, config)
+    baseline = study.next_job()
+    study.finish(baseline, evaluation(study, baseline))
+    job, before = study.next_job(), lines_of(tmp_path)
+    for step in (1, 2):
+        with study.later():
+            study.report(job, step, 0.25)
+    assert lines_of(tmp_path) == before, "nothing was flushed"
+    assert study.trials()[0].steps == {1: 0.25, 2: 0.25}
+    study.finish(job, evaluation(study, job))
+    assert open_study(tmp_path, config).trials()[0].steps == {1: 0.25, 2: 0.25}
+    assert not find_damage(tmp_path / JOURNAL)
