@@ -108,7 +108,7 @@ def make(folder: Path, count: int, layers: int) -> None:
     study.add_trials(_trials(count, layers))
     for name in (BASELINE, TEST_BASELINE):
         write_outcomes(folder, _evaluation(name, "", name.partition("-")[2], 0.5))
-    winner = choose_winner(map(TrialRecord.of, study.get_trials(deepcopy=False)), None)
+    winner = choose_winner(map(TrialRecord.of, study.get_trials(deepcopy=False)), None, objective)
     if winner is None:
         raise SystemExit("no trial is complete")
     effect = winner.effect

@@ -23,7 +23,7 @@ from search.calibration.calibration import (
     read_calibration,
     shortfalls,
 )
-from search.config import StudyConfig, read_config, with_trials, write_config
+from search.config import StudyConfig, read_frozen, with_trials, write_config
 from search.cuts.refs import MatrixRef
 from search.interruption import Interrupted
 from search.opening import (
@@ -140,7 +140,7 @@ def resume(
     wall = WallTime()
     Identity.read(folder)
     check_links(folder)
-    config = read_config(folder / CONFIG)
+    config = read_frozen(folder / CONFIG)
     if trials is not None:
         config = with_trials(config, trials)
     check_factors(config.factors)

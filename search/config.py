@@ -204,6 +204,9 @@ class BudgetConfig(Strict):
         return tuple(dict.fromkeys([self.kind] if isinstance(self.kind, str) else self.kind))
 
 
+PROBABILITY_WEIGHT = 2.0
+"""Chosen on tables of what real cuts do to questions that no choice saw (docs/log.md)."""
+
 MOST_CUTS = 3
 """Choices in a composition, unless study.yaml says otherwise."""
 
@@ -290,6 +293,8 @@ class SearchConfig(Strict):
     `refine`: trials at the end that stay near the best; below 1 a share of all.
     `pruner` ``auto``: a race where the strategy is ``auto`` and there are questions enough, of as
     many `chunks` as the plan finds; else none.
+    `probability_weight`: where answers are right or wrong, trials are ranked by their score plus
+    this many times the mean probability of the right answer; 0: by the score alone.
     `pareto`: for a front of score and size, every trial that none beats in both.
     """
 
@@ -303,6 +308,7 @@ class SearchConfig(Strict):
     pruner: Literal["auto", "none", "median", "successive-halving", "race"] = "auto"
     race_error: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_number)] = 0.05
     chunks: Count = 1
+    probability_weight: Annotated[float, Field(ge=0), BeforeValidator(_number)] = PROBABILITY_WEIGHT
     max_attempts: Count = 3
     pareto: bool = False
     stop: StopConfig = StopConfig()
@@ -499,15 +505,27 @@ ENVIRONMENT = {"factors": "LASER_SEARCH_FACTORS", "storage": "LASER_SEARCH_STORA
 """Environment variables that stand for a key which study.yaml leaves out."""
 
 
+def read_frozen(path: Path) -> StudyConfig:
+    """Read the study.yaml of a study that has begun, perhaps by an earlier version.
+
+    What it does not say means what there was before. Raises InputError as `read_config` does.
+    """
+    return read_config(path, before=True)
+
+
 def read_config(
-    path: Path, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    path: Path,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    *,
+    before: bool = False,
 ) -> StudyConfig:
     """Read and check study.yaml; relative paths in it are relative to its folder.
 
     `overrides`: ``KEY=VALUE`` texts, put in place of what the file says. `environment`: variables
     that stand for keys which neither says, see ENVIRONMENT; a folder in one is relative to the
-    working folder. Raises InputError: for each mistake a sentence with the key, the value, what was
-    expected, the nearest name.
+    working folder. `before`: see `read_frozen`. Raises InputError: for each mistake a sentence with
+    the key, the value, what was expected, the nearest name.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -524,6 +542,8 @@ def read_config(
         raise InputError(f"{path} does not contain a mapping; start with model: and task:")
     apply_overrides(data, overrides)
     used = _fill(data, environment or {})
+    if before and isinstance(search := data.get("search"), dict):
+        search.setdefault("probability_weight", 0.0)
     return _anchor(parse_config(data, " with ".join([str(path), *used])), path.resolve().parent)
 
 

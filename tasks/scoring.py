@@ -94,6 +94,11 @@ def by_task(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
     return parts
 
 
+def mean_probability(outcomes: Collection[Outcome]) -> float:
+    """Weighted mean probability of the right answers, from 0 to 1."""
+    return mean((math.exp(o.log_probability) for o in outcomes), [o.weight for o in outcomes])
+
+
 def mean_log_loss(outcomes: Sequence[Outcome]) -> float:
     """Minus the weighted mean log-probability of the right answers, in nats."""
     return -mean((o.log_probability for o in outcomes), [o.weight for o in outcomes])

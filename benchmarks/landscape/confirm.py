@@ -1,15 +1,20 @@
-"""Whether it is worth keeping a part of validation back, to choose the winner on.
+"""What to choose the winner by, and whether to keep a part of validation back for that.
 
     python benchmarks/landscape/confirm.py --tables ./landscape/demo ./landscape/sst2
+    python benchmarks/landscape/confirm.py --tables ./real-lm --worse-by 0.01 --validation 0.5 \
+        --rules validation +1 +2 +4 probability
 
 From a table's answers, over many random splits of its groups: a search that has tried a number of
 compositions chooses its winner on all of validation, or chooses finalists on a share of it and the
-winner on the rest. What the winner then gains on test, which no choice saw, says which is better.
+winner on the rest (`0.25/4`: four on three quarters). What the winner then gains on test, which no
+choice saw, says which is better. `+2`: by score and twice the mean probability of the right answer;
+`probability`: by that alone. `--worse-by`: only compositions that keep this limit on general text.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,16 +25,25 @@ from table import Landscape
 Floats = NDArray[np.float64]
 
 
-def answers(landscape: Landscape) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Scores and log-probabilities [effects, questions] of both parts, and each question's group.
+def answers(
+    landscape: Landscape, worse_by: float | None
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Scores and log-probabilities [effects, questions] of the table, and each question's group.
 
-    The first row is the unedited model.
+    Of validation, and of test where the table has it. The first row is the unedited model.
+    `worse_by`: by what share the perplexity of general text may rise.
     """
-    parts = [landscape.effects(part) for part in ("validation", "test")]
-    known = ["", *sorted(set(parts[0]) & set(parts[1]) - {""})]
-    scores = np.array([np.concatenate([p[e].scores for p in parts]) for e in known])
-    logs = np.array([np.concatenate([p[e].log_probabilities for p in parts]) for e in known])
-    names = [x.group for part in ("validation", "test") for x in landscape.examples(part)]
+    parts = [part for part in ("validation", "test") if landscape.effects(part)]
+    found = [landscape.effects(part) for part in parts]
+    shared = set.intersection(*(set(one) for one in found)) - {""}
+    if worse_by is not None:
+        guard = landscape.effects("guard")
+        most = guard[""].log_loss + math.log1p(worse_by)
+        shared = {effect for effect in shared & set(guard) if guard[effect].log_loss <= most}
+    known = ["", *sorted(shared)]
+    scores = np.array([np.concatenate([p[e].scores for p in found]) for e in known])
+    logs = np.array([np.concatenate([p[e].log_probabilities for p in found]) for e in known])
+    names = [x.group for part in parts for x in landscape.examples(part)]
     return scores, logs, np.unique(names, return_inverse=True)[1]
 
 
@@ -40,10 +54,15 @@ def choose(merit: Floats, candidates: NDArray[np.int64]) -> int:
 
 
 def gains(
-    landscape: Landscape, validation: float, trials: int, repeats: int, rules: Sequence[str]
+    table: tuple[Floats, Floats, NDArray[np.int64]],
+    validation: float,
+    trials: int,
+    repeats: int,
+    rules: Sequence[str],
 ) -> dict[str, list[float]]:
     """What the winner of each rule gains on test, by repeat."""
-    scores, logs, groups = answers(landscape)
+    scores, logs, groups = table
+    likely = np.exp(logs)
     total = groups.max() + 1
     found: dict[str, list[float]] = {rule: [] for rule in rules}
     for repeat in range(repeats):
@@ -55,10 +74,15 @@ def gains(
             part = (rank >= low) & (rank < high)
             return scores[:, part].mean(1) + 1e-9 * logs[:, part].mean(1)
 
+        seen_all, soft = merit(0, validation), likely[:, rank < validation].mean(1)
         test = merit(validation, 1.0)
         for rule in rules:
             if rule == "validation":
-                winner = choose(merit(0, validation), tried)
+                winner = choose(seen_all, tried)
+            elif rule == "probability":
+                winner = choose(soft, tried)
+            elif rule.startswith("+"):
+                winner = choose(seen_all + float(rule) * soft, tried)
             else:
                 share, finalists = float(rule.split("/")[0]), int(rule.split("/")[1])
                 seen = merit(0, validation * (1 - share))
@@ -76,14 +100,17 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, nargs="+", required=True)
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=400)
+    parser.add_argument("--validation", type=float, nargs="+", default=[0.1, 0.2, 0.5])
+    parser.add_argument("--worse-by", type=float)
+    kept_back = ["0.25/4", "0.25/8", "0.5/4", "0.5/8"]
+    parser.add_argument("--rules", nargs="+", default=["validation", *kept_back])
     asked = parser.parse_args()
-    rules = ["validation", "0.25/4", "0.25/8", "0.5/4", "0.5/8"]
     print("| table, validation | chosen on | gain on test | unedited kept | worse than unedited |")
     print("|---|---|---|---|---|")
     for folder in asked.tables:
-        landscape = Landscape(folder)
-        for validation in (0.1, 0.2, 0.5):
-            found = gains(landscape, validation, asked.trials, asked.repeats, rules)
+        table = answers(Landscape(folder), asked.worse_by)
+        for validation in asked.validation:
+            found = gains(table, validation, asked.trials, asked.repeats, asked.rules)
             for rule, values in found.items():
                 own = np.array(values)
                 error = own.std() / np.sqrt(len(own))

@@ -31,6 +31,7 @@ from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
 from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
+from search.study.objective import Objective
 from tasks.base import Example
 
 IDENTITY = Identity("replay", "", {}, "", "", "", "")
@@ -54,9 +55,10 @@ def replay(landscape: Landscape, config: StudyConfig, first: int | None = None) 
 
     `first`: how many trials are made of those that the search is told it has.
     """
-    plan = replace(landscape.plan, config=config)
+    objective = Objective.of(config, landscape.plan.objective.metrics)
+    plan = replace(landscape.plan, config=config, objective=objective)
     setting, before = prepare(landscape, config)
-    evaluator = TableEvaluator(landscape, config.search.chunks)
+    evaluator = TableEvaluator(landscape, config.search.chunks, objective=objective)
     curve: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         own = (plan.space, plan.max_ranks, plan.objective, setting)

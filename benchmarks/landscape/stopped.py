@@ -4,8 +4,9 @@
 
 Every composition of a table races against an incumbent: in turn the unedited model and one of the
 best quarter. The questions come in a new order each time. A *would-be winner* is better than the
-incumbent on all questions (score, then log-loss). Evidence is the score, the log-loss, whichever
-gives up first (each at half of the error level), or both together.
+incumbent on all questions (score and `--weight` times the probability of the right answer, then
+log-loss). Evidence is just this soft score, the score alone, the log-loss, whichever of score and
+log-loss gives up first (each at half of the error level), or both together.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from table import Landscape
 
+from search.config import PROBABILITY_WEIGHT
 from search.study.objective import LEAST
 from search.study.race import Race, looks_at
 
@@ -40,23 +42,27 @@ def stops(differences: Array, looks: int, error: float = ERROR) -> NDArray[np.in
     return found
 
 
-EVIDENCE: dict[str, Callable[[Array, Array, int], NDArray[np.int64]]] = {
-    "score": lambda score, loss, looks: stops(score, looks),
-    "log-loss": lambda score, loss, looks: stops(loss, looks),
-    "either": lambda score, loss, looks: np.minimum(
+EVIDENCE: dict[str, Callable[[Array, Array, Array, int], NDArray[np.int64]]] = {
+    "soft score": lambda soft, score, loss, looks: stops(soft, looks),
+    "score": lambda soft, score, loss, looks: stops(score, looks),
+    "log-loss": lambda soft, score, loss, looks: stops(loss, looks),
+    "either": lambda soft, score, loss, looks: np.minimum(
         stops(score, looks, ERROR / 2), stops(loss, looks, ERROR / 2)
     ),
-    "both": lambda score, loss, looks: np.maximum(stops(score, looks), stops(loss, looks)),
+    "both": lambda soft, score, loss, looks: np.maximum(stops(score, looks), stops(loss, looks)),
 }
 
 
-def races(table: Landscape, evidence: str, looks: int, rounds: int) -> tuple[float, float, int]:
+def races(
+    table: Landscape, evidence: str, looks: int, rounds: int, weight: float
+) -> tuple[float, float, int]:
     """The share of would-be winners that is lost, that of questions saved, and the winners."""
     known = table.effects()
     effects = ["", *[effect for effect in known if effect][:MOST]]
     score = np.array([known[effect].scores for effect in effects])
     nats = np.maximum(LEAST, np.array([known[effect].log_probabilities for effect in effects]))
-    merit = list(zip(score.mean(1), nats.mean(1), strict=True))
+    soft = score + weight * np.exp(nats)
+    merit = list(zip(soft.mean(1), nats.mean(1), strict=True))
     best = sorted(range(len(effects)), key=merit.__getitem__, reverse=True)
     rng = np.random.default_rng(0)
     lost = winners = 0
@@ -64,7 +70,7 @@ def races(table: Landscape, evidence: str, looks: int, rounds: int) -> tuple[flo
     for number in range(rounds):
         order = rng.permutation(score.shape[1])
         rival = best[rng.integers(0, len(best) // 4)] if number % 2 else 0
-        own = [x[:, order] - x[rival, order] for x in (score, nats)]
+        own = [x[:, order] - x[rival, order] for x in (soft, score, nats)]
         at = EVIDENCE[evidence](*own, looks)
         better = np.array([one > merit[rival] for one in merit])
         winners += int(better.sum())
@@ -78,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=Path, nargs="+", required=True)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--weight", type=float, default=PROBABILITY_WEIGHT)
     asked = parser.parse_args()
     print("| table | evidence | looks | would-be winners lost | saved of all others |")
     print("|---|---|---|---|---|")
@@ -85,7 +92,7 @@ def main() -> None:
         table = Landscape(folder)
         looks = looks_at(len(table.examples("validation")))
         for evidence in EVIDENCE:
-            lost, saved, count = races(table, evidence, looks, asked.rounds)
+            lost, saved, count = races(table, evidence, looks, asked.rounds, asked.weight)
             print(
                 f"| {folder.name} | {evidence} | {looks} | {lost:.2%} of {count} | {saved:.0%} |",
                 flush=True,

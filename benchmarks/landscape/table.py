@@ -42,11 +42,13 @@ from search.evaluation.screen import Asking, predict_changes, predict_costs
 from search.model import own_device
 from search.plan import Plan, make_plan
 from search.study.jobs import Job
+from search.study.objective import Objective
 from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
 from search.weights.spectra import Spectrum
 from tasks.base import Example, Outcome
 from tasks.guarded import GENERAL_TEXT, Guarded
+from tasks.scoring import mean_probability
 
 CONFIG, WORDS = "study.yaml", "words.json"
 
@@ -235,6 +237,7 @@ class Landscape:
             seconds={"forward": truth.forward_s},
             outcomes=chosen,
             scores=self._beside(job),
+            probability=mean_probability(chosen),
         )
 
     def _beside(self, job: Job) -> dict[str, float]:
@@ -332,7 +335,7 @@ class TableEvaluator:
 
     `examples`: the questions of each part, where a part is not the table's own. `passes` counts
     forward passes of validation, of which a trial that begins at block l of L takes (L - l) / L,
-    and one that is stopped early its share.
+    and one that is stopped early its share. `objective`: where that is not the table's own.
     """
 
     def __init__(
@@ -340,8 +343,10 @@ class TableEvaluator:
         landscape: Landscape,
         chunks: int = 1,
         examples: dict[str, Sequence[Example]] | None = None,
+        objective: Objective | None = None,
     ) -> None:
         self.landscape = landscape
+        self._paired = (objective or landscape.plan.objective).paired
         self.passes = 0.0
         self._chunks = chunks
         self._examples = examples or {}
@@ -357,11 +362,13 @@ class TableEvaluator:
         done = 0
         for step in range(1, chunks + 1):
             stop = -(-len(order) * step // chunks)
-            piece = {o.example_id: o.score for o in order[done:stop]} if step < chunks else {}
+            chunk = {o.example_id: self._paired(o) for o in order[done:stop]}
             self.passes += cost * (stop - done) / len(order)
             done = stop
             score = sum(o.score for o in order[:done]) / done if chunks > 1 else whole.score
-            yield Progress(step, score, whole if step == chunks else None, piece)
+            if step < chunks:
+                yield Progress(step, score, None, chunk)
+        yield Progress(chunks, score, whole)
 
     def evaluate(self, job: Job) -> Evaluation:
         """Evaluate a job to its end."""

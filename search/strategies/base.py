@@ -23,7 +23,8 @@ class Tried:
 
     `state` RUNNING: in flight, and nothing is known of it. `values` is what is maximised, empty
     unless COMPLETE. `steps` are the scores after each chunk, `violations` how far each floor is
-    missed (above 0: the trial cannot win).
+    missed (above 0: the trial cannot win). `soft_score`: what it is ranked by where that is not
+    its value, of a trial that a race stopped too (see `TrialRecord`).
     """
 
     number: int
@@ -34,6 +35,7 @@ class Tried:
     log_loss: float = 0.0
     steps: tuple[tuple[int, float], ...] = ()
     violations: Mapping[str, float] = field(default_factory=dict)
+    soft_score: float | None = None
 
     @property
     def feasible(self) -> bool:
@@ -46,11 +48,16 @@ class Tried:
         return self.state == TrialState.COMPLETE and self.feasible
 
     @property
+    def ranked_by(self) -> float:
+        """The soft score, else the value. Of a complete trial."""
+        return self.values[0] if self.soft_score is None else self.soft_score
+
+    @property
     def merit(self) -> tuple[float, float]:
-        """Score, then lower log-loss, as the LASER paper breaks ties; -inf unless it `counts`."""
+        """What it is ranked by, then lower log-loss, as LASER does; -inf unless it `counts`."""
         if not self.counts:
             return (-float("inf"), -float("inf"))
-        return (self.values[0], -self.log_loss)
+        return (self.ranked_by, -self.log_loss)
 
 
 class History:

@@ -209,9 +209,9 @@ class Sampled(Strategy):
 
 
 def _values(tried: Tried) -> list[float] | None:
-    """What the sampler is told: of one objective the score, ties broken by log-loss."""
+    """What the sampler is told: of one objective the rank, ties broken by log-loss."""
     if len(tried.values) == 1:
-        return [tried.values[0] - TIE * tried.log_loss]
+        return [tried.ranked_by - TIE * tried.log_loss]
     return list(tried.values) or None
 
 

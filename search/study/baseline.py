@@ -22,6 +22,7 @@ def baseline_tried(evaluation: Evaluation, chunks: int, objective: Objective) ->
         (evaluation.score,),
         evaluation.log_loss,
         _steps(evaluation, chunks, objective),
+        soft_score=objective.soft_score(evaluation),
     )
 
 

@@ -61,6 +61,7 @@ from search.study.trials import (
     REASON,
     SCORES,
     SECONDS,
+    SOFT_SCORE,
     TrialRecord,
     kept_share,
 )
@@ -465,6 +466,8 @@ class DrivenStudy:
         self._deaths_in_a_row = 0
         if live.trial is not None:
             live.trial.set_user_attr(LOG_LOSS, evaluation.log_loss)
+            if (soft := self.objective.soft_score(evaluation)) is not None:
+                live.trial.set_user_attr(SOFT_SCORE, soft)
             live.trial.set_user_attr(SECONDS, evaluation.seconds)
             self._close(live, TrialState.COMPLETE, evaluation)
         elif job.name == BASELINE:
@@ -479,7 +482,10 @@ class DrivenStudy:
         """Record that a trial was stopped early; its reported scores stay with it."""
         if self._leaves(job):
             return
-        self._close(self._live.pop(job.name), TrialState.PRUNED)
+        live = self._live.pop(job.name)
+        if live.trial is not None and (soft := self._rivals.soft_so_far(live.scores)) is not None:
+            live.trial.set_user_attr(SOFT_SCORE, soft)
+        self._close(live, TrialState.PRUNED)
         self._deaths_in_a_row = 0
         self.note_wall()
         self.on_change()

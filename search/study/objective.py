@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from search.config import FloorConfig, StudyConfig
+from search.study.outcomes import Evaluation
 from tasks.base import Outcome
 from tasks.errors import InputError
 from tasks.guarded import GENERAL_TEXT
@@ -76,12 +77,15 @@ class Objective:
     `guard`: the floor on general text, which trials are scored on beside the tasks; None: none is.
     `by_log_loss`: within a budget, where answers are hits or misses: near trials, which nearly all
     trials are then, are told apart by their log-loss, which the value is too coarse for.
+    `probability_weight`: where answers are hits or misses, trials are ranked by the value plus this
+    many times the mean probability of the right answer, the *soft score* (decision 0040).
     """
 
     goals: tuple[Goal, ...]
     relative: bool = False
     guard: Goal | None = None
     by_log_loss: bool = False
+    probability_weight: float = 0.0
 
     @staticmethod
     def of(config: StudyConfig, metrics: Mapping[str, str]) -> Objective:
@@ -100,8 +104,16 @@ class Objective:
             for label, goal in config.goals.items()
         ]
         own = goals[0].metric if config.task is not None else ""
-        by_log_loss = config.space.budget is not None and own in HITS
-        return Objective(tuple(goals), config.objective == "relative", _guard(config), by_log_loss)
+        hits = own in HITS
+        # The paper's rules stand beside the paper's figures, which go by accuracy alone.
+        weight = config.search.probability_weight if hits and not config.paper else 0.0
+        return Objective(
+            tuple(goals),
+            config.objective == "relative",
+            _guard(config),
+            by_log_loss=hits and config.space.budget is not None,
+            probability_weight=weight,
+        )
 
     @property
     def single(self) -> bool:
@@ -132,7 +144,22 @@ class Objective:
 
     def paired(self, outcome: Outcome) -> float:
         """What trials are compared by in a race, question by question."""
-        return max(LEAST, outcome.log_probability) if self.by_log_loss else outcome.score
+        if self.by_log_loss:
+            return max(LEAST, outcome.log_probability)
+        if not self.probability_weight:
+            return outcome.score
+        return outcome.score + self.probability_weight * math.exp(outcome.log_probability)
+
+    def soft_score(self, evaluation: Evaluation) -> float | None:
+        """What an evaluation is ranked by in place of its score; None where that is the score."""
+        if not self.probability_weight or evaluation.probability is None:
+            return None
+        return evaluation.score + self.probability_weight * evaluation.probability
+
+    def merit(self, evaluation: Evaluation) -> tuple[float, float]:
+        """Order of evaluations: soft score or score, then the lower log-loss."""
+        soft = self.soft_score(evaluation)
+        return (evaluation.score if soft is None else soft, -evaluation.log_loss)
 
     def value(
         self, scores: Mapping[str, float], baseline: Mapping[str, float] | None = None

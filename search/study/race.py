@@ -53,6 +53,10 @@ class Incumbent:
             {o.example_id: paired(o) for o in found}, {o.example_id: o.weight for o in found}
         )
 
+    def gain(self, scores: Mapping[str, float]) -> float:
+        """What a trial with these `scores` gains over all, others than these being equal."""
+        return math.fsum(self.differences(scores)) / len(self.scores)
+
     def differences(self, scores: Mapping[str, float]) -> list[float]:
         """Weighted paired differences of a trial's `scores` to these, weights of mean one."""
         mean = self._mean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from search.budget import Budget
 from search.cuts.composition import Composition
@@ -34,13 +34,14 @@ class Rivals:
         self._winner: TrialRecord | None = None
         self._incumbent: Incumbent | None = None
         self._by_share: dict[float, Incumbent] | None = None
+        self._unedited: Incumbent | None = None
 
     def heard(self, trial: TrialRecord) -> None:
         """A trial has ended. Only one that may be the best is a reason to look at all of them."""
         if not trial.complete:
             return
         self._by_share = None
-        beats = choose_winner([trial], self._baseline()) is not None
+        beats = choose_winner([trial], self._baseline(), self.objective) is not None
         if beats and (self._winner is None or trial.merit > self._winner.merit):
             self._incumbent = None
 
@@ -70,8 +71,23 @@ class Rivals:
         if known is None:
             return None
         if self._incumbent is None:
-            self._winner = winner = choose_winner(self._trials(), baseline)
+            winner = choose_winner(self._trials(), baseline, self.objective)
+            self._winner = winner
             if winner is not None:
                 known = self._read(trial_name(winner.number), winner.effect) or known
-            self._incumbent = Incumbent.of(known.outcomes)
+            self._incumbent = Incumbent.of(known.outcomes, self.objective.paired)
         return self._incumbent
+
+    def soft_so_far(self, scores: Mapping[str, float]) -> float | None:
+        """The soft score of a trial that a race stopped (see `TrialRecord`), if it has one.
+
+        `scores`: what the race compared of the questions that it was asked, by id.
+        """
+        baseline = self._baseline()
+        if baseline is None or not scores or self.objective.by_log_loss:
+            return None  # within a budget a race goes by the log-loss
+        if (before := self.objective.soft_score(baseline)) is None:
+            return None
+        if self._unedited is None:
+            self._unedited = Incumbent.of(baseline.outcomes, self.objective.paired)
+        return before + self._unedited.gain(scores)

@@ -30,7 +30,7 @@ class Stopping:
             return f"search.stop.wall_s is {rules.wall_s:g}, and {elapsed_s:.0f} s have passed"
         if rules.target is None and rules.no_gain_trials is None:
             return None
-        best, since = _best(trials, -math.inf if baseline is None else baseline.merit[0])
+        best, since = _best(trials, baseline)
         if rules.target is not None and best >= self._target(rules.target):
             return f"the search.stop.target of {rules.target:g} is reached"
         if rules.no_gain_trials is not None and since >= rules.no_gain_trials:
@@ -47,10 +47,20 @@ class Stopping:
         return -math.log(target) if target > 0 else math.inf
 
 
-def _best(trials: Iterable[Tried], baseline: float) -> tuple[float, int]:
-    """The best score above every floor, and how many trials have finished since it came up."""
-    best, since = baseline, 0
+def _best(trials: Iterable[Tried], baseline: Tried | None) -> tuple[float, int]:
+    """The best score above every floor, and how many trials have finished without a better one.
+
+    Better is what is ranked higher.
+    """
+    score = -math.inf if baseline is None else baseline.values[0]
+    rank = -math.inf if baseline is None else baseline.ranked_by
+    since = 0
     for trial in trials:
-        if trial.state.is_finished():
-            best, since = (trial.merit[0], 0) if trial.merit[0] > best else (best, since + 1)
-    return best, since
+        if not trial.state.is_finished():
+            continue
+        since += 1
+        if trial.counts:
+            score = max(score, trial.values[0])
+        if trial.merit[0] > rank:
+            rank, since = trial.merit[0], 0
+    return score, since

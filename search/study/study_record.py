@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.budget import Budget
-from search.config import StudyConfig, read_config
+from search.config import StudyConfig, read_frozen
 from search.cuts.refs import MatrixRef
 from search.study.disputes import disputed, disputed_notice
 from search.study.identity import Identity
@@ -50,7 +50,7 @@ class StudyRecord:
     def read(folder: Path) -> StudyRecord:
         """Read a study. Raises InputError if there is none or its storage does not answer."""
         identity = Identity.read(folder)
-        config = read_config(folder / CONFIG)
+        config = read_frozen(folder / CONFIG)
         baseline = read_outcomes(folder, BASELINE, identity.study_id, "")
         trials: list[TrialRecord] = []
         facts: Mapping[str, Any] = {}

@@ -115,7 +115,9 @@ def summarise(
         failure_kinds=_count("error" if t.failure is None else t.failure for t in failed),
         rate_per_s=_rate(trials[-50:]),
         best=best,
-        winner=choose_winner([best] if best else [], baseline) if chosen is None else chosen.winner,
+        winner=choose_winner([best] if best else [], baseline, objective)
+        if chosen is None
+        else chosen.winner,
         baseline=baseline,
         recent=_recent(trials),
         objective=objective,

@@ -19,6 +19,8 @@ from tasks.errors import InputError
 COMPOSITION = "composition"
 EFFECT = "effect"
 LOG_LOSS = "log_loss"
+SOFT_SCORE = "soft_score"
+"""Where trials are ranked by it (see `Objective.soft_score`)."""
 SECONDS = "seconds"
 SCORES = "scores"
 """Where there are several tasks, or general text with a limit."""
@@ -35,7 +37,9 @@ class TrialRecord:
 
     `values` is what is maximised, of a pruned trial its score so far, `log_loss` in nats, `scores`
     every task's mean score by label where there are several, and that of general text (minus the
-    mean negative log-likelihood per token) where it has a limit. `kept`: the share of the
+    mean negative log-likelihood per token) where it has a limit. `soft_score`: what it is ranked by
+    in place of the score (see `Objective.soft_score`); of one that a race stopped, with the
+    unedited model's answers to the questions that it was not asked. `kept`: the share of the
     parameters of the model's matrices, within a budget of the space's, that is kept. `seconds` says
     where the time went. `reason` and `failure`: why it failed, and which kind of reason that is.
     `steps`: the score after each number of chunks. `violations`: how far each floor is missed, not
@@ -50,6 +54,7 @@ class TrialRecord:
     effect: str = ""
     values: tuple[float, ...] = ()
     log_loss: float | None = None
+    soft_score: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     kept: float | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -73,6 +78,7 @@ class TrialRecord:
             effect=str(stored.get(EFFECT, "")),
             values=tuple(trial.values or ()),
             log_loss=stored.get(LOG_LOSS),
+            soft_score=stored.get(SOFT_SCORE),
             scores=stored.get(SCORES, {}),
             kept=stored.get(KEPT),
             seconds=stored.get(SECONDS, {}),
@@ -105,8 +111,8 @@ class TrialRecord:
 
     @property
     def further(self) -> dict[str, Any]:
-        """What is stored beside composition, effect, log-loss and reason, by key."""
-        own = (COMPOSITION, EFFECT, LOG_LOSS, REASON)
+        """What is stored beside composition, effect, log-loss, soft score and reason, by key."""
+        own = (COMPOSITION, EFFECT, LOG_LOSS, SOFT_SCORE, REASON)
         return {k: v for k, v in self.frozen.user_attrs.items() if k not in own}
 
     @property
@@ -131,9 +137,10 @@ class TrialRecord:
 
     @property
     def merit(self) -> tuple[float, float, int, int]:
-        """Order of complete trials: score, lower log-loss, fewer interventions, the earlier."""
+        """Order of complete trials: soft score or score, lower log-loss, fewer cuts, earlier."""
         size = len(self.effect.split())
-        return (self.values[0], -(self.log_loss or 0.0), -size, -self.number)
+        first = self.values[0] if self.soft_score is None else self.soft_score
+        return (first, -(self.log_loss or 0.0), -size, -self.number)
 
     def tried(self) -> Tried:
         """As strategies see it."""
@@ -146,6 +153,7 @@ class TrialRecord:
             self.log_loss or 0.0,
             tuple(sorted(self.steps.items())),
             self.violations if self.complete else {},
+            self.soft_score,
         )
 
 

@@ -29,25 +29,30 @@ from search.study.trials import TrialRecord
 Trials = Sequence[TrialRecord]
 
 
-def choose_winner(trials: Iterable[TrialRecord], baseline: Evaluation | None) -> TrialRecord | None:
+def choose_winner(
+    trials: Iterable[TrialRecord], baseline: Evaluation | None, objective: Objective
+) -> TrialRecord | None:
     """The best evaluated trial above every floor, or None if none beats the baseline.
 
     `baseline` None: the best one wins in any case.
     """
-    return next(iter(choose_finalists(trials, baseline, 1)), None)
+    return next(iter(choose_finalists(trials, baseline, 1, objective)), None)
 
 
 def choose_finalists(
-    trials: Iterable[TrialRecord], baseline: Evaluation | None, count: int
+    trials: Iterable[TrialRecord],
+    baseline: Evaluation | None,
+    count: int,
+    objective: Objective,
 ) -> list[TrialRecord]:
     """The best evaluated trials above every floor that beat the baseline, the best first.
 
-    Trials beat the baseline on (score, log-loss).
+    Trials beat the baseline on what they are ranked by, then on log-loss.
     """
     best = nlargest(count, (t for t in trials if t.counts), key=lambda trial: trial.merit)
     if baseline is None:
         return best
-    return [t for t in best if t.merit[:2] > (baseline.score, -baseline.log_loss)]
+    return [t for t in best if t.merit[:2] > objective.merit(baseline)]
 
 
 def pareto_front(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
@@ -122,8 +127,9 @@ class Confirmation:
         seen = self._confirmed(finalists) if self.confirm is not None else None
         if seen is None:
             return Decision(finalists[0])
-        best = max(finalists, key=lambda trial: _merit(seen[trial.effect]))
-        beats = not self.must_gain or _merit(seen[best.effect]) > _merit(seen[""])
+        merit = self.objective.merit
+        best = max(finalists, key=lambda trial: merit(seen[trial.effect]))
+        beats = not self.must_gain or merit(seen[best.effect]) > merit(seen[""])
         return Decision(best if beats else None, len(finalists))
 
     def wanted(self, trials: Trials, baseline: Evaluation | None) -> list[Job]:
@@ -153,7 +159,8 @@ class Confirmation:
 
     def _finalists(self, trials: Trials, baseline: Evaluation | None) -> list[TrialRecord]:
         count = 1 if self.confirm is None else self.confirm.finalists
-        return choose_finalists(trials, baseline if self.must_gain else None, count)
+        known = baseline if self.must_gain else None
+        return choose_finalists(trials, known, count, self.objective)
 
     def _missing(self, part: Part, baseline: str, names: Mapping[str, TrialRecord]) -> list[Job]:
         """Jobs of what has no outcomes yet; where values are relative, the baseline's first."""
@@ -200,8 +207,3 @@ def _where_passes_left_off(jobs: Sequence[Job]) -> list[Job]:
         return 2 if job.part in unknown else 0
 
     return sorted(jobs, key=turn)
-
-
-def _merit(evaluation: Evaluation) -> tuple[float, float]:
-    """Score, then lower log-loss."""
-    return (evaluation.score, -evaluation.log_loss)

@@ -14,6 +14,7 @@ from search.space import Space
 from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity
 from search.study.jobs import Job
+from search.study.objective import Objective
 from search.study.outcomes import Evaluation
 from search.study.wall_time import WallTime
 from search.witness import Witness
@@ -102,6 +103,7 @@ def open_study(make_config: Callable[..., StudyConfig]) -> Callable[..., DrivenS
         guard: Callable[[], None] = lambda: None,
         wall: WallTime | None = None,
         witness: Witness | None = None,
+        objective: Objective | None = None,
     ) -> DrivenStudy:
         folder.mkdir(exist_ok=True)
         config = config or make_config()
@@ -109,7 +111,7 @@ def open_study(make_config: Callable[..., StudyConfig]) -> Callable[..., DrivenS
         ladder = Ladder.of_rho(rho) if isinstance(rho, list) else Ladder.between(rho.low, rho.high)
         space = Space(REFS, ladder, config.space.max_interventions)
         ranks = dict.fromkeys(REFS, FULL)
-        subject = Subject(folder, identity, config, space, ranks)
+        subject = Subject(folder, identity, config, space, ranks, objective)
         return DrivenStudy.open(subject, guard=guard, wall=wall, witness=witness)
 
     return make

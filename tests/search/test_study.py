@@ -21,6 +21,7 @@ from search.study.identity import (
 )
 from search.study.jobs import BASELINE, TEST_BASELINE
 from search.study.journal import JOURNAL, mend_journal
+from search.study.objective import Objective
 from search.study.optuna_study import OptunaStudy
 from search.study.outcomes import outcome_bytes, outcome_file, write_outcomes
 from search.study.summary import summarise
@@ -327,8 +328,8 @@ def test_ties_go_to_the_lower_log_loss_then_to_fewer_cuts(tmp_path: Path) -> Non
     a = trial(0, 0.3, "0.fc_in=keep-top:1")
     b = trial(1, 0.2, "0.fc_in=keep-top:1 1.fc_in=keep-top:1")
     c = trial(2, 0.2, "1.fc_in=keep-top:1")
-    assert choose_winner([a, b, c], None).number == 2
-    assert choose_winner([a, b], None).number == 1
+    assert choose_winner([a, b, c], None, Objective(())).number == 2
+    assert choose_winner([a, b], None, Objective(())).number == 1
 
 
 def test_a_score_that_is_no_number_fails_the_trial(

@@ -119,7 +119,7 @@ def test_the_winner_is_chosen_where_no_trial_looked(
     jobs = drive_parts(study)
     order = [job.part for job in jobs]
     assert order == sorted(order, key=["validation", "confirm", "test"].index)
-    finalists = choose_finalists(study.trials(), study.baseline, 4)
+    finalists = choose_finalists(study.trials(), study.baseline, 4, study.objective)
     asked = [job.name for job in jobs if job.part == "confirm"]
     assert asked == [CONFIRM_BASELINE, *(confirm_name(t.number) for t in finalists)]
     ahead = {job.name: job.ahead for job in jobs if job.ahead}
