@@ -33,10 +33,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "landscape"))
 
+import numpy as np
 import torch
 from replay import FIXED, replay
 from replay import configured as configured_replay
-from table import Landscape, note
+from table import Landscape, Truth, note
 
 from search.config import StudyConfig, parse_config, read_config, write_config
 from search.cuts.composition import Composition, Intervention
@@ -189,7 +190,13 @@ class Known(Landscape):
             for effect in self.grid()
             if limit is None or texts[""].score - texts[effect].score <= math.log1p(limit)
         ]
-        return max(kept, key=lambda effect: (known[effect].score, -known[effect].log_loss))
+        return max(kept, key=lambda effect: self._merit(known[effect]))
+
+    def _merit(self, truth: Truth) -> tuple[float, float]:
+        """What a study ranks it by; the questions of the table count alike."""
+        weight = self.plan.objective.probability_weight
+        likely = float(np.exp(truth.log_probabilities).mean())
+        return (truth.score + weight * likely, -truth.log_loss)
 
     def has(self, cut: Intervention) -> bool:
         """Whether both parts know it."""

@@ -355,6 +355,7 @@ def _status(record: StudyRecord) -> dict[str, Any]:
             "trial": best.number,
             "score": best.score,
             "log_loss": best.log_loss,
+            "soft_score": best.soft_score,
             "composition": best.text,
         },
         "front": [

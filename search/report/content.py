@@ -68,9 +68,11 @@ class Content:
     @property
     def listed(self) -> pd.DataFrame:
         """The best trials."""
-        keys, ascending = ["feasible", "score", "log_loss"], [False, False, True]
-        ordered = self.trials.sort_values(keys, ascending=ascending, kind="stable")
-        return ordered.head(LISTED)
+        rank = self.trials["soft_score"].where(self.trials["score"].notna())
+        ranked = self.trials.assign(rank=rank.fillna(self.trials["score"]))
+        keys, ascending = ["feasible", "rank", "log_loss"], [False, False, True]
+        ordered = ranked.sort_values(keys, ascending=ascending, kind="stable")
+        return ordered.drop(columns="rank").head(LISTED)
 
 
 def gather(record: StudyRecord) -> Content:

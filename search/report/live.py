@@ -170,6 +170,8 @@ def table(summary: Summary) -> RenderableType:
     if summary.best is not None:
         found = f"{summary.best_text}  {summary.best.brief}"
         grid.add_row("best", f"{found}  (trial {summary.best.number})")
+    if ranking := summary.objective.ranking:
+        grid.add_row("ranked by", ranking)
     for reason, count in list(summary.failures.items())[:3]:
         grid.add_row("failed", Text(f"{count}x {reason}"))
     return grid

@@ -156,6 +156,14 @@ class Objective:
             return None
         return evaluation.score + self.probability_weight * evaluation.probability
 
+    @property
+    def ranking(self) -> str:
+        """What trials are ranked by, for people; empty where it is the value."""
+        if not self.probability_weight:
+            return ""
+        times = "" if self.probability_weight == 1 else f"{self.probability_weight:g} × "
+        return f"{self.metric} + {times}probability of the right answer"
+
     def merit(self, evaluation: Evaluation) -> tuple[float, float]:
         """Order of evaluations: soft score or score, then the lower log-loss."""
         soft = self.soft_score(evaluation)

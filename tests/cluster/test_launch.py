@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
@@ -48,7 +49,10 @@ def everything(tmp_path_factory: pytest.TempPathFactory, run, make_several) -> P
 
 def trials_of(study: Path) -> list[tuple[object, ...]]:
     return [
-        (t.number, t.state.name, t.params, t.values, t.steps, t.effect, t.scores, t.violations)
+        (
+            *(t.number, t.state.name, t.params, t.values, t.steps, t.effect, t.scores),
+            *(t.violations, t.soft_score),
+        )
         for t in StudyRecord.read(study).trials
     ]
 
@@ -65,6 +69,18 @@ def test_the_cluster_agrees_with_one_process(
     assert all("general text.worse_by" in t.violations for t in judged)
     names = {path.name for path in (theirs / "outcomes").iterdir()}
     assert names == {path.name for path in (ours / "outcomes").iterdir()}, "other evaluations"
+
+
+def test_trials_are_ranked_by_their_answers(finished: Path) -> None:
+    record = StudyRecord.read(finished)
+    complete = [t for t in record.trials if t.complete]
+    assert len(complete) > 1
+    for trial in complete:
+        name = f"trial-{trial.number:05d}"
+        stored = read_outcomes(finished, name, record.identity.study_id, trial.effect)
+        soft = [o.score + 2 * math.exp(o.log_probability) for o in stored.outcomes]
+        assert trial.soft_score == pytest.approx(math.fsum(soft) / len(soft), rel=1e-12)
+    assert record.summary.winner.soft_score == max(t.soft_score for t in complete)
 
 
 def test_resuming_a_finished_study_changes_nothing(finished: Path, run) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.config import parse_config, read_config, read_frozen, write_config
+from search.report.content import Content
+from search.report.frames import trials_frame
 from search.study.identity import digest_settings
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation, outcome_bytes, parse_outcomes
 from search.study.race import seeded_order
+from search.study.trials import TrialRecord
 from tasks.base import Outcome
 from tasks.scoring import mean_probability, mean_score
 
@@ -111,6 +116,29 @@ def test_a_trial_that_was_stopped_has_the_other_answers_of_the_unedited_model(
     hits = sum(right[int(name)] for name in asked)
     assert trial.soft_score == pytest.approx(0.5 + 2 * 0.5 - (hits + 50 * 2 * 0.4) / 200)
     assert trial.tried().soft_score == trial.soft_score
+
+
+def test_people_see_what_trials_are_ranked_by_and_lists_go_by_it() -> None:
+    assert SOFT.ranking == "accuracy + 2 × probability of the right answer"
+    assert replace(SOFT, probability_weight=0.0).ranking == ""
+    trials = [
+        TrialRecord.of(trial(0, 0.3, soft_score=0.5)),
+        TrialRecord.of(trial(1, 0.2, soft_score=0.6)),
+        TrialRecord.of(trial(2, None, TrialState.PRUNED, soft_score=0.9)),
+    ]
+    listed = Content.listed.fget(SimpleNamespace(trials=trials_frame(trials)))
+    assert listed["trial"].tolist() == [1, 0, 2]
+    old = [TrialRecord.of(trial(0, 0.3)), TrialRecord.of(trial(1, 0.4))]
+    listed = Content.listed.fget(SimpleNamespace(trials=trials_frame(old)))
+    assert listed["trial"].tolist() == [1, 0]
+
+
+def trial(
+    number: int, value: float | None, state: TrialState = TrialState.COMPLETE, **known: float
+) -> FrozenTrial:
+    found = create_trial(value=value, state=state, user_attrs=known)
+    found.number = number
+    return found
 
 
 def test_a_study_that_began_before_goes_on_as_it_was(tmp_path: Path) -> None:
