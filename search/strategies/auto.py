@@ -107,10 +107,12 @@ class Auto(Strategy):
         before = dict(baseline.steps)
         if choices is None or len(choices) != 1 or not before or not tried.steps:
             return
-        if tried.soft_score is not None:
-            self._gains[choices[0]] = (tried.soft_score - baseline.ranked_by, 0.0)
-            return
         step, score = max(tried.steps)
-        if step in before and score > before[step]:
-            gain: Gain = ((score - before[step]) * step / max(before), 0.0)
-            self._extensions.add_single(tried.number, choices[0], gain)
+        if tried.soft_score is not None:
+            gained = tried.soft_score - baseline.ranked_by
+        elif step in before:
+            gained = (score - before[step]) * step / max(before)
+        else:
+            return
+        if gained > 0:
+            self._extensions.add_single(tried.number, choices[0], (gained, 0.0))

@@ -136,20 +136,34 @@ def test_auto_finds_the_best_composition_there_is(
     assert {str(i) for i in best.composition.interventions} == land.best
 
 
-def test_auto_puts_together_what_a_race_stopped(setting: Setting, new_history, land) -> None:
-    """A single that lost to the best may be what the best lacks."""
+@pytest.mark.parametrize("soft", [False, True], ids=["by score", "by soft score"])
+def test_auto_puts_together_what_a_race_stopped(
+    setting: Setting, new_history, land, *, soft: bool
+) -> None:
+    """A single that lost to the best may be what the best lacks.
+
+    Ranked by soft scores, hits say nothing here: every trial has as many as the unedited model.
+    """
     setting = replace(
         setting, screen={cut: -land.score(Composition((cut,))) for cut in setting.screen}
     )
     history = new_history(70)
-    history.put(replace(history.baseline, steps=((1, 0.0), (2, 0.0))))
+    before = history.baseline.values[0]
+    history.put(
+        replace(history.baseline, steps=((1, 0.0), (2, 0.0)), soft_score=before if soft else None)
+    )
     strategy = Auto(setting, Shares(fewest=6))
     for number in range(70):
         composition = strategy.suggest(history)
         best, score = history.best(), land.score(composition)
-        tried = Tried(number, composition, history.effect(composition), steps=((1, score),))
-        if best is None or score > best.values[0]:
-            tried = replace(tried, state=TrialState.COMPLETE, values=(score,), log_loss=1 - score)
+        hits = before if soft else score
+        tried = Tried(
+            *(number, composition, history.effect(composition)),
+            steps=((1, 0.0 if soft else score),),
+            soft_score=score if soft else None,
+        )
+        if best is None or score > best.ranked_by:
+            tried = replace(tried, state=TrialState.COMPLETE, values=(hits,), log_loss=1 - score)
         else:
             tried = replace(tried, state=TrialState.PRUNED)
         history.put(tried)
