@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from search.cuts.composition import Composition
 from search.strategies.base import History, Setting, Strategy, Tried
-from search.strategies.extensions import Extensions, Gain
+from search.strategies.extensions import Extensions
 from search.strategies.finished import Finished
 from search.strategies.limits import Limits, share_used
 from search.strategies.novelty import unseen
