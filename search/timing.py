@@ -38,7 +38,7 @@ REPEATS, LONG_S = 2, 10.0
 `LONG_S` is not repeated: a plan is to be short, and a model near the size of memory is read again
 from its files by every pass."""
 
-BACKWARD = 4.0
+BACKWARD = 5.0
 """A piece of a screen, in forward passes: what is asked, again with a gradient, and projections."""
 
 TRIED_RANK = 512

@@ -307,6 +307,20 @@ def test_a_screen_predicts_costs_on_the_sample_and_the_study_hands_them_on(
     assert study._setting.screen.keys() == set(cuts)
 
 
+def test_a_piece_of_the_screen_is_the_same_whoever_makes_it(guarded) -> None:
+    plan, evaluator = guarded
+    evaluator.evaluate(Job("t", Composition.parse(["2.fc_in=0.1"]), "e", "validation"))
+    other = open_evaluator(
+        plan.source, Questions(Guarded(plan.task), plan.parts), plan.config.factors
+    )
+    cuts = Composition.parse(["1.fc_in=0.4", "2.fc_out=0.05"]).interventions
+    for piece in (QUESTION_PIECES, 0):
+        job = Job("s", Composition(), "", "screen", screened=cuts, piece=piece)
+        found = [one.evaluate(job).outcomes for one in (evaluator, other, evaluator)]
+        assert found[0] == found[1] == found[2]
+        assert found[0][0].score
+
+
 def plain(plan, cut: Composition) -> float:
     """The sample's score by an evaluator that asks nothing else, from the first block on."""
     questions = Questions(
