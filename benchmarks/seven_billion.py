@@ -242,6 +242,7 @@ def kind_of(command: bytes) -> str:
     text = command.replace(b"\0", b" ").decode(errors="replace")
     for part, kind in (
         ("StudyWorker", "worker"),
+        ("Trainable.", "worker"),
         ("factor_matrices", "decomposition"),
         ("ray::", "idle worker of Ray"),
         ("default_worker", "idle worker of Ray"),
