@@ -78,7 +78,7 @@ class Objective:
     `by_log_loss`: within a budget, where answers are hits or misses: near trials, which nearly all
     trials are then, are told apart by their log-loss, which the value is too coarse for.
     `probability_weight`: where answers are hits or misses, trials are ranked by the value plus this
-    many times the mean probability of the right answer, the *soft score* (decision 0040).
+    many times the mean probability of the right answer, the *soft score* (decision 0041).
     """
 
     goals: tuple[Goal, ...]

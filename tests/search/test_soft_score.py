@@ -1,4 +1,4 @@
-"""Trials are ranked by score and the probability of the right answer (decision 0040)."""
+"""Trials are ranked by score and the probability of the right answer (decision 0041)."""
 
 from __future__ import annotations
 
