@@ -35,9 +35,8 @@ if "nodes" in sys.argv:  # nodes that ray.cluster_utils starts know no token
     os.environ["RAY_AUTH_MODE"] = "disabled"
 import psutil
 import ray
-import sleepers
 from optuna.trial import TrialState
-from ray import cloudpickle, tune
+from ray import tune
 from sleepers import Landscape, Sleeper, made_up
 
 from cluster.execution import execute
@@ -48,8 +47,6 @@ from search.plan import make_plan
 from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Digests, Identity
 from search.study.jobs import Job, trial_name
-
-cloudpickle.register_pickle_by_value(sleepers)  # else workers would look for the module
 
 
 @dataclass(frozen=True)
@@ -166,6 +163,13 @@ def overhead(case: Case, in_flight: int) -> None:
                 )
 
 
+def environment(scratch: Path) -> dict[str, Any]:
+    """Ray's runtime environment for workers, which find this folder's modules too."""
+    found = local_environment(scratch)
+    here = Path(__file__).resolve().parent.as_uri().replace("file", "local", 1)
+    return found | {"py_modules": [*found["py_modules"], here]}
+
+
 @contextmanager
 def local_ray(cpus: int, scratch: Path) -> Iterator[None]:
     ray.init(
@@ -175,7 +179,7 @@ def local_ray(cpus: int, scratch: Path) -> Iterator[None]:
         object_store_memory=256 * 2**20,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env=local_environment(scratch),
+        runtime_env=environment(scratch),
     )
     try:
         yield
@@ -273,9 +277,11 @@ def nodes(trials: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as name:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
         others = [cluster.add_node(num_cpus=2) for _ in range(3)]
-        environment = local_environment(Path(name))
         ray.init(
-            cluster.address, log_to_driver=False, logging_level="ERROR", runtime_env=environment
+            cluster.address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env=environment(Path(name)),
         )
         known = {node["NodeID"] for node in ray.nodes()}
         case = Case(trials=trials)

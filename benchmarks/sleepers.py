@@ -21,7 +21,6 @@ from typing import Any
 import ray
 from ray import tune
 
-from cluster.worker import NOTHING_TO_DO
 from search.cuts.composition import Composition
 from search.cuts.refs import GROUPS, MatrixRef
 from search.study.outcomes import Evaluation, outcome_bytes
@@ -153,6 +152,10 @@ def slopes(candidates: Sequence[str], piece: int) -> Sequence[Outcome]:
         matrix = text.partition("=")[0]
         found.append(Outcome(text, matrix, better, 0.0, None, weight=TOKENS))
     return found
+
+
+NOTHING_TO_DO = {"score": 0.0, "finished": True, "done": True, "step": 0}
+"""As `cluster.worker` answers where there is no job; importing it would load torch 64 times."""
 
 
 class Sleeper(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
