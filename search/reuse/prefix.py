@@ -174,7 +174,12 @@ class PrefixReuse:
 
     @contextmanager
     def replaying(self, key: str) -> Iterator[int]:
-        """Let a pass over the batch `key` start at the nearest boundary; yields its place."""
+        """Let a pass over the batch `key` start at the nearest boundary; yields its place.
+
+        Also at one that another process of this node has kept meanwhile.
+        """
+        if self.start and not self.refused and key not in self._records:
+            self._adopt(key)
         record = self._records.get(key)
         kept = () if record is None else record.outputs
         place = max((b for b in kept if b <= self.start), default=0)

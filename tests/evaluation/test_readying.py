@@ -1,5 +1,7 @@
 """A worker that waits records what trials begin from; those of a node do it together."""
 
+from dataclasses import replace
+
 import pytest
 
 from search.config import parse_config
@@ -71,5 +73,21 @@ def test_processes_of_a_node_take_from_each_other_what_they_recorded(
     found = [one.evaluate(CUT) for one in (second, first)]
     assert set(ran) == {2}
     assert found[0].outcomes == found[1].outcomes
+    for one in (first, second):
+        one.close()
+
+
+def test_a_winner_begins_where_another_worker_left_off_on_test(opened, tmp_path, count_blocks):
+    first, second = (
+        opened(Room(0, 0, GIB, SharedScratch("finale", str(tmp_path)))) for _ in range(2)
+    )
+    ahead = (CUT.composition,)
+    first.evaluate(Job("a", Composition(), "", "test", ahead=ahead))
+    second.evaluate(Job("b", Composition(), "", "guard", ahead=ahead))
+    ran = count_blocks(second.passes.prefix)
+    winner = replace(CUT, part="test")
+    found = second.evaluate(winner)
+    assert set(ran) == {2}
+    assert found.outcomes == first.evaluate(winner).outcomes
     for one in (first, second):
         one.close()
