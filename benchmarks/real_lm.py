@@ -194,9 +194,9 @@ class Known(Landscape):
 
     def _merit(self, truth: Truth) -> tuple[float, float]:
         """What a study ranks it by; the questions of the table count alike."""
-        weight = self.plan.objective.probability_weight
-        likely = float(np.exp(truth.log_probabilities).mean())
-        return (truth.score + weight * likely, -truth.log_loss)
+        weight = self.plan.objective.quadratic_weight
+        missed = 1 - np.exp(truth.log_probabilities)
+        return (truth.score + weight * float(1 - (missed**2).mean()), -truth.log_loss)
 
     def has(self, cut: Intervention) -> bool:
         """Whether both parts know it."""

@@ -204,7 +204,7 @@ class BudgetConfig(Strict):
         return tuple(dict.fromkeys([self.kind] if isinstance(self.kind, str) else self.kind))
 
 
-PROBABILITY_WEIGHT = 2.0
+QUADRATIC_WEIGHT = 1.0
 """Chosen on tables of what real cuts do to questions that no choice saw (docs/log.md)."""
 
 MOST_CUTS = 3
@@ -293,8 +293,8 @@ class SearchConfig(Strict):
     `refine`: trials at the end that stay near the best; below 1 a share of all.
     `pruner` ``auto``: a race where the strategy is ``auto`` and there are questions enough, of as
     many `chunks` as the plan finds; else none.
-    `probability_weight`: where answers are right or wrong, trials are ranked by their score plus
-    this many times the mean probability of the right answer; 0: by the score alone.
+    `quadratic_weight`: where answers are right or wrong, trials are ranked by their score plus this
+    many times the quadratic score of the answers' probabilities; 0: by the score alone.
     `pareto`: for a front of score and size, every trial that none beats in both.
     """
 
@@ -308,7 +308,7 @@ class SearchConfig(Strict):
     pruner: Literal["auto", "none", "median", "successive-halving", "race"] = "auto"
     race_error: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_number)] = 0.05
     chunks: Count = 1
-    probability_weight: Annotated[float, Field(ge=0), BeforeValidator(_number)] = PROBABILITY_WEIGHT
+    quadratic_weight: Annotated[float, Field(ge=0), BeforeValidator(_number)] = QUADRATIC_WEIGHT
     max_attempts: Count = 3
     pareto: bool = False
     stop: StopConfig = StopConfig()
@@ -543,7 +543,7 @@ def read_config(
     apply_overrides(data, overrides)
     used = _fill(data, environment or {})
     if before and isinstance(search := data.get("search"), dict):
-        search.setdefault("probability_weight", 0.0)
+        search.setdefault("quadratic_weight", 0.0)
     return _anchor(parse_config(data, " with ".join([str(path), *used])), path.resolve().parent)
 
 

@@ -94,9 +94,21 @@ def by_task(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
     return parts
 
 
-def mean_probability(outcomes: Collection[Outcome]) -> float:
-    """Weighted mean probability of the right answers, from 0 to 1."""
-    return mean((math.exp(o.log_probability) for o in outcomes), [o.weight for o in outcomes])
+def quadratic_score(outcome: Outcome) -> float:
+    """How good the probabilities of the answers are, at most 1: one less the Brier score.
+
+    Of an open answer its own probability p alone is known: 1 - (1 - p)^2, which is 2 p where p is
+    small. A rule is proper if saying what one believes scores best; accuracy alone and p alone
+    are not: p rises with every model that is surer of all it says (Gneiting and Raftery 2007).
+    """
+    if outcome.brier is not None:
+        return 1 - outcome.brier
+    return 1 - (1 - math.exp(outcome.log_probability)) ** 2
+
+
+def mean_quadratic_score(outcomes: Collection[Outcome]) -> float:
+    """Weighted mean of `quadratic_score`."""
+    return mean(map(quadratic_score, outcomes), [o.weight for o in outcomes])
 
 
 def mean_log_loss(outcomes: Sequence[Outcome]) -> float:

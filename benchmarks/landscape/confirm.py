@@ -2,13 +2,14 @@
 
     python benchmarks/landscape/confirm.py --tables ./landscape/demo ./landscape/sst2
     python benchmarks/landscape/confirm.py --tables ./real-lm --worse-by 0.01 --validation 0.5 \
-        --rules validation +1 +2 +4 probability
+        --rules validation +0.5 +1 +2 quadratic
 
 From a table's answers, over many random splits of its groups: a search that has tried a number of
 compositions chooses its winner on all of validation, or chooses finalists on a share of it and the
 winner on the rest (`0.25/4`: four on three quarters). What the winner then gains on test, which no
-choice saw, says which is better. `+2`: by score and twice the mean probability of the right answer;
-`probability`: by that alone. `--worse-by`: only compositions that keep this limit on general text.
+choice saw, says which is better. `+2`: by score and twice the quadratic score of the right answer's
+probability; `quadratic`: by that alone. `--worse-by`: only compositions that keep this limit on
+general text.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def gains(
 ) -> dict[str, list[float]]:
     """What the winner of each rule gains on test, by repeat."""
     scores, logs, groups = table
-    likely = np.exp(logs)
+    quadratic = 1 - (1 - np.exp(logs)) ** 2
     total = groups.max() + 1
     found: dict[str, list[float]] = {rule: [] for rule in rules}
     for repeat in range(repeats):
@@ -74,12 +75,12 @@ def gains(
             part = (rank >= low) & (rank < high)
             return scores[:, part].mean(1) + 1e-9 * logs[:, part].mean(1)
 
-        seen_all, soft = merit(0, validation), likely[:, rank < validation].mean(1)
+        seen_all, soft = merit(0, validation), quadratic[:, rank < validation].mean(1)
         test = merit(validation, 1.0)
         for rule in rules:
             if rule == "validation":
                 winner = choose(seen_all, tried)
-            elif rule == "probability":
+            elif rule == "quadratic":
                 winner = choose(soft, tried)
             elif rule.startswith("+"):
                 winner = choose(seen_all + float(rule) * soft, tried)

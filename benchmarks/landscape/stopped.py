@@ -4,9 +4,9 @@
 
 Every composition of a table races against an incumbent: in turn the unedited model and one of the
 best quarter. The questions come in a new order each time. A *would-be winner* is better than the
-incumbent on all questions (score and `--weight` times the probability of the right answer, then
-log-loss). Evidence is just this soft score, the score alone, the log-loss, whichever of score and
-log-loss gives up first (each at half of the error level), or both together.
+incumbent on all questions (score and `--weight` times the quadratic score, then log-loss). Evidence
+is just this soft score, the score alone, the log-loss, whichever of score and log-loss gives up
+first (each at half of the error level), or both together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from table import Landscape
 
-from search.config import PROBABILITY_WEIGHT
+from search.config import QUADRATIC_WEIGHT
 from search.study.objective import LEAST
 from search.study.race import Race, looks_at
 
@@ -61,7 +61,7 @@ def races(
     effects = ["", *[effect for effect in known if effect][:MOST]]
     score = np.array([known[effect].scores for effect in effects])
     nats = np.maximum(LEAST, np.array([known[effect].log_probabilities for effect in effects]))
-    soft = score + weight * np.exp(nats)
+    soft = score + weight * (1 - (1 - np.exp(nats)) ** 2)
     merit = list(zip(soft.mean(1), nats.mean(1), strict=True))
     best = sorted(range(len(effects)), key=merit.__getitem__, reverse=True)
     rng = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=Path, nargs="+", required=True)
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--weight", type=float, default=PROBABILITY_WEIGHT)
+    parser.add_argument("--weight", type=float, default=QUADRATIC_WEIGHT)
     asked = parser.parse_args()
     print("| table | evidence | looks | would-be winners lost | saved of all others |")
     print("|---|---|---|---|---|")

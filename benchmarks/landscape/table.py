@@ -48,7 +48,7 @@ from search.study.race import seeded_order
 from search.weights.spectra import Spectrum
 from tasks.base import Example, Outcome
 from tasks.guarded import GENERAL_TEXT, Guarded
-from tasks.scoring import mean_probability
+from tasks.scoring import mean_quadratic_score
 
 CONFIG, WORDS = "study.yaml", "words.json"
 
@@ -237,7 +237,7 @@ class Landscape:
             seconds={"forward": truth.forward_s},
             outcomes=chosen,
             scores=self._beside(job),
-            probability=mean_probability(chosen),
+            quadratic=mean_quadratic_score(chosen),
         )
 
     def _beside(self, job: Job) -> dict[str, float]:

@@ -32,7 +32,7 @@ from search.weights.remote import open_factors
 from tasks.base import Example, Outcome, Reply, Task
 from tasks.guarded import GENERAL_TEXT
 from tasks.metrics import PERPLEXITY
-from tasks.scoring import by_task, mean_log_loss, mean_probability, mean_score
+from tasks.scoring import by_task, mean_log_loss, mean_quadratic_score, mean_score
 
 ON_GENERAL_TEXT = Objective((Goal(GENERAL_TEXT, PERPLEXITY),))
 """What the part ``guard`` is worth, whatever the study looks for."""
@@ -279,7 +279,7 @@ class Evaluator:
             truncated=sum(
                 getattr(prepared, "truncated", 0) for _, prepared in self._prepared[job.part]
             ),
-            probability=mean_probability(in_order),
+            quadratic=mean_quadratic_score(in_order),
             scores=beside | ({} if self._objective_of(job).single else _scores(in_order)),
         )
 

@@ -252,7 +252,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 _LATER = (
     ("search", "confirm", None),
     ("search", "pareto", False),
-    ("search", "probability_weight", 0.0),
+    ("search", "quadratic_weight", 0.0),
     ("space", "levels", None),
     ("space", "budget", None),
     ("model", "mapped", False),

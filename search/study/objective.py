@@ -13,6 +13,7 @@ from tasks.errors import InputError
 from tasks.guarded import GENERAL_TEXT
 from tasks.metrics import PERPLEXITY, is_perplexity, shown
 from tasks.power import HITS
+from tasks.scoring import quadratic_score
 
 OBJECTIVE, GAIN = "objective", "relative gain"
 """What a study of several tasks maximises is called, where one task has its metric."""
@@ -77,15 +78,15 @@ class Objective:
     `guard`: the floor on general text, which trials are scored on beside the tasks; None: none is.
     `by_log_loss`: within a budget, where answers are hits or misses: near trials, which nearly all
     trials are then, are told apart by their log-loss, which the value is too coarse for.
-    `probability_weight`: where answers are hits or misses, trials are ranked by the value plus this
-    many times the mean probability of the right answer, the *soft score* (decision 0041).
+    `quadratic_weight`: where answers are hits or misses, trials are ranked by the value plus this
+    many times the mean quadratic score, together the *soft score* (decision 0041).
     """
 
     goals: tuple[Goal, ...]
     relative: bool = False
     guard: Goal | None = None
     by_log_loss: bool = False
-    probability_weight: float = 0.0
+    quadratic_weight: float = 0.0
 
     @staticmethod
     def of(config: StudyConfig, metrics: Mapping[str, str]) -> Objective:
@@ -106,13 +107,13 @@ class Objective:
         own = goals[0].metric if config.task is not None else ""
         hits = own in HITS
         # The paper's rules stand beside the paper's figures, which go by accuracy alone.
-        weight = config.search.probability_weight if hits and not config.paper else 0.0
+        weight = config.search.quadratic_weight if hits and not config.paper else 0.0
         return Objective(
             tuple(goals),
             config.objective == "relative",
             _guard(config),
             by_log_loss=hits and config.space.budget is not None,
-            probability_weight=weight,
+            quadratic_weight=weight,
         )
 
     @property
@@ -146,23 +147,23 @@ class Objective:
         """What trials are compared by in a race, question by question."""
         if self.by_log_loss:
             return max(LEAST, outcome.log_probability)
-        if not self.probability_weight:
+        if not self.quadratic_weight:
             return outcome.score
-        return outcome.score + self.probability_weight * math.exp(outcome.log_probability)
+        return outcome.score + self.quadratic_weight * quadratic_score(outcome)
 
     def soft_score(self, evaluation: Evaluation) -> float | None:
         """What an evaluation is ranked by in place of its score; None where that is the score."""
-        if not self.probability_weight or evaluation.probability is None:
+        if not self.quadratic_weight or evaluation.quadratic is None:
             return None
-        return evaluation.score + self.probability_weight * evaluation.probability
+        return evaluation.score + self.quadratic_weight * evaluation.quadratic
 
     @property
     def ranking(self) -> str:
         """What trials are ranked by, for people; empty where it is the value."""
-        if not self.probability_weight:
+        if not self.quadratic_weight:
             return ""
-        times = "" if self.probability_weight == 1 else f"{self.probability_weight:g} × "
-        return f"{self.metric} + {times}probability of the right answer"
+        times = "" if self.quadratic_weight == 1 else f"{self.quadratic_weight:g} × "
+        return f"{self.metric} + {times}quadratic score"
 
     def merit(self, evaluation: Evaluation) -> tuple[float, float]:
         """Order of evaluations: soft score or score, then the lower log-loss."""

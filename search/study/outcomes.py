@@ -42,8 +42,8 @@ class Evaluation:
     the weighted mean score of the outcomes, `log_loss` the weighted mean negative log-probability
     of the right answers in nats. Of several tasks `scores` are their mean scores by label, `score`
     is the study's objective, and `log_loss` is averaged over tasks. Where general text has a limit,
-    `scores` of validation have it too, though `outcomes` do not. `probability`: the weighted mean
-    probability of the right answers; None in files of earlier versions. `truncated` counts the
+    `scores` of validation have it too, though `outcomes` do not. `quadratic`: the weighted mean
+    of `tasks.scoring.quadratic_score`; None in files of earlier versions. `truncated` counts the
     questions whose prompt was cut to the model's length. `verified`: not read from a file of an
     earlier version, which has no digest.
     """
@@ -59,7 +59,7 @@ class Evaluation:
     outcomes: Sequence[Outcome] = field(repr=False, default=())
     truncated: int = 0
     scores: dict[str, float] = field(default_factory=dict)
-    probability: float | None = None
+    quadratic: float | None = None
     verified: bool = field(default=True, compare=False)
 
     @property

@@ -78,7 +78,11 @@ def test_trials_are_ranked_by_their_answers(finished: Path) -> None:
     for trial in complete:
         name = f"trial-{trial.number:05d}"
         stored = read_outcomes(finished, name, record.identity.study_id, trial.effect)
-        soft = [o.score + 2 * math.exp(o.log_probability) for o in stored.outcomes]
+        missed = [
+            (1 - math.exp(o.log_probability)) ** 2 if o.brier is None else o.brier
+            for o in stored.outcomes
+        ]
+        soft = [o.score + 1 - off for o, off in zip(stored.outcomes, missed, strict=True)]
         assert trial.soft_score == pytest.approx(math.fsum(soft) / len(soft), rel=1e-12)
     assert record.summary.winner.soft_score == max(t.soft_score for t in complete)
 
