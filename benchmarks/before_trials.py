@@ -9,9 +9,10 @@ two workers take about half each, see docs/decisions/0040-the-time-before-the-fi
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -29,8 +30,11 @@ from search.study.screening import Screening
 from tasks.guarded import Guarded
 
 
-def main(study: Path) -> None:
+def main() -> None:
     """Print a line for each phase."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", type=Path)
+    study: Path = parser.parse_args().study
     torch.set_num_threads(1)
     print(f"{'imports':10} {time.process_time():8.1f} s")
     with timed("plan"):
@@ -47,17 +51,12 @@ def main(study: Path) -> None:
         print("its pieces", *(f"{seconds:.1f}" for seconds in pieces))
 
 
-class timed:  # noqa: N801 - reads as a word
-    """Prints what a phase took."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None:
-        self._began_s = time.process_time()
-
-    def __exit__(self, *_: object) -> None:
-        print(f"{self._name:10} {time.process_time() - self._began_s:8.1f} s", flush=True)
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Print what a phase took."""
+    began_s = time.process_time()
+    yield
+    print(f"{name:10} {time.process_time() - began_s:8.1f} s", flush=True)
 
 
 def opened(plan: Plan) -> Evaluator:
@@ -83,4 +82,4 @@ def seconds_of(evaluator: Evaluator, job: Job) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()
