@@ -48,8 +48,6 @@ from transformers import (
     LlamaConfig,
     PreTrainedTokenizerFast,
 )
-from variants import CASES, Limits, Variants, measured
-from variants import SHAPES as SHAPES_OF_VARIANTS
 
 from search.cuts.composition import Composition
 from search.durable import write_text
@@ -106,7 +104,15 @@ SHAPES = {
         ),
     ),
     "smollm2-135m": Shape(
-        SHAPES_OF_VARIANTS["smollm2"][0],
+        LlamaConfig(
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            vocab_size=49152,
+            tie_word_embeddings=True,
+        ),
         _tiny_llama(),
         torch.float32,
     ),
@@ -635,6 +641,8 @@ def generated(bench: Bench, name: str) -> dict[str, Any]:
 
 def several(bench: Bench) -> dict[str, Any]:
     """Trials in one pass against as many passes: a small model in full, decoding of a large one."""
+    from variants import CASES, Limits, Variants, measured
+
     bench.forget()
     if bench.tiny:
         asked = {"tiny": CASES}
