@@ -2,9 +2,9 @@ r"""Models within budgets: uniform, divided at once, by another project's order,
 
     python benchmarks/budget.py prepare --train sst2-train.tsv --base ./minilm --out ./budget-run
     python benchmarks/budget.py run --data sst2-dev.tsv --out ./budget-run
-    head -c 60000 wikitext2-valid.txt > some.txt
-    python benchmarks/budget.py run --model ./real-lm/model --task perplexity --data some.txt \
-        --tokens 16384 --threads 2 --out ./budget-lm
+    head -130 ./real-lm/passages.jsonl > some.jsonl
+    python benchmarks/budget.py run --model ./real-lm/model --task perplexity --data some.jsonl \
+        --calibration ./real-lm/calibration.jsonl --tokens 16384 --out ./budget-lm
     python benchmarks/budget.py table --out ./budget-run
 
 `prepare` trains a pretrained encoder on sentences and labels: a folder that transformers loads, as
@@ -60,7 +60,10 @@ def config_of(asked: argparse.Namespace, kept: float, kind: str, trials: int) ->
             "model": {"path": str(model.resolve())},
             "task": {"name": asked.task, "data": str(asked.data.resolve())},
             "split": {"validation": 0.5},
-            "calibration": {"tokens": asked.tokens},
+            "calibration": {
+                "data": str(asked.calibration.resolve()) if asked.calibration else None,
+                "tokens": asked.tokens,
+            },
             "space": {"matrices": ["all"], "budget": {"kept": kept, "kind": kind}},
             "search": {"trials": trials, "pruner": asked.pruner, "chunks": 4},
             "products": "factored",
@@ -240,6 +243,7 @@ def main() -> None:
     second.add_argument("--data", type=Path, required=True)
     second.add_argument("--model", type=Path, help="a folder; by default what prepare wrote")
     second.add_argument("--task", default="sst2")
+    second.add_argument("--calibration", type=Path, help="other texts than those of validation")
     second.add_argument("--tokens", type=int, default=65536, help="of the calibration")
     second.add_argument("--threads", type=int, default=1)
     second.add_argument("--trials", type=int, default=100)
