@@ -505,6 +505,17 @@ ENVIRONMENT = {"factors": "LASER_SEARCH_FACTORS", "storage": "LASER_SEARCH_STORA
 """Environment variables that stand for a key which study.yaml leaves out."""
 
 
+LATER = (
+    ("search", "confirm", None),
+    ("search", "pareto", False),
+    ("search", "quadratic_weight", 0.0),
+    ("space", "levels", None),
+    ("space", "budget", None),
+    ("model", "mapped", False),
+)
+"""Settings that came with a later version, with the value that means what there was before."""
+
+
 def read_frozen(path: Path) -> StudyConfig:
     """Read the study.yaml of a study that has begun, perhaps by an earlier version.
 
@@ -542,8 +553,9 @@ def read_config(
         raise InputError(f"{path} does not contain a mapping; start with model: and task:")
     apply_overrides(data, overrides)
     used = _fill(data, environment or {})
-    if before and isinstance(search := data.get("search"), dict):
-        search.setdefault("quadratic_weight", 0.0)
+    for part, key, unused in LATER if before else ():
+        if isinstance(data.get(part), dict):
+            data[part].setdefault(key, unused)
     return _anchor(parse_config(data, " with ".join([str(path), *used])), path.resolve().parent)
 
 

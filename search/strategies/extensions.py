@@ -61,10 +61,9 @@ class Extensions:
         base = _Base(gain, number, choices, used, version=self._limits.version)
         self._bases.append(base)
         self._bases.sort(key=lambda one: (one.gain, -one.number), reverse=True)
-        if base in self._bases[self._most :]:
-            self._bases.remove(base)
-            return
         del self._bases[self._most :]
+        if base not in self._bases:
+            return
         for single in self._helped:
             self._pair(base, single)
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search.config import CalibrationConfig, StudyConfig
+from search.config import LATER, CalibrationConfig, StudyConfig
 from search.study.sealed_files import read_sealed_json, write_sealed_json
 from search.witness import digest_file
 from tasks.base import Example
@@ -249,17 +249,6 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
-_LATER = (
-    ("search", "confirm", None),
-    ("search", "pareto", False),
-    ("search", "quadratic_weight", 0.0),
-    ("space", "levels", None),
-    ("space", "budget", None),
-    ("model", "mapped", False),
-)
-"""Settings that came with a later version, with the value that means what there was before."""
-
-
 def _decisive(config: StudyConfig) -> dict[str, Any]:
     elsewhere = {"factors", "storage", "cluster", "reuse", "guard"}  # no trial depends on these
     settings = config.model_dump(mode="json", exclude=elsewhere)
@@ -272,7 +261,7 @@ def _decisive(config: StudyConfig) -> dict[str, Any]:
         ("model", "path"),
     ):
         del settings[part][key]
-    for part, key, unused in _LATER:
+    for part, key, unused in LATER:
         if settings[part][key] == unused:  # so that a study of an earlier version goes on
             del settings[part][key]
     del settings["calibration"]["data"]  # its texts are compared, not where they are
