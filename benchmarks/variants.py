@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from gpu import SHAPES as OF_CARDS
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
@@ -63,18 +64,7 @@ SHAPES: dict[str, tuple[Any, torch.dtype]] = {
         torch.float32,
     ),
     "gpt2": (GPT2Config(), torch.float32),
-    "smollm2": (
-        LlamaConfig(
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=30,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-            vocab_size=49152,
-            tie_word_embeddings=True,
-        ),
-        torch.float32,
-    ),
+    "smollm2": (OF_CARDS["smollm2-135m"].config, torch.float32),
     "llama-1b": (
         LlamaConfig(
             hidden_size=2048,
