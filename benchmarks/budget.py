@@ -14,7 +14,7 @@ searches one study for each kept share and kind of cut, all with the same half o
 validation, and scores uniform, one shot, ZS-SVD's order (arXiv 2602.02848) and the searched winner
 on the other half. First every study has its three beginnings, then each is searched, in a race. It
 can be killed at any time and run again: studies continue, and what is scored stays. `table` writes
-table.md. One process.
+table.md. One process, on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from search.cuts.composition import Composition
 from search.durable import write_json, write_text
 from search.evaluation.evaluator import Hosting, Questions, open_evaluator
 from search.here import run_here
+from search.model import own_device
 from search.plan import make_plan
 from search.study.jobs import BASELINE, Job, Part, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
@@ -68,6 +69,7 @@ def config_of(asked: argparse.Namespace, kept: float, kind: str, trials: int) ->
             "search": {"trials": trials, "pruner": asked.pruner, "chunks": 4},
             "products": "factored",
             "factors": str((asked.out / "factors").resolve()),
+            "tokens_per_batch": asked.batch,
             # The first cut is in the first block: there is nothing to begin from.
             "reuse": {"memory_gib": 0, "host_gib": 0, "file_gib": 0},
             "guard": None,
@@ -146,7 +148,8 @@ def scored(
     plan = make_plan(config)
     inputs = noted_calibration(plan.calibration, folder, config.factors, lambda one: {})
     room = frozenset(plan.space.matrices)
-    hosting = Hosting("cpu", config.tokens_per_batch, room, factored=True, inputs=inputs)
+    tokens = config.tokens_per_batch
+    hosting = Hosting(own_device(), tokens, room, factored=True, inputs=inputs)
     questions = Questions(plan.task, plan.parts, 1, plan.objective, study_id)
     with closing(open_evaluator(plan.source, questions, config.factors, hosting)) as evaluator:
         if "baseline" not in known:
@@ -245,6 +248,7 @@ def main() -> None:
     second.add_argument("--task", default="sst2")
     second.add_argument("--calibration", type=Path, help="other texts than those of validation")
     second.add_argument("--tokens", type=int, default=65536, help="of the calibration")
+    second.add_argument("--batch", type=int, default=4096, help="tokens of a batch; more on a GPU")
     second.add_argument("--threads", type=int, default=1)
     second.add_argument("--trials", type=int, default=100)
     second.add_argument("--pruner", choices=["race", "none"], default="race")
