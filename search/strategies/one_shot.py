@@ -1,4 +1,4 @@
-"""A budget divided at once, as a gradient predicts what each matrix loses with each rank."""
+"""A budget divided at once: as a gradient predicts what each rank is worth, and halfway there."""
 
 from __future__ import annotations
 
@@ -15,13 +15,27 @@ Screen = Mapping[Intervention, float]
 
 
 def one_shots(budget: Budget, screen: Screen) -> list[Composition]:
-    """What a screen predicts to be best: for each share and kind by damage, then by zero sum."""
+    """What a screen predicts to be best: for each share and kind by damage, then by zero sum.
+
+    Then both again, halfway between them and the same share of every matrix: a gradient knows who
+    needs more, but far from the unedited model not how much.
+    """
     predicted = {kind: predictions(budget, screen, kind) for kind in budget.kinds}
     damages = {kind: damage(budget, found) for kind, found in predicted.items()}
     wanted = [(kept, kind) for kept in budget.kept for kind in budget.kinds]
     steps = [(budget.allocate(damages[kind], kept), kind) for kept, kind in wanted]
     steps += [(zero_sum(budget, predicted[kind], kept), kind) for kept, kind in wanted]
+    steps += [
+        (halfway(budget, found, kept), kind)
+        for (found, kind), (kept, _) in zip(steps, wanted + wanted, strict=True)
+    ]
     return [budget.composition(found, kind) for found, kind in steps]
+
+
+def halfway(budget: Budget, steps: Allocation, kept: float) -> Allocation:
+    """Between an allocation and the uniform one: each matrix has the mean of its two shares."""
+    shares = zip(budget.shares(steps), budget.shares(budget.uniform(kept)), strict=True)
+    return budget.project([(one + other) / 2 for one, other in shares], kept)
 
 
 @dataclass(frozen=True)

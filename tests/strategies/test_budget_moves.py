@@ -13,11 +13,11 @@ from laser_search.testing.strategies import Make, StrategyContract, new_history
 from search.budget import Budget
 from search.config import BudgetConfig, SearchConfig
 from search.cuts.composition import Composition
-from search.cuts.refs import MatrixRef
+from search.cuts.refs import ATTENTION, MatrixRef
 from search.space import Space
 from search.strategies.auto import Auto
 from search.strategies.base import Setting, Tried
-from search.strategies.budget_moves import BudgetMoves
+from search.strategies.budget_moves import BudgetMoves, Pace
 from search.strategies.one_shot import damage, one_shots, predictions, zero_sum
 from search.strategies.registry import check_strategy, make_strategy
 from tasks.errors import InputError
@@ -86,12 +86,58 @@ def test_whatever_is_tried_fills_the_budget(name: str) -> None:
 def test_it_begins_uniform_and_then_as_the_screen_predicts() -> None:
     setting = setting_of([0.45, 0.3], ["whitened", "keep-top"])
     budget = setting.space.budget
-    history = search(setting, BudgetMoves(setting), 12)
+    history = search(setting, BudgetMoves(setting), 20)
     found = [budget.read(tried.composition) for tried in history]
     kinds = [(share, kind) for share in (0.45, 0.3) for kind in ("whitened", "keep-top")]
-    assert [(one.kept, one.kind) for one in found] == 3 * kinds
+    assert [(one.kept, one.kind) for one in found] == 5 * kinds
     assert [one.steps for one in found[:4]] == [budget.uniform(share) for share, _ in kinds]
     assert [t.composition for t in list(history)[4:]] == one_shots(budget, setting.screen)
+
+
+def test_halfway_is_between_uniform_and_what_is_predicted() -> None:
+    setting = setting_of()
+    budget = setting.space.budget
+    *whole, _, half = [
+        budget.shares(budget.read(one).steps) for one in one_shots(budget, setting.screen)
+    ]
+    uniform = budget.shares(budget.uniform(0.45))
+    wanted = [(one + other) / 2 for one, other in zip(whole[1], uniform, strict=True)]
+    steps = [sum(shape) / size for shape, size in zip(SHAPES, budget.sizes, strict=True)]
+    assert all(
+        abs(one - other) <= 2 * step for one, other, step in zip(half, wanted, steps, strict=True)
+    )
+    assert half != uniform and half != whole[1]
+
+
+def test_moves_between_many_matrices_find_what_single_ones_are_too_slow_for() -> None:
+    """Early layers need more, as in most language models: 64 matrices, 60 trials."""
+    refs = tuple(MatrixRef(n // 4, ATTENTION[n % 4]) for n in range(64))
+    budget = Budget.build(BudgetConfig(kept=[0.45]), refs, [(32, 32)] * 64)
+    full = {ref: 32 for ref in refs}
+
+    def lost(composition: Composition) -> float:
+        shares = budget.shares(budget.read(composition).steps)
+        wanted = [0.7 - 0.5 * ref.layer / 15 for ref in refs]
+        return sum((one - other) ** 2 for one, other in zip(shares, wanted, strict=True))
+
+    def best(pace: Pace, seed: int) -> float:
+        setting = Setting(Space.within(budget), full, seed)
+        strategy, history = BudgetMoves(setting, pace), new_history(setting, 60)
+        while len(history) < 60:
+            proposed = strategy.suggest(history)
+            history.put(
+                Tried(
+                    len(history), proposed, history.effect(proposed), TrialState.COMPLETE,
+                    (-lost(proposed),), lost(proposed),
+                )
+            )  # fmt: skip
+        return history.best().log_loss
+
+    uniform = lost(budget.composition(budget.uniform(0.45), "keep-top"))
+    broad, single = (
+        [best(pace, seed) / uniform for seed in range(4)] for pace in (Pace(), Pace(broad=0))
+    )
+    assert max(broad) < min(single), (broad, single)
 
 
 def test_moves_find_what_uniform_and_a_wrong_screen_miss() -> None:
@@ -107,12 +153,12 @@ def test_moves_find_what_uniform_and_a_wrong_screen_miss() -> None:
 def test_shares_take_turns_and_each_has_moves_of_its_own() -> None:
     setting = setting_of([0.45, 0.3])
     budget = setting.space.budget
-    history = search(setting, BudgetMoves(setting), 46)
-    kept = [budget.read(tried.composition).kept for tried in history][6:]
+    history = search(setting, BudgetMoves(setting), 50)
+    kept = [budget.read(tried.composition).kept for tried in history][10:]
     assert kept == [0.45, 0.3] * 20
     for share in (0.45, 0.3):
         own = [t for t in history if budget.read(t.composition).kept == share]
-        assert max(own, key=lambda t: t.merit).number >= 6
+        assert max(own, key=lambda t: t.merit).number >= 10
 
 
 def test_a_step_that_hurts_is_tried_the_other_way() -> None:
