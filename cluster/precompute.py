@@ -1,7 +1,7 @@
 """Factors before the first trial: a Ray task for each large matrix, largest first.
 
-What is a second's work in all, the driver computes itself where Ray is on its machine: a task is
-another process, which imports torch for seconds.
+Where Ray is on its machine the driver itself looks for what is there, and computes what is a
+second's work in all: a task is another process, which imports torch for seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from search.storing import (
     MatrixBatch,
     Storing,
     ensure_factors,
+    find_factors,
+    quick_to_find,
     worth_a_process,
 )
 from search.study.lock import Holder
@@ -78,8 +80,14 @@ def precompute(
         keys[built.address] = built.key
         on_built(built)
 
-    if here and not shares.gpus and not worth_a_process(source, ordered):
-        ordered = _in_this_process(source, ordered, place, shares, storing, hear, check)
+    def heard(built: Built) -> None:
+        hear(built)
+        check()
+
+    if here and ordered and quick_to_find(source, ordered):
+        ordered = find_factors(source, ordered, place, storing, heard)
+    if here and ordered and not shares.gpus and not worth_a_process(source, ordered):
+        ordered = _in_this_process(source, ordered, place, shares, storing, heard)
     if ordered:
         _by_tasks(source, ordered, place, shares, storing, hear, check)
     return keys
@@ -130,15 +138,10 @@ def _in_this_process(
     root: str,
     shares: Resources,
     storing: Storing,
-    hear: Callable[[Built], None],
-    check: Callable[[], None],
+    heard: Callable[[Built], None],
 ) -> list[Matrix]:
     """As a task would compute them; returns what another builder has claimed."""
     import torch
-
-    def heard(built: Built) -> None:
-        hear(built)
-        check()
 
     before = torch.get_num_threads()
     torch.set_num_threads(shares.threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,18 @@ from tasks.errors import InputError
 
 PROCESS_WORK = 2e9
 """About a second of one core: as `svd.work_of` counts, a matrix of 3072 x 768 has 1.8e9."""
+
+
+FOUND_BYTES = 2 * 2**30
+"""Of weights, in float32, that one process reads and looks for in the seconds that another takes to
+start."""
+
+
+def quick_to_find(source: ModelSource, matrices: Sequence[Matrix]) -> bool:
+    """Whether a process finds out which factors are there before another has begun."""
+    origin = WeightOrigin(source)
+    size = sum(4 * math.prod(matrix.shape) for matrix in matrices)
+    return size <= FOUND_BYTES and all(map(origin.is_direct, matrices))
 
 
 def worth_a_process(source: ModelSource, matrices: Sequence[Matrix]) -> bool:
@@ -111,6 +124,36 @@ class MatrixBatch:
 
     ready: list[Built]
     busy: list[Matrix]
+
+
+def find_factors(
+    source: ModelSource,
+    matrices: Sequence[Matrix],
+    root: str,
+    storing: Storing,
+    on_found: Callable[[Built], None],
+) -> list[Matrix]:
+    """The matrices whose factors the cache at `root` lacks; `on_found` hears of each other one.
+
+    Nothing is computed, and every byte of a file that is there is checked. Where the first matrix
+    has no factors none is looked for. Raises InputError if the folder cannot be read.
+    """
+    origin = WeightOrigin(source)
+    missing: list[Matrix] = []
+    with open_factors(root, storing.dtype) as cache:
+        for place, matrix in enumerate(matrices):
+            weight, where = origin.read(matrix), f"{source.path}:{matrix.ref}"
+            key, rank = cache.key(weight), storing.enough(matrix)
+            if all(
+                cache.is_ready(key if one is None else cache.key(weight, one), where, rank)
+                for one in storing.factorings(matrix)
+            ):
+                on_found(Built(str(matrix.ref), key, False))
+            elif place == 0:
+                return list(matrices)
+            else:
+                missing.append(matrix)
+    return missing
 
 
 def ensure_factors(

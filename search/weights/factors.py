@@ -165,13 +165,13 @@ class FactorCache:
         are made, if not as the exact SVD. Raises ValueError if the matrix has another key,
         InputError if it has no SVD or the folder cannot be written.
         """
-        if self._is_ready(key, origin, rank):
+        if self.is_ready(key, origin, rank):
             return False
         with self._claim(key, wait) as held:
             if not held:
                 raise Busy(key)
             # Another process may have finished between the look and the claim.
-            if self._is_ready(key, origin, rank):
+            if self.is_ready(key, origin, rank):
                 return False
             matrix = weight() if callable(weight) else weight
             if self.key(matrix, factoring) != key:
@@ -180,7 +180,11 @@ class FactorCache:
         self._note(file, origin, new=True)
         return True
 
-    def _is_ready(self, key: str, origin: str, rank: int | None) -> bool:
+    def is_ready(self, key: str, origin: str, rank: int | None) -> bool:
+        """Whether the first `rank` ranks of `key` (None: all) are on disk, every byte as it was.
+
+        The index then knows of `origin`. A damaged file is set aside.
+        """
         file = self._whole(key)
         if file is None or file.rank < min(rank or max(file.shape), *file.shape):
             return False

@@ -203,10 +203,11 @@ class RemoteFactorCache(FactorCache):
             file = super()._whole(key)
         return file
 
-    def _is_ready(self, key: str, origin: str, rank: int | None) -> bool:
-        ready = super()._is_ready(key, origin, rank)
+    def is_ready(self, key: str, origin: str, rank: int | None) -> bool:
+        """As of a folder; a copy that is damaged or short is fetched again."""
+        ready = super().is_ready(key, origin, rank)
         if not ready:
-            ready = self._renew(key) and super()._is_ready(key, origin, rank)
+            ready = self._renew(key) and super().is_ready(key, origin, rank)
         if ready:
             self._share(key)
         return ready

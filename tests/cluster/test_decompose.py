@@ -75,9 +75,34 @@ def test_a_second_of_work_on_this_machine_needs_no_task(mlp, tmp_path, monkeypat
     assert not asked
     large = [replace(mlp[0], shape=(4096, 4096))]
     elsewhere = [(mlp, ONE, False), (large, ONE, True), (mlp, replace(ONE, gpus=0.5), True)]
-    for matrices, shares, alone in elsewhere:
+    for n, (matrices, shares, alone) in enumerate(elsewhere):
         with pytest.raises(AskedError):
-            precompute(SOURCE, matrices, tmp_path, shares, Storing(), heard.append, here=alone)
+            fresh = tmp_path / str(n)
+            precompute(SOURCE, matrices, fresh, shares, Storing(), heard.append, here=alone)
+
+
+def test_factors_that_are_there_need_no_task(mlp, tmp_path, monkeypatch):
+    """Whatever they took, and with a GPU too: tasks only look for what is missing."""
+    factor_matrices(SOURCE, mlp[:2], str(tmp_path), ONE, Storing(), False)
+    monkeypatch.setattr("search.storing.PROCESS_WORK", 0)
+    left = []
+    monkeypatch.setattr(
+        "cluster.precompute._by_tasks", lambda source, some, *more: left.extend(some)
+    )
+    heard = []
+    shares = replace(ONE, gpus=1.0)
+    keys = precompute(SOURCE, mlp, tmp_path, shares, Storing(), heard.append, here=True)
+    assert [one.address for one in heard] == list(keys) == [str(m.ref) for m in mlp[:2]]
+    assert not any(one.computed for one in heard)
+    assert left == mlp[2:]
+    path = FactorCache(tmp_path).path(keys[str(mlp[0].ref)])
+    path.write_bytes(path.read_bytes()[:-8] + b"damaged!")
+    left.clear()
+    precompute(SOURCE, mlp, tmp_path, shares, Storing(), heard.append, here=True)
+    assert mlp[0] in left and mlp[2] in left
+    left.clear()
+    precompute(SOURCE, mlp, tmp_path, ONE, Storing(), heard.append)
+    assert left == mlp, "a cluster's nodes may have another folder of that name"
 
 
 def test_a_driver_that_computes_factors_is_asked_to_stop_between_two(mlp, tmp_path):
