@@ -5,7 +5,7 @@ r"""Models within budgets: uniform, divided at once, by another project's order,
     head -130 ./real-lm/passages.jsonl > some.jsonl
     python benchmarks/budget.py run --model ./real-lm/model --task perplexity --data some.jsonl \
         --calibration ./real-lm/calibration.jsonl --tokens 16384 --out ./budget-lm
-    python benchmarks/budget.py words --text wikitext2-valid.txt --data words.jsonl
+    python benchmarks/budget.py words --text wikitext2-valid.txt --questions words.jsonl
     python benchmarks/budget.py run --model ./real-lm/model --task jsonl --data words.jsonl \
         --calibration ./real-lm/calibration.jsonl --tokens 16384 --out ./budget-words
     python benchmarks/budget.py table --out ./budget-run
@@ -128,7 +128,7 @@ def words(asked: argparse.Namespace) -> None:
         wrong = rng.sample([other for other in others if other != answer], 3)
         choices = rng.sample([answer, *wrong], 4)
         lines.append(json.dumps({"prompt": prompt, "answer": answer, "choices": choices}))
-    write_text(asked.data, "\n".join(lines) + "\n")
+    write_text(asked.questions, "\n".join(lines) + "\n")
 
 
 def run(asked: argparse.Namespace) -> None:
@@ -313,7 +313,7 @@ def main() -> None:
     second.add_argument("--kinds", nargs="+", default=["whitened", "keep-top"])
     words_of = commands.add_parser("words")
     words_of.add_argument("--text", type=Path, required=True)
-    words_of.add_argument("--data", type=Path, required=True, help="the file to write")
+    words_of.add_argument("--questions", type=Path, required=True, help="the file to write")
     words_of.add_argument("--count", type=int, default=240)
     third, fourth = commands.add_parser("table"), commands.add_parser("front")
     for command in (first, second, third, fourth):
