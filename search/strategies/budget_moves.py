@@ -158,7 +158,10 @@ class BudgetMoves(Strategy):
     def moved(
         self, rng: random.Random, steps: Allocation, kept: float, spread: float
     ) -> Allocation:
-        """A block of moves from an allocation, each of at least one step, within the budget."""
+        """Moves from an allocation, within the budget: one between many matrices, or several.
+
+        Those between two matrices are of at least one step each.
+        """
         budget, count = self._budget, len(steps)
         shares = budget.shares(steps)
         mean = budget.limit(kept) / count
