@@ -134,7 +134,7 @@ def words(asked: argparse.Namespace) -> None:
 def run(asked: argparse.Namespace) -> None:
     """Every study to its beginnings, then to its end; results are written after each."""
     path = asked.out / "results.json"
-    for trials in sorted({5, min(30, asked.trials), asked.trials}):
+    for trials in sorted({len(RULES) - 1, min(30, asked.trials), asked.trials}):
         for kind in asked.kinds:
             for kept in asked.kept:
                 folder = asked.out / "studies" / f"{kept:g}-{kind}"

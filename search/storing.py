@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from search.cuts.kinds.base import Factoring, Inputs
 from search.cuts.kinds.triples import reach
@@ -14,11 +15,14 @@ from search.cuts.rules import fraction_of
 from search.model import ModelSource
 from search.origin import WeightOrigin
 from search.space import Space
-from search.weights.factors import Busy
+from search.weights.factors import Busy, FactorCache
 from search.weights.matrices import Matrix
 from search.weights.remote import open_factors
 from search.weights.svd import work_of
 from tasks.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PROCESS_WORK = 2e9
 """About a second of one core: as `svd.work_of` counts, a matrix of 3072 x 768 has 1.8e9."""
@@ -77,6 +81,12 @@ class Storing:
     ) -> Storing:
         """All ranks are kept, but those that the levels of a space read are enough."""
         return Storing(levels=space.levels, every_rank=every_rank, inputs=dict(inputs or {}))
+
+    def keys(
+        self, cache: FactorCache, matrix: Matrix, weight: Tensor
+    ) -> list[tuple[Factoring | None, str]]:
+        """How what is kept of `matrix` [out, in] is made, and its key in `cache`; SVD first."""
+        return [(one, cache.key(weight, one)) for one in self.factorings(matrix)]
 
     def factorings(self, matrix: Matrix) -> list[Factoring | None]:
         """How the factors of `matrix` are made, by the kinds that need any: None is the SVD.
@@ -143,12 +153,9 @@ def find_factors(
     with open_factors(root, storing.dtype) as cache:
         for place, matrix in enumerate(matrices):
             weight, where = origin.read(matrix), f"{source.path}:{matrix.ref}"
-            key, rank = cache.key(weight), storing.enough(matrix)
-            if all(
-                cache.is_ready(key if one is None else cache.key(weight, one), where, rank)
-                for one in storing.factorings(matrix)
-            ):
-                on_found(Built(str(matrix.ref), key, False))
+            keys = storing.keys(cache, matrix, weight)
+            if all(cache.is_ready(key, where, storing.enough(matrix)) for _, key in keys):
+                on_found(Built(str(matrix.ref), keys[0][1], False))
             elif place == 0:
                 return list(matrices)
             else:
@@ -176,12 +183,12 @@ def ensure_factors(
         for matrix in matrices:
             weight = origin.read(matrix)
             where = f"{source.path}:{matrix.ref}"
-            key, computed = cache.key(weight), False
+            keys, computed = storing.keys(cache, matrix, weight), False
             try:
-                for factoring in storing.factorings(matrix):
+                for factoring, key in keys:
                     computed |= cache.ensure(
                         weight.to(device),
-                        key if factoring is None else cache.key(weight, factoring),
+                        key,
                         where,
                         rank=storing.enough(matrix),
                         keep=storing.rank(matrix),
@@ -193,6 +200,6 @@ def ensure_factors(
                 continue
             except InputError as error:
                 raise InputError(f"{matrix.ref}: {error}") from None
-            batch.ready.append(built := Built(str(matrix.ref), key, computed))
+            batch.ready.append(built := Built(str(matrix.ref), keys[0][1], computed))
             on_built(built)
     return batch

@@ -162,20 +162,23 @@ class BudgetMoves(Strategy):
 
         Those between two matrices are of at least one step each.
         """
-        budget, count = self._budget, len(steps)
+        budget = self._budget
         shares = budget.shares(steps)
-        mean = budget.limit(kept) / count
-        if rng.random() < self._pace.broad:
-            self._move_many(rng, shares, spread * mean)
-            return budget.project([min(1.0, max(0.0, share)) for share in shares], kept)
+        each = spread * (budget.limit(kept) / len(steps))
+        move = self._move_many if rng.random() < self._pace.broad else self._move_pairs
+        move(rng, shares, each)
+        return budget.project([min(1.0, max(0.0, share)) for share in shares], kept)
+
+    def _move_pairs(self, rng: random.Random, shares: list[float], each: float) -> None:
+        """About `each` parameters from one matrix to another, for several pairs of them."""
+        budget, count = self._budget, len(shares)
         most = max(1, round(self._pace.blocks * count))
         for _ in range(min(rng.randint(1, most), rng.randint(1, most))):
             giver, taker = rng.randrange(count), rng.randrange(count)
             step = max(sum(budget.shapes[giver]), sum(budget.shapes[taker]))
-            amount = max(step, spread * mean * rng.uniform(0.5, 1.5))
+            amount = max(step, each * rng.uniform(0.5, 1.5))
             shares[giver] -= amount / budget.sizes[giver]
             shares[taker] += amount / budget.sizes[taker]
-        return budget.project([min(1.0, max(0.0, share)) for share in shares], kept)
 
     def _move_many(self, rng: random.Random, shares: list[float], each: float) -> None:
         """From a set of matrices to another, about `each` parameters of every matrix that gives."""
