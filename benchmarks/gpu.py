@@ -609,32 +609,44 @@ def generation(bench: Bench) -> dict[str, Any]:
 
 
 def generated(bench: Bench, name: str) -> dict[str, Any]:
-    """Seconds of trials that ask for texts, and how many texts are those of `generate`, of 8."""
+    """Seconds of trials that ask for texts, in the model's dtype; then their texts are compared."""
     bench.ready(name)
     evaluator = bench.evaluator(name, new_tokens=NEW_TOKENS)
-    model = bench.model(name)
-    places = cuts_of(all_matrices(model))
+    places = cuts_of(all_matrices(bench.model(name)))
     evaluator.evaluate(job(None))
     rows: dict[str, Any] = {}
     for layer in (0, max(places)):
         runs = [evaluated(bench, evaluator, places[layer], places)["total"] for _ in range(2)]
         rows[f"first cut in layer {layer}, s"] = round(min(runs), 3)
-    said = {o.example_id: o.prediction for o in evaluator.evaluate(job(places[0])).outcomes}
+    evaluator.close()
+    return rows | as_generate(bench, name)
+
+
+def as_generate(bench: Bench, name: str) -> dict[str, Any]:
+    """How many texts of a cut model are those of `generate`, of 8, in float32; its seconds."""
+    model = bench.model(name).float()
+    bench.ready(name)
+    evaluator = bench.evaluator(name, new_tokens=NEW_TOKENS)
+    places = cuts_of(all_matrices(model))
+    cut = job(places[max(places)])
+    evaluator.evaluate(job(None))  # records what the cut's texts begin from
+    said = {o.example_id: o.prediction for o in evaluator.evaluate(cut).outcomes}
     asked, words = evaluator._parts["validation"], tokenizer(model.config.vocab_size)
-    started = time.perf_counter()
-    same = 0
-    for example in asked[:8]:
-        ids = words(example.prompt, return_tensors="pt", return_token_type_ids=False)
-        text = model.generate(
-            **ids.to(bench.device), max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=1
-        )
-        plain = words.decode(text[0, PROMPT_TOKENS:], skip_special_tokens=True)
-        same += said[example.id] == plain
+    same, started = 0, time.perf_counter()
+    with evaluator.editor.applied(cut.composition):
+        for example in asked[:8]:
+            ids = words(example.prompt, return_tensors="pt", return_token_type_ids=False)
+            text = model.generate(
+                **ids.to(bench.device), max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=1
+            )
+            plain = words.decode(text[0, PROMPT_TOKENS:], skip_special_tokens=True)
+            same += said[example.id] == plain
     each = (time.perf_counter() - started) / min(8, len(asked))
     evaluator.close()
-    return rows | {
+    bench.forget()  # it is in float32 now
+    return {
         "prompts": len(asked),
-        "generate, one at a time, s (projected)": round(each * len(asked), 2),
+        "generate in float32, one at a time, s (projected)": round(each * len(asked), 2),
         "texts as generate's, of 8": same,
     }
 

@@ -54,7 +54,8 @@ class Case:
     """A study: `limit` is that of `guard.worse_by`, 0 for none.
 
     `matrices`: of a made-up space at nine rho; 0 for the demo's own matrices at any rho, a space
-    that is never exhausted. `races`: whether trials report chunks and are stopped early.
+    that is never exhausted. `races`: whether trials report chunks and are stopped early. `apart`:
+    workers that do not share the study's folder send their outcomes, and the driver writes them.
     """
 
     strategy: str = "random"
@@ -62,6 +63,7 @@ class Case:
     limit: float = 0.0
     matrices: int = 0
     races: bool = False
+    apart: bool = False
 
     @property
     def landscape(self) -> Landscape:
@@ -73,6 +75,7 @@ class Case:
         """For the lines that are printed."""
         parts = [self.strategy, f"{self.matrices} matrices" if self.matrices else "demo's matrices"]
         parts += [f"limit {self.limit:g}"] * bool(self.limit) + ["race"] * self.races
+        parts += ["no shared folder"] * self.apart
         return ", ".join(parts)
 
 
@@ -216,6 +219,7 @@ def run(study: DrivenStudy, case: Case, log: Path, seconds: float) -> None:
         log=str(log),
         seconds=seconds,
         landscape=case.landscape,
+        folder=None if case.apart else str(study.folder.resolve()),
     )
     execute(study, worker, {"cpu": 1})
 
@@ -366,8 +370,9 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=0.0, help="that of guard.worse_by")
     parser.add_argument("--matrices", type=int, default=0, help="of a made-up space at nine rho")
     parser.add_argument("--race", action="store_true", help="report chunks, and stop early")
+    parser.add_argument("--apart", action="store_true", help="workers do not share the folder")
     asked = parser.parse_args()
-    case = Case(asked.strategy, asked.trials, asked.limit, asked.matrices, asked.race)
+    case = Case(asked.strategy, asked.trials, asked.limit, asked.matrices, asked.race, asked.apart)
     if asked.what == "overhead":
         overhead(case, asked.workers)
     elif asked.what == "rate":

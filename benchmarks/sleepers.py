@@ -1,8 +1,8 @@
 """Workers that sleep in place of a model's passes, and the made-up landscape that they answer from.
 
 What a sleeper sends is what `cluster.worker` sends: a screen of every candidate, chunks of a race
-with each question's score, outcomes of all questions, and where there is a limit on general text
-its log-likelihood.
+with each question's score, outcomes of all questions (which it leaves in the study's folder, where it
+shares that), and where there is a limit on general text its log-likelihood.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ray import tune
 
 from search.cuts.composition import Composition
 from search.cuts.refs import GROUPS, MatrixRef
-from search.study.outcomes import Evaluation, outcome_bytes
+from search.study.outcomes import Evaluation, outcome_bytes, write_outcome_bytes
 from search.study.race import seeded_order
 from search.study.screening import is_text
 from tasks.base import Outcome
@@ -162,10 +162,17 @@ class Sleeper(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     """Takes jobs as `StudyWorker` does; `seconds` are those of all chunks of a trial together."""
 
     def setup(
-        self, config: dict[str, Any], study_id: str, log: str, seconds: float, landscape: Landscape
+        self,
+        config: dict[str, Any],
+        study_id: str,
+        log: str,
+        seconds: float,
+        landscape: Landscape,
+        folder: str | None = None,
     ) -> None:
-        """Take the first job."""
+        """Take the first job. `folder`: the study's, if outcomes are left there and not sent."""
         self._study_id, self._seconds, self._landscape = study_id, seconds, landscape
+        self._folder = folder
         node = ray.get_runtime_context().get_node_id()
         self._path = Path(log) / f"{node}-{os.getpid()}.jsonl"
         self._slept = 0.0
@@ -198,5 +205,8 @@ class Sleeper(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             time.sleep(max(0.0, whole - (time.monotonic() - began)))
             self._slept += whole
         if result["done"]:
+            if self._folder is not None:
+                outcomes = result.pop("outcomes")
+                write_outcome_bytes(Path(self._folder), self._job["name"], outcomes)
             self._write("done")
         return result

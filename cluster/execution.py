@@ -65,6 +65,7 @@ def execute(
                 _remote=False,
             )
     finally:
+        search.flush()
         gc.unfreeze()
         shutil.rmtree(scratch.parent, ignore_errors=True)
 

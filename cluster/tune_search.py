@@ -78,6 +78,11 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         except StorageLost as error:
             self._study.stopped = str(error)
 
+    def flush(self) -> None:
+        """Put on the disk what waits for a next job, where there is none."""
+        with self.recording():
+            pass
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -86,7 +91,9 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
             self._readying.remove(trial_id)
             return
         job = self.jobs.pop(trial_id)
-        with self.recording():
+        # What an outcome file tells may wait for the next job: one flush less for every trial.
+        is_kept = bool(result and result.get("finished"))
+        with self.recording(later=is_kept and self._study.goes_on):
             if error or not result or METRIC not in result:
                 self._lost(trial_id, job)
             else:

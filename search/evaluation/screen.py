@@ -121,19 +121,21 @@ def _slopes(
 ) -> Slopes:
     editor, predictor, task, passes = asking.editor, asking.predictor, asking.task, asking.passes
     editor.restore()
-    passes.prefix.start = 0
     seen = _Seen(editor, candidates)
+    prefix, first = passes.prefix, passes.prefix.blocks.first_of(seen.cuts)
     prepared = predictor.prepare([task.request(x, predictor.head) for x in examples])
-    with noting_calls(seen.modules) as called:
-        replies = predictor.answer(prepared)
-    outcomes = [task.outcome(x, reply) for x, reply in zip(examples, replies, strict=True)]
-    total = math.fsum(outcome.weight for outcome in outcomes)
-    slopes = _loss_slopes(task, examples, replies, outcomes, total)
-    if any(any(found) for found in slopes):
-        weights = _by_slot(prepared, slopes)
-        with gradients_of(editor.model, seen.matrices, called, seen.add):
-            for batch in prepared.batches:
-                passes.run(batch, partial(_backward, predictor, prepared, weights, seen))
+    with passes.keeping_for_now(first):
+        with noting_calls(seen.modules) as called:
+            replies = predictor.answer(prepared)
+        outcomes = [task.outcome(x, reply) for x, reply in zip(examples, replies, strict=True)]
+        total = math.fsum(outcome.weight for outcome in outcomes)
+        slopes = _loss_slopes(task, examples, replies, outcomes, total)
+        if any(any(found) for found in slopes):
+            weights = _by_slot(prepared, slopes)
+            prefix.start, prefix.ahead = first, ()  # no block before it has a gradient
+            with gradients_of(editor.model, seen.matrices, called, seen.add):
+                for batch in prepared.batches:
+                    passes.run(batch, partial(_backward, predictor, prepared, weights, seen))
     return Slopes(label, total, seen.changes())
 
 

@@ -38,8 +38,11 @@ class Blocks:
 
     def first_edited(self, composition: Composition) -> int:
         """Place of the first block that `composition` changes; their number if it changes none."""
-        places = [self.place_of.get(i.matrix, 0) for i in composition.interventions]
-        return min(places, default=len(self))
+        return self.first_of(i.matrix for i in composition.interventions)
+
+    def first_of(self, matrices: Iterable[MatrixRef]) -> int:
+        """Place of the first block that holds one of `matrices`; how many there are if none."""
+        return min((self.place_of.get(ref, 0) for ref in matrices), default=len(self))
 
     @staticmethod
     def of(model: Any, matrices: Iterable[Matrix]) -> Blocks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -152,6 +153,12 @@ class ForwardPasses:
             return prompts.keeping(key, first)
         with prompts.replaying(key):
             return first()
+
+    @contextmanager
+    def keeping_for_now(self, place: int) -> Iterator[None]:
+        """Keep for now, of `prefix` and `prompts`; see `PrefixReuse.keeping_for_now`."""
+        with self.prompts.keeping_for_now(place), self.prefix.keeping_for_now(place):
+            yield
 
     def forget_all(self) -> None:
         """Drop everything that was recorded."""

@@ -173,6 +173,20 @@ class PrefixReuse:
         return found[0]
 
     @contextmanager
+    def keeping_for_now(self, place: int) -> Iterator[None]:
+        """Within, whole passes over the unedited model keep what those from `place` on begin from.
+
+        Until `ahead` and `start` are set for the latter; at the end what was kept is given up.
+        """
+        before = set(self._records)
+        self.start, self.ahead = 0, (place,) if place else ()
+        try:
+            yield
+        finally:
+            self.start, self.ahead = 0, ()
+            self.forget([key for key in self._records if key not in before])
+
+    @contextmanager
     def replaying(self, key: str) -> Iterator[int]:
         """Let a pass over the batch `key` start at the nearest boundary; yields its place.
 

@@ -24,6 +24,8 @@ class Waiting(SimpleNamespace):
     def together(self) -> Any:
         return nullcontext()
 
+    later = together
+
     def running(self) -> list[str]:
         return ["baseline"]
 
@@ -35,7 +37,7 @@ def job(name: str) -> Job:
 def search_of(budget: int, workers: int) -> tuple[StudySearch, Waiting]:
     study = Waiting(
         jobs=[job("baseline"), job("screen")],
-        waits=True, budget=budget, stopped="", draining=False, told=[],
+        waits=True, goes_on=True, budget=budget, stopped="", draining=False, told=[],
     )  # fmt: skip
     study.take = lambda job, outcomes: study.told.append(job.name) or True
     return StudySearch(study, SimpleNamespace(overdue=lambda _: ""), lambda: workers), study

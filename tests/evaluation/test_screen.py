@@ -1,6 +1,7 @@
 """The screen: its predictions are the slope of the loss that trials measure."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -151,6 +152,46 @@ def test_a_prediction_is_the_slope_of_the_loss_towards_the_cut(kind, tokenizers,
         assert found[cut] == pytest.approx(slope, rel=3e-2, abs=2e-3), cut
         slopes.append(slope)
     assert max(map(abs, slopes)) > 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_lies_before_the_first_candidate_runs_once_and_changes_no_bit(
+    kind, tokenizers, tmp_path, count_blocks
+):
+    auto, family, settings, tokens, head = KINDS[kind]
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **settings)
+    model = getattr(transformers, auto).from_config(config).eval()
+    matrices = [m for m in find_matrices(model) if m.searchable]
+    last = max((m.ref for m in matrices), key=lambda ref: (ref.stack == "decoder", ref.layer))
+    cuts = Composition.parse(
+        [f"{m.ref}=rho:0.4" for m in matrices if m.ref.row == last.row]
+    ).interventions
+    editor, task, asked = Editor(model, matrices, FactorCache(tmp_path)), Ask(), examples()
+
+    backward = []
+
+    def screened(passes):
+        predictor = make_predictor(head, model, tokenizers[tokens], passes=passes)
+        forward = predictor.log_probabilities
+        predictor.log_probabilities = lambda *of: (backward.append(of), forward(*of))[1]
+        asking = Asking(editor, predictor, task, passes)
+        return predict_changes(asking, asked, cuts, Objective((Goal("", "accuracy"),)))
+
+    without, passes = ForwardPasses.of(model, matrices), ForwardPasses.of(model, matrices)
+    without.keeping_for_now = lambda place: nullcontext()
+    ran = count_blocks(passes.prefix)
+    whole = screened(without)
+    twice = ran.count(0)
+    ran.clear()
+    backward.clear()
+    assert screened(passes) == whole, "bit by bit"
+    assert backward
+    assert ran.count(0) == twice - len(backward)
+    assert ran.count(passes.prefix.blocks.place_of[cuts[0].matrix]) > ran.count(0)
+    assert not passes.prefix.ahead
+    assert passes.prefix.start == 0
+    assert not passes.prefix._records, "nothing of it is kept"
 
 
 @pytest.fixture
