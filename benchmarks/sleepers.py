@@ -1,8 +1,8 @@
 """Workers that sleep in place of a model's passes, and the made-up landscape that they answer from.
 
 What a sleeper sends is what `cluster.worker` sends: a screen of every candidate, chunks of a race
-with each question's score, outcomes of all questions (which it leaves in the study's folder, where it
-shares that), and where there is a limit on general text its log-likelihood.
+with each question's score, and where there is a limit on general text its log-likelihood. Outcomes
+of all questions it leaves in the study's folder, or sends them where it does not share that.
 """
 
 from __future__ import annotations
