@@ -18,9 +18,9 @@ import time
 from optuna.trial import TrialState
 from sleepers import cost, gain, made_up, predicted
 
-from search.config import SearchConfig
 from search.cuts.composition import Composition
 from search.ladder import Ladder
+from search.sections import SearchConfig
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.registry import make_strategy

@@ -25,9 +25,10 @@ import optuna
 from optuna.distributions import IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from search.config import PAPER_RHO, parse_config, write_config
+from search.config import parse_config, write_config
 from search.cuts.refs import GROUPS
 from search.durable import write_json
+from search.sections import PAPER_RHO
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, TEST_BASELINE, test_name
 from search.study.objective import Objective

@@ -32,13 +32,13 @@ from gpu import SHAPES as OF_CARDS
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from search.config import PAPER_RHO
 from search.evaluation.generation import cache_name
 from search.evaluation.requests import make_batches
 from search.evaluation.token_scorer import TokenScorer
 from search.reuse.activations import GIB, Room
 from search.reuse.batching import Batch, Scored, TokenRow, merge_prefixes
 from search.reuse.forward import ForwardPasses
+from search.sections import PAPER_RHO
 from search.weights.matrices import Matrix, all_matrices
 
 COPIES = (2, 4, 8)

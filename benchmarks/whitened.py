@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from search.calibration.calibration import Calibration, study_texts
-from search.config import CalibrationConfig, TaskConfig
 from search.cuts.composition import Composition
 from search.demo.study import HERE
 from search.evaluation.evaluator import Hosting, Questions, open_evaluator
 from search.model import ModelSource
 from search.plan import open_task
+from search.sections import CalibrationConfig, TaskConfig
 from search.study.jobs import Job
 from search.weights.matrices import find_matrices
 from search.weights.svd import decompose, decompose_wide

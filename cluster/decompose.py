@@ -14,12 +14,12 @@ from cluster.preemption import Preemption
 from cluster.resources import divide, living_nodes
 from search.calibration.calibration import Calibration, shortfalls
 from search.calibration.texts import texts_of_data
-from search.config import CalibrationConfig, ClusterConfig
 from search.cuts.level import Level
 from search.cuts.rules import RankRule
 from search.interruption import Interrupted, ending_of_command
 from search.model import ModelSource
 from search.phases import SILENT, Phases
+from search.sections import CalibrationConfig, ClusterConfig
 from search.space import choose_types
 from search.storing import Storing
 from search.weights.matrices import Matrix, all_matrices

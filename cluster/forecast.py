@@ -11,8 +11,8 @@ import psutil
 import torch
 
 from cluster.resources import crowded, divide
-from search.config import ClusterConfig
 from search.forecast import Workers
+from search.sections import ClusterConfig
 
 
 def workers_here(config: ClusterConfig, model_bytes: int = 0) -> Workers:

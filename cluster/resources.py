@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from search.config import ClusterConfig
 from search.outline import PROCESS_BYTES, size_text
+from search.sections import ClusterConfig
 from tasks.errors import InputError
 
 MAX_CPU_WORKERS = 8

@@ -21,9 +21,9 @@ from cluster.privates import forget_token, own_process_session, servants_left_ou
 from cluster.ray_room import check_room
 from cluster.ray_watch import RayWatch, raylet_of
 from cluster.shipping import cluster_environment, local_environment
-from search.config import ClusterConfig
 from search.interruption import ENDING
 from search.leftovers import marked_scratch, ray_folder, remove_leftovers
+from search.sections import ClusterConfig
 from search.verbosity import Verbosity, current
 from tasks.errors import InputError
 

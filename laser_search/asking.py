@@ -10,9 +10,9 @@ from typing import Any, Literal
 from laser_search.given_cuts import Interventions, intervention_texts
 from laser_search.given_model import Model, model_path
 from laser_search.given_questions import Questions, questions_path
-from search.config import SplitConfig, TaskConfig
 from search.locations import absolute_location
 from search.model import DType, ModelSource
+from search.sections import SplitConfig, TaskConfig
 from search.standalone import CutRequest, StandaloneResult, evaluate_compositions
 from tasks.base import HeadChoice
 

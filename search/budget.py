@@ -17,13 +17,13 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from search.config import BudgetConfig
 from search.cuts.composition import Composition, Intervention
 from search.cuts.kinds.base import Kind
 from search.cuts.kinds.registry import get_kind, kind_names
 from search.cuts.level import PLAIN, Level
 from search.cuts.refs import MatrixRef
 from search.cuts.rules import RankRule
+from search.sections import BudgetConfig
 from tasks.errors import InputError
 
 Allocation = tuple[int, ...]

@@ -156,9 +156,9 @@ def evaluate(
         raise InputError("give a model and a task (--task), or a published result with --preset")
     with reporting() as phases:
         phases.enter("loading the program")
-        from search.config import SplitConfig, TaskConfig
         from search.export.intervention_file import spelled_out
         from search.model import ModelSource
+        from search.sections import SplitConfig, TaskConfig
         from search.standalone import CutRequest, evaluate_compositions
 
         found = evaluate_compositions(

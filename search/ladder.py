@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from search.config import RhoRange, SpaceConfig
 from search.cuts.level import PLAIN, Level
 from search.cuts.rules import RankRule
+from search.sections import RhoRange, SpaceConfig
 
 STEPS = 9
 """Levels that stand for a range of rho where a list is needed."""

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from search.calibration.calibration import Calibration, needs_inputs, study_texts
 from search.calibration.texts import Texts
-from search.config import StudyConfig, TaskConfig
+from search.config import StudyConfig
 from search.cuts.composition import Composition, brief
 from search.cuts.refs import MatrixRef
 from search.evaluation.general_text import read_general_text
 from search.evaluation.vocabulary import check_vocabulary
 from search.model import ModelSource
+from search.sections import TaskConfig
 from search.space import Space
 from search.strategies.auto import Auto
 from search.strategies.registry import check_strategy

@@ -72,8 +72,8 @@ def evaluate_preset(
     _check_options(context, FREE)
     with reporting() as phases:
         phases.enter("loading the program")
-        from search.config import SplitConfig, TaskConfig
         from search.model import ModelSource
+        from search.sections import SplitConfig, TaskConfig
         from search.standalone import CutRequest, evaluate_compositions
 
         chosen: Any = known.dtype if dtype == "auto" else dtype

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from optuna.trial import TrialState
 
-from search.config import SearchConfig
 from search.cuts.composition import Composition
+from search.sections import SearchConfig
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.registry import make_strategy, strategy_class
 from search.strategies.singles import screened

@@ -10,12 +10,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from search.budget import Budget
-from search.config import SpaceConfig
 from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
 from search.cuts.refs import GROUPS, MatrixRef
 from search.cuts.rules import RankRule
 from search.ladder import Ladder
+from search.sections import SpaceConfig
 from tasks.errors import InputError, nearest
 
 if TYPE_CHECKING:

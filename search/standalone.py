@@ -10,7 +10,6 @@ from typing import Any, Literal
 from rich.console import Console
 
 from search.calibration.calibration import Calibration, study_texts
-from search.config import CalibrationConfig, SplitConfig, TaskConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.evaluation.evaluator import Hosting, Questions, open_evaluator
@@ -20,6 +19,7 @@ from search.phases import SILENT, Phases, in_batches
 from search.plan import data_notices, open_task
 from search.report.notebook import as_html
 from search.report.text import PAPER_TIES, print_scores, score_warnings, truncation_notices
+from search.sections import CalibrationConfig, SplitConfig, TaskConfig
 from search.study.jobs import Job
 from search.terminal import Terminal
 from search.weights.fused import fused_notice, whole_weights, widened

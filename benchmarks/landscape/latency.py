@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
-from search.config import PAPER_RHO, SearchConfig
 from search.cuts.composition import Composition, Intervention
 from search.cuts.refs import MatrixRef
 from search.ladder import Ladder
+from search.sections import PAPER_RHO, SearchConfig
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.registry import make_strategy

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from table import Landscape
 
-from search.config import QUADRATIC_WEIGHT
+from search.sections import QUADRATIC_WEIGHT
 from search.study.objective import LEAST
 from search.study.race import Race, looks_at
 

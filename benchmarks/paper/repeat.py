@@ -23,12 +23,12 @@ from typing import Any
 from optuna.trial import TrialState
 from scipy.stats import binomtest
 
-from search.config import PAPER_RHO, SearchConfig, SpaceConfig, SplitConfig, TaskConfig
 from search.cuts.composition import Composition
 from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
 from search.model import ModelSource, own_device
 from search.paper import CELLS, COMPOSITION, MODELS, Cell, cell
 from search.plan import open_task
+from search.sections import PAPER_RHO, SearchConfig, SpaceConfig, SplitConfig, TaskConfig
 from search.space import Space
 from search.standalone import CutRequest, StandaloneResult, evaluate_compositions
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried

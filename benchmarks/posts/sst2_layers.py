@@ -15,13 +15,13 @@ import json
 import sys
 from typing import Any
 
-from search.config import TaskConfig
 from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
 from search.cuts.rules import RankRule
 from search.evaluation.evaluator import Evaluator, Hosting, Questions, open_evaluator
 from search.model import ModelSource, own_device
 from search.plan import open_task
+from search.sections import TaskConfig
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
 from search.weights.matrices import find_matrices

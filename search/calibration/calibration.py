@@ -12,12 +12,12 @@ from typing import Any
 from search.calibration.measure import BUDGET_BYTES, measure
 from search.calibration.rows import RowMaker
 from search.calibration.texts import Texts, texts_of_data, texts_of_validation
-from search.config import CalibrationConfig
 from search.cuts.composition import Composition
 from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
 from search.locations import absolute_location
 from search.model import ModelSource
+from search.sections import CalibrationConfig
 from search.study.identity import digest_checkpoint
 from search.study.sealed_files import DamagedError, read_sealed_json, write_sealed_json
 from search.study.study_record import StudyRecord

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from search.config import GuardConfig
 from search.model import ModelSource
+from search.sections import GuardConfig
 from search.study.collateral import GeneralText
 from tasks.base import Example
 from tasks.errors import InputError

@@ -308,10 +308,10 @@ def _known(
     model: Path, interventions: list[str], task: str, data: str | None, held: ExitStack
 ) -> tuple[StudyRecord, TrialRecord]:
     """A cut that is named as a study of one trial, in a folder that goes with `held`."""
-    from search.config import TaskConfig
     from search.export.known_study import study_of_cut
     from search.leftovers import marked_scratch
     from search.model import ModelSource
+    from search.sections import TaskConfig
 
     if not task:
         raise InputError(

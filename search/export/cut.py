@@ -11,7 +11,6 @@ from typing import Any
 
 from search.calibration.calibration import Calibration
 from search.calibration.texts import texts_of_data
-from search.config import CalibrationConfig
 from search.cuts.composition import Composition
 from search.cuts.kinds.base import Inputs
 from search.cuts.refs import MatrixRef
@@ -29,6 +28,7 @@ from search.leftovers import marked_scratch
 from search.model import ModelSource, own_device
 from search.phases import SILENT, Phases
 from search.published import model_name
+from search.sections import CalibrationConfig
 from search.study.identity import own_versions
 from search.weights.factors import FactorCache
 from search.weights.remote import check_factors, open_factors

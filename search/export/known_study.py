@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.config import TaskConfig, parse_config
+from search.config import parse_config
 from search.export.intervention_file import spelled_out
 from search.here import run_here
 from search.model import ModelSource
+from search.sections import TaskConfig
 from search.study.study_record import StudyRecord
 from search.study.trials import TrialRecord
 from search.weights.matrices import all_matrices

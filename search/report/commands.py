@@ -114,11 +114,11 @@ def spectra(
     """
     with reporting() as phases:
         phases.enter("loading the program")
-        from search.config import TaskConfig
         from search.model import ModelSource
         from search.place import check_folder
         from search.report.spectra import write_spectra
         from search.report.spectra_data import real_cosines, spectra_of_cache, spectra_of_model
+        from search.sections import TaskConfig
         from tasks.errors import InputError
 
         chosen = address or []

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.config import PAPER_RHO, StudyConfig, parse_config
+from search.config import StudyConfig, parse_config
 from search.durable import write_text
+from search.sections import PAPER_RHO
 from tasks.errors import InputError
 from tasks.metrics import is_perplexity
 from tasks.registry import get_task

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from search.config import TaskConfig
 from search.cuts.refs import MatrixRef
 from search.evaluation.predictor import make_predictor
 from search.model import ModelSource, own_device
 from search.origin import WeightOrigin
 from search.phases import SILENT, Phases
 from search.plan import open_task
+from search.sections import TaskConfig
 from search.weights.factors import FactorCache
 from search.weights.matrices import Matrix, all_matrices
 from search.weights.remote import open_factors

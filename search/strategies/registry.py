@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from search.config import BudgetConfig, SearchConfig
 from search.cuts.composition import Composition
+from search.sections import BudgetConfig, SearchConfig
 from search.strategies.auto import Auto
 from search.strategies.base import Setting, Strategy
 from search.strategies.budget_moves import BudgetMoves

@@ -13,7 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search.config import LATER, CalibrationConfig, StudyConfig
+from search.config import LATER, StudyConfig
+from search.sections import CalibrationConfig
 from search.study.sealed_files import read_sealed_json, write_sealed_json
 from search.witness import digest_file
 from tasks.base import Example

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from search.config import FloorConfig, StudyConfig
+from search.config import StudyConfig
+from search.sections import FloorConfig
 from search.study.outcomes import Evaluation
 from tasks.base import Outcome
 from tasks.errors import InputError

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from search.config import StopConfig
+from search.sections import StopConfig
 from search.strategies.base import Tried
 from tasks.metrics import is_perplexity
 

@@ -8,8 +8,8 @@ from heapq import nlargest
 from pathlib import Path
 
 from search.budget import holding
-from search.config import ConfirmConfig
 from search.cuts.composition import Composition
+from search.sections import ConfirmConfig
 from search.study.jobs import (
     BASELINE,
     CONFIRM_BASELINE,

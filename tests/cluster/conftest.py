@@ -30,9 +30,10 @@ from cluster.precompute import factor_matrices
 from cluster.resources import Resources, divide
 from cluster.session import LOCAL_SETTINGS, SETTINGS
 from cluster.shipping import local_environment
-from search.config import ClusterConfig, StudyConfig, parse_config, write_config
+from search.config import StudyConfig, parse_config, write_config
 from search.demo.study import HERE, demo_config
 from search.loop import run_study
+from search.sections import ClusterConfig
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 LONG_S = 500

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cluster.worker import Blueprint
-from search.config import ReuseConfig
 from search.demo.study import demo_config
+from search.sections import ReuseConfig
 from search.study.objective import Goal, Objective
 from tasks.errors import InputError
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cluster.forecast import workers_here
-from search.config import ClusterConfig
+from search.sections import ClusterConfig
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.resources import REFRESH_S, Capacity, crowded, divide
-from search.config import ClusterConfig
+from search.sections import ClusterConfig
 from tasks.errors import InputError
 
 GIB = 2**30

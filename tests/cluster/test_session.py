@@ -12,14 +12,14 @@ import pytest
 import ray
 
 from cluster.session import _start, ray_session
-from search.config import ClusterConfig
+from search.sections import ClusterConfig
 from tasks.errors import InputError
 
 HANGING = """
 import os, signal, subprocess
 import psutil, ray
 from cluster.session import _start, ray_session
-from search.config import ClusterConfig
+from search.sections import ClusterConfig
 
 @ray.remote(num_cpus=0)
 class Worker:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import search.demo
-from search.config import SplitConfig, TaskConfig
 from search.model import ModelSource
+from search.sections import SplitConfig, TaskConfig
 from search.standalone import CutRequest, evaluate_compositions
 
 DEMO = Path(search.demo.__file__).parent

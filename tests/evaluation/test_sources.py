@@ -89,8 +89,8 @@ def test_every_layer_of_a_classifier_at_every_fraction(bert, tmp_path, capsys):
     found = json.loads(run(f"{command} --json --factors {tmp_path}", capsys))
     cuts = [(row["layer"], row["removed"]) for row in found["rows"][1:]]
     assert cuts == [(layer, removed) for layer in range(4) for removed in (0.9, 0.95, 0.99)]
-    from search.config import TaskConfig
     from search.plan import open_task
+    from search.sections import TaskConfig
     from tasks.splits import split_examples
 
     examples = open_task(TaskConfig(name="sst2"), "classifier").load(str(bert / "sst2.tsv"))

@@ -11,9 +11,9 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
-from search.config import GoalConfig
 from search.export.card import Contents, healed_card, model_card
 from search.export.run import read_edit
+from search.sections import GoalConfig
 from search.study.objective import Objective
 
 CONTENTS = Contents("dense", "causal", "load()", {}, [], {"base tensors": "abc123"}, "made", (9, 9))

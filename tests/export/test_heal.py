@@ -13,13 +13,13 @@ from transformers import (
     AutoTokenizer,
 )
 
-from search.config import TaskConfig
 from search.evaluation.encoding import Encoder
 from search.evaluation.predictor import make_predictor
 from search.export.factored import load_factored
 from search.export.known_study import study_of_cut
 from search.export.training import Collator, training_rows
 from search.model import ModelSource
+from search.sections import TaskConfig
 from tasks.base import Complete
 from tasks.errors import InputError
 from tasks.jsonl import Jsonl

@@ -6,10 +6,10 @@ import pytest
 from optuna.trial import TrialState
 
 from search.budget import Budget
-from search.config import BudgetConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.report.budgets import front, front_frame, kept_map
+from search.sections import BudgetConfig
 from search.study.trials import TrialRecord
 
 REFS = tuple(MatrixRef(n, kind) for n in range(6) for kind in ("fc_in", "fc_out"))

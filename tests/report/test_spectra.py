@@ -96,7 +96,7 @@ def test_real_inputs_are_those_that_the_model_computes(tmp_path):
     data = tmp_path / "q.jsonl"
     line = Path(search.demo.__file__).with_name("questions.jsonl").read_text().splitlines()[0]
     data.write_text(f"{line}\n")
-    from search.config import TaskConfig
+    from search.sections import TaskConfig
 
     source = ModelSource(MODEL)
     found = real_cosines(source, TaskConfig(name="jsonl", data=str(data)), ["1.fc_out"])

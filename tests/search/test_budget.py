@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.budget import SCREENED, Budget, ladder
-from search.config import BudgetConfig, SpaceConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
+from search.sections import BudgetConfig, SpaceConfig
 from search.space import Space
 from tasks.errors import InputError
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 import search.demo
-from search.config import GuardConfig
 from search.evaluation.general_text import PROMPTS, read_general_text
 from search.model import ModelSource
+from search.sections import GuardConfig
 from search.study.collateral import Collateral, GeneralText
 from search.study.outcomes import Evaluation
 from tasks.base import Example, Outcome

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from search.config import GoalConfig, StudyConfig, TaskConfig, read_config, write_config
+from search.config import StudyConfig, read_config, write_config
+from search.sections import GoalConfig, TaskConfig
 from tasks.errors import InputError
 
 GOOD = {

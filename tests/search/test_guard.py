@@ -12,7 +12,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from search.config import GuardConfig, parse_config
+from search.config import parse_config
 from search.cuts.composition import Composition
 from search.demo.study import HERE
 from search.evaluation.evaluator import ON_GENERAL_TEXT, Questions, open_evaluator
@@ -21,6 +21,7 @@ from search.evaluation.screen import Asking, predict_changes, predict_costs
 from search.model import ModelSource
 from search.plan import make_plan
 from search.report.new_study import Answers, study_text
+from search.sections import GuardConfig
 from search.study.collateral import Collateral
 from search.study.driven_study import DrivenStudy, Subject
 from search.study.identity import Identity, digest_examples, digest_settings

@@ -64,7 +64,7 @@ def test_what_makes_trials_incomparable_cannot_be_accepted(make_config) -> None:
 
 
 def test_a_range_of_rho_may_be_moved(make_config, tmp_path, open_study, drive) -> None:
-    from search.config import RhoRange
+    from search.sections import RhoRange
 
     narrow = make_config(rho=RhoRange(low=0.1, high=0.5), trials=6)
     wide = make_config(rho=RhoRange(low=0.01, high=0.9), trials=12)

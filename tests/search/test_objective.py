@@ -16,8 +16,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from rich.console import Console
 
-from search.config import FloorConfig, parse_config
+from search.config import parse_config
 from search.report.text import print_verdict, result_lines, sentence
+from search.sections import FloorConfig
 from search.study.jobs import BASELINE, Job
 from search.study.journal import mend_journal
 from search.study.objective import Goal, Objective

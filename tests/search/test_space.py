@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from search.config import SpaceConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.ladder import Ladder
+from search.sections import SpaceConfig
 from search.space import Site, Space, choose_layers, choose_types
 from tasks.errors import InputError
 

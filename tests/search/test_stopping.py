@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from search.config import StopConfig
 from search.cuts.composition import Composition
+from search.sections import StopConfig
 from search.strategies.base import Tried
 from search.study.stopping import Stopping
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from search.config import SearchConfig, StudyConfig, parse_config, read_config, write_config
+from search.config import StudyConfig, parse_config, read_config, write_config
 from search.cuts.composition import Composition
 from search.demo.study import HERE
 from search.plan import make_plan
+from search.sections import SearchConfig
 from search.strategies.registry import check_strategy
 from search.study.study_record import CONFIG
 from tasks.errors import InputError

@@ -11,9 +11,9 @@ from optuna.trial import TrialState
 
 from laser_search.testing.strategies import Make, StrategyContract, new_history
 from search.budget import Budget
-from search.config import BudgetConfig, SearchConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import ATTENTION, MatrixRef
+from search.sections import BudgetConfig, SearchConfig
 from search.space import Space
 from search.strategies.auto import Auto
 from search.strategies.base import Setting, Tried

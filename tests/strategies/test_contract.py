@@ -8,8 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from laser_search.testing.strategies import Make, StrategyContract, effects
-from search.config import SearchConfig
 from search.ladder import Ladder
+from search.sections import SearchConfig
 from search.space import Space
 from search.strategies.base import Setting, Strategy, Tried
 from search.strategies.registry import STRATEGIES, make_strategy

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from search.config import SearchConfig
 from search.cuts.composition import Composition
 from search.cuts.level import Level
 from search.cuts.refs import MatrixRef
 from search.ladder import Ladder
+from search.sections import SearchConfig
 from search.space import Site, Space
 from search.strategies.auto import Auto, Shares
 from search.strategies.base import History, Setting, Tried

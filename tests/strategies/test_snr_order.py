@@ -8,11 +8,11 @@ import torch
 import transformers
 from optuna.trial import TrialState
 
-from search.config import SpaceConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.model import ModelSource
 from search.report.spectra_data import spectra_of_model
+from search.sections import SpaceConfig
 from search.space import Space
 from search.strategies.base import BASELINE_NUMBER, History, Setting, Tried
 from search.strategies.snr import LOWEST, SignalToNoise

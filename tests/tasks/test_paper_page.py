@@ -41,8 +41,9 @@ def test_every_option_that_the_page_names_is_there():
     from typer.main import get_command
 
     from cluster.cli import app
-    from search.config import StudyConfig, TaskConfig
+    from search.config import StudyConfig
     from search.cuts.kinds.registry import KINDS
+    from search.sections import TaskConfig
     from search.strategies.registry import STRATEGIES
     from tasks.splits import Protocol
 

@@ -13,10 +13,10 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from search.config import SpaceConfig
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.reuse.blocks import Blocks
+from search.sections import SpaceConfig
 from search.space import Space
 from search.weights.edit import Editor
 from search.weights.factors import FactorCache

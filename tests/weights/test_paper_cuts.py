@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 import search.demo
 from cluster.cli import app
-from search.config import SpaceConfig, parse_config
+from search.config import parse_config
 from search.cuts.composition import Composition, Intervention
 from search.cuts.level import Level
 from search.demo.study import HERE
 from search.plan import make_plan
+from search.sections import SpaceConfig
 from search.space import Space
 from search.strategies.singles import screened
 from search.study.identity import Digests, Identity
