@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -59,6 +60,7 @@ class Intervention:
         return f"{self.matrix}={self.level}"
 
     @staticmethod
+    @lru_cache(maxsize=2**16)  # each of twelve pieces of a budget's screen has 27,000
     def parse(text: str) -> Intervention:
         """Read ``MATRIX=LEVEL``; see `Level.parse`. Raises InputError."""
         address, equals, level = text.partition("=")
