@@ -141,7 +141,7 @@ def tell(study: DrivenStudy, job: Job, answers: Sequence[dict[str, Any]]) -> Non
     """What a worker reports of a job."""
     for answer in answers:
         with study.together():
-            if answer["done"]:
+            if answer["ended"]:
                 study.take(job, answer["outcomes"])
             elif study.report(job, answer["step"], answer["score"], json.loads(answer["chunk"])):
                 study.prune(job)

@@ -87,7 +87,7 @@ class Landscape:
                 known = ordered[: ends[step]]
                 so_far = sum(one.score for one in known) / len(known)
                 chunk = {o.example_id: o.score for o in ordered[ends[step - 1] : ends[step]]}
-                report = {"score": so_far, "step": step, "done": False}
+                report = {"score": so_far, "step": step, "ended": False}
                 yield report | {"chunk": json.dumps(chunk)}
         scores = {}
         if self.limited and part == "validation":
@@ -101,7 +101,7 @@ class Landscape:
             outcomes=outcomes,
             scores=scores,
         )
-        result = {"score": score, "step": self.chunks, "done": True, "finished": True}
+        result = {"score": score, "step": self.chunks, "ended": True, "finished": True}
         yield result | {"outcomes": outcome_bytes(whole)}
 
     def asked(self, job: Mapping[str, Any]) -> Sequence[Outcome]:
@@ -184,6 +184,10 @@ class Sleeper(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._run: Iterator[dict[str, Any]] | None = None
         return True
 
+    def give(self, job: str) -> None:
+        """Take the next job within the same Tune trial."""
+        self.reset_config({"job": job})
+
     def _write(self, event: str) -> None:
         line = {"time": time.time(), "event": event, "effect": self._job["effect"]}
         line |= {"job": self._job["name"], "slept": self._slept}
@@ -204,7 +208,7 @@ class Sleeper(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             whole = self._seconds / self._landscape.chunks
             time.sleep(max(0.0, whole - (time.monotonic() - began)))
             self._slept += whole
-        if result["done"]:
+        if result["ended"]:
             if self._folder is not None:
                 outcomes = result.pop("outcomes")
                 write_outcome_bytes(Path(self._folder), self._job["name"], outcomes)

@@ -11,9 +11,9 @@ from typing import Any
 
 from ray import tune
 
-from cluster.privates import idle_workers_kept, known_trainables
+from cluster.privates import idle_workers_kept
 from cluster.resources import Capacity
-from cluster.tune_search import Forgetting, StudyScheduler, StudySearch
+from cluster.tune_search import StudyScheduler, StudySearch
 from cluster.watchdog import Watchdog
 from search.study.driven_study import DrivenStudy
 
@@ -45,13 +45,13 @@ def execute(
     gc.freeze()
     try:
         kept = idle_workers_kept(lambda: capacity() if study.goes_on else SIDES)
-        with watchdog, known_trainables(), kept, suppress(Cut):
+        with watchdog, kept, suppress(Cut):
             tune.run(
                 tune.with_resources(trainable, dict(each)),
                 name="tune",
                 search_alg=search,
                 scheduler=StudyScheduler(search, study),
-                callbacks=[watchdog, Forgetting(), Cutting(is_cut)],
+                callbacks=[watchdog, Cutting(is_cut)],
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
@@ -65,7 +65,6 @@ def execute(
                 _remote=False,
             )
     finally:
-        search.flush()
         gc.unfreeze()
         shutil.rmtree(scratch.parent, ignore_errors=True)
 

@@ -101,33 +101,13 @@ def stage_in(folder: Callable[[], str]) -> None:
         storage._get_ray_train_session_dir = folder
 
 
-@contextmanager
-def known_trainables() -> Iterator[None]:
-    """Within, Tune keeps the trainables that it has looked up.
+def actor_of(trial: Any) -> Any | None:
+    """The actor that runs a Tune trial, None where none does.
 
-    Else it asks the cluster for the same one, and unpickles it, several times a trial: a fifth of
-    what a trial costs the driver. Without effect where ``registry._global_registry`` is another.
+    Without ``Trial.temporary_state.ray_actor`` no worker is given a job within its Tune trial, so
+    that every job has one of its own, and none that hangs is killed.
     """
-    from ray.tune import registry
-
-    ours = getattr(registry, "_global_registry", None)
-    if ours is None or not {"get", "contains"} <= vars(type(ours)).keys():
-        yield
-        return
-    ask, asks = ours.get, ours.contains
-    known: dict[tuple[str, str], Any] = {}
-
-    def get(category: str, key: str) -> Any:
-        if (category, key) not in known:
-            known[category, key] = ask(category, key)
-        return known[category, key]
-
-    ours.get = get
-    ours.contains = lambda category, key: (category, key) in known or asks(category, key)
-    try:
-        yield
-    finally:
-        del ours.get, ours.contains
+    return getattr(getattr(trial, "temporary_state", None), "ray_actor", None)
 
 
 @contextmanager

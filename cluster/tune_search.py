@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from cluster.privates import actor_of
 from cluster.watchdog import Watchdog
 from cluster.worker import METRIC
 from search.study.driven_study import DrivenStudy
@@ -22,7 +22,11 @@ from search.study.storages import StorageLost
 
 
 class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
-    """Hands a study's jobs to Tune and what became of them back to the study."""
+    """Hands a study's jobs to Tune and what became of them back to the study.
+
+    A worker keeps its Tune trial: when a job ends it is given the next one at once (`follow`). A
+    Tune trial of its own for each job costs the driver as much as all else, and the worker waits.
+    """
 
     def __init__(self, study: DrivenStudy, watchdog: Watchdog, capacity: Callable[[], int]) -> None:
         """The study is open and locked by this process; `watchdog` knows whom it killed.
@@ -50,21 +54,45 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         who has made a piece of the screen has recorded nothing, and Tune picks whom it wants.
         """
         capacity = self._capacity()
-        if len(self.jobs) + len(self._readying) >= capacity:
+        if self._at_once >= capacity:
             return None
         with self.recording():
             job = self._study.next_job()
             if job is not None:
                 self.jobs[trial_id] = job
-                return {"job": json.dumps(job.to_dict())}
+                return {"job": _text(job)}
         workers = min(capacity, self._study.budget)
-        at_once = len(self.jobs) + len(self._readying)
-        if self._study.waits and at_once < workers and self._readied < 2 * workers:
+        if self._study.waits and self._at_once < workers and self._readied < 2 * workers:
             self._readied += 1
             self._readying.add(trial_id)
             return {"job": json.dumps(None)}
         over = self._study.stopped or self._study.draining or not self._study.running()
         return str(Searcher.FINISHED) if over else None
+
+    def follow(self, trial: Any, result: dict[str, Any]) -> bool:
+        """Tell the study what became of a Tune trial's job, and give its worker the next one.
+
+        Both are flushed to the disk at once. Returns whether there was a next one: else the Tune
+        trial is to end.
+        """
+        job, following = self.jobs.pop(trial.trial_id), None
+        worker = actor_of(trial)
+        with self.recording():
+            self._tell(job, result)
+            if worker is not None and self._at_once < self._capacity():
+                following = self._study.next_job()
+        if worker is None or following is None or self._study.stopped:
+            return False
+        self.jobs[trial.trial_id] = following
+        # Before Tune asks for its next step: an actor does what it is asked in that order.
+        worker.give.remote(_text(following))
+        self._watchdog.begin(trial)
+        return True
+
+    @property
+    def _at_once(self) -> int:
+        """How many workers have something to do."""
+        return len(self.jobs) + len(self._readying)
 
     @contextmanager
     def recording(self, *, later: bool = False) -> Iterator[None]:
@@ -78,22 +106,16 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
         except StorageLost as error:
             self._study.stopped = str(error)
 
-    def flush(self) -> None:
-        """Put on the disk what waits for a next job, where there is none."""
-        with self.recording():
-            pass
-
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell the study: finished, stopped early, failed, or its worker died."""
+        """Tell the study of a worker that died or cannot be built; of the rest it knows."""
         if trial_id in self._readying:  # whatever became of it, the next job tells
             self._readying.remove(trial_id)
             return
-        job = self.jobs.pop(trial_id)
-        # What an outcome file tells may wait for the next job: one flush less for every trial.
-        is_kept = bool(result and result.get("finished"))
-        with self.recording(later=is_kept and self._study.goes_on):
+        if (job := self.jobs.pop(trial_id, None)) is None:
+            return
+        with self.recording():
             if error or not result or METRIC not in result:
                 self._lost(trial_id, job)
             else:
@@ -130,7 +152,7 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
 
 
 class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Reports chunks to the study and stops trials that its pruner gives up."""
+    """Reports chunks to the study, and lets a worker whose job ended go on with the next one."""
 
     def __init__(self, search: StudySearch, study: DrivenStudy) -> None:
         """`search` knows which job a Tune trial runs."""
@@ -146,19 +168,20 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         """Never let a resident actor evict one that is still loading the model."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Continue or stop after a chunk."""
+        """Whether the worker goes on: with its job, or with the next one."""
         job = self._search.jobs.get(trial.trial_id)
         if job is None:  # nobody gets ready for trials that will not come
-            is_wanted = self._study.goes_on or result.get("done")
-            return str(TrialScheduler.CONTINUE if is_wanted else TrialScheduler.STOP)
-        if result.get("done"):
-            return str(TrialScheduler.CONTINUE)
-        scores = json.loads(result.pop("chunk", "{}"))
-        stop = False
-        # Of a trial that a kill leaves in flight every chunk is asked again.
-        with self._search.recording(later=True):
-            stop = self._study.report(job, int(result["step"]), float(result[METRIC]), scores)
-        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+            goes_on = self._study.goes_on
+        elif result.get("ended"):
+            goes_on = self._search.follow(trial, result)
+        else:
+            scores = json.loads(result.pop("chunk", "{}"))
+            stop = False
+            # Of a trial that a kill leaves in flight every chunk is asked again.
+            with self._search.recording(later=True):
+                stop = self._study.report(job, int(result["step"]), float(result[METRIC]), scores)
+            goes_on = not stop or self._search.follow(trial, result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Keep what Ray says of a worker's death; the searcher hears of it next."""
@@ -168,15 +191,6 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
             self._search.deaths[trial.trial_id] = " ".join([type(error).__name__, *lines])[:300]
 
 
-class Forgetting(tune.Callback):  # type: ignore[misc]  # Ray ships no types
-    """Lets go of what Tune keeps of an ended trial: the study has it.
-
-    Tune holds every trial to the end of the run, with its last result, in which a worker sends the
-    outcomes of all examples, and six statistics of each number in it.
-    """
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Comes after searcher and scheduler have heard of it."""
-        kept = trial.run_metadata
-        kept.last_result = {"done": True}  # were it empty, Tune would ask the worker for one
-        kept.metric_analysis, kept.metric_n_steps = {}, {}
+def _text(job: Job) -> str:
+    """A job as a worker reads it."""
+    return json.dumps(job.to_dict())

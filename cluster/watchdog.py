@@ -9,6 +9,8 @@ from typing import Any
 import ray
 from ray import tune
 
+from cluster.privates import actor_of
+
 POLL_S = 0.25
 
 
@@ -47,8 +49,13 @@ class Watchdog(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The worker is there and begins."""
-        with self._lock:
-            self._running[trial.trial_id] = (time.monotonic(), trial.temporary_state.ray_actor)
+        self.begin(trial)
+
+    def begin(self, trial: Any) -> None:
+        """The worker of a Tune trial begins a job: its time counts from now."""
+        if (actor := actor_of(trial)) is not None:
+            with self._lock:
+                self._running[trial.trial_id] = (time.monotonic(), actor)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It ended by itself."""

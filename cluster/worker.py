@@ -39,7 +39,9 @@ from tasks.printable import printable
 from tasks.secrets import hide_secrets
 
 METRIC = "score"
-NOTHING_TO_DO = {METRIC: 0.0, "finished": True, "done": True}
+ENDED = {"finished": True, "ended": True}
+"""Of a result: its job is evaluated, and the worker waits for the next one. Were it ``done``, Tune
+would end its trial without asking."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._run: Generator[Progress, None, None] | None = None
         self._readying: Iterator[int] | None = None
         self._broken: str | None = None
+        self._failure: Exception | None = None
         started = time.perf_counter()
         if blueprint.driver is not None:
             end_with(blueprint.driver)
@@ -156,6 +159,13 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._job = _job(new_config)
         return True
 
+    def give(self, job: str) -> None:
+        """Take the next job within the same Tune trial. Never raises: nobody would hear of it."""
+        try:
+            self.reset_config({"job": job})
+        except Exception as error:
+            self._failure = error  # the model may be edited still: the next step ends this actor
+
     def cleanup(self) -> None:
         """Restore the model."""
         self._close()
@@ -163,7 +173,9 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self._evaluator.close()
 
     def step(self) -> dict[str, Any]:
-        """Evaluate one chunk. Never raises: an exception would cost a model load."""
+        """Evaluate one chunk. Does not raise what a job raises: it would cost a model load."""
+        if self._failure is not None:
+            raise self._failure
         if self._broken is not None:
             return {METRIC: float("nan"), "broken": self._broken, "done": True}
         try:
@@ -174,7 +186,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             return {METRIC: float("nan"), "broken": self._broken, "done": True}
         except Exception as error:
             self._log("failed", job=self._job and self._job.name, error=_sentence(error))
-            result: dict[str, Any] = {METRIC: float("nan"), "done": True}
+            result: dict[str, Any] = {METRIC: float("nan"), "ended": True}
             if isinstance(error, NonFiniteLogits):
                 return {**result, "error": _sentence(error), "kind": "not finite"}
             if is_out_of_memory(error):
@@ -190,12 +202,12 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if self._readying is None:
             self._readying = self._evaluator.get_ready()
         left = next(self._readying, 0)
-        return {**NOTHING_TO_DO, "done": left == 0, "finished": left == 0, "step": 0}
+        return {METRIC: 0.0, "done": left == 0, "finished": left == 0, "step": 0}
 
     def _advance(self, job: Job) -> dict[str, Any]:
         if self._run is None:
             if self._shares_folder and self._known(job):
-                return dict(NOTHING_TO_DO)
+                return {METRIC: 0.0, **ENDED}
             self._log("start", job=job.name, effect=job.effect)
             self._run = self._evaluator.run(job)
         progress = next(self._run)
@@ -204,7 +216,7 @@ class StudyWorker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             result["chunk"] = json.dumps(dict(progress.chunk))  # flat, as Tune wants results
         if progress.evaluation is not None:
             self._witness.check()
-            result |= {"done": True, "finished": True}
+            result |= ENDED
             if not (self._shares_folder and self._wrote(progress.evaluation)):
                 result["outcomes"] = outcome_bytes(progress.evaluation)
             self._log("done", job=job.name, effect=job.effect, **_gpu_memory())

@@ -12,9 +12,9 @@ import pytest
 
 from cluster import privates
 from cluster.privates import (
+    actor_of,
     forget_token,
     idle_workers_kept,
-    known_trainables,
     own_process_session,
     servants_left_out,
     stage_in,
@@ -27,8 +27,8 @@ def test_every_private_name_is_there_in_the_version_that_was_checked() -> None:
     from ray import _raylet
     from ray._private import node, services
     from ray.train._internal import storage
-    from ray.tune import registry
     from ray.tune.execution import tune_controller
+    from ray.tune.experiment import Trial
 
     assert version("ray").startswith(f"{privates.CHECKED}."), (
         "look through cluster/privates.py with this Ray, and note its version there"
@@ -37,7 +37,7 @@ def test_every_private_name_is_there_in_the_version_that_was_checked() -> None:
     assert all(callable(getattr(node.Node, name)) for name in privates.SERVANTS)
     assert callable(storage._get_ray_train_session_dir)
     assert {"_num_cached_objects", "_cached_objects"} <= vars(tune_controller._ObjectCache()).keys()
-    assert {"get", "contains"} <= vars(type(registry._global_registry)).keys()
+    assert hasattr(Trial("stub", stub=True).temporary_state, "ray_actor")
     assert hasattr(_raylet.AuthenticationTokenLoader.instance(), "reset_cache")
 
 
@@ -60,18 +60,18 @@ def test_processes_of_ray_are_in_a_session_of_their_own() -> None:
         "ray._private.node.Node",
         "ray._private.node.Node.start_monitor",
         "ray.train._internal.storage._get_ray_train_session_dir",
-        "ray.tune.registry._global_registry",
         "ray._raylet.AuthenticationTokenLoader",
         "ray.tune.execution.tune_controller._ObjectCache",
     ],
 )
 def test_a_rename_is_borne(name: str, monkeypatch) -> None:
     monkeypatch.delattr(name)
-    with own_process_session(), known_trainables(), idle_workers_kept(lambda: 2):
+    with own_process_session(), idle_workers_kept(lambda: 2):
         with servants_left_out(logs=False):
             pass
         stage_in(str)
         forget_token()
+    assert actor_of(SimpleNamespace(temporary_state=SimpleNamespace())) is None
 
 
 @pytest.mark.parametrize("logs", [True, False])

@@ -93,7 +93,7 @@ def test_nobody_gets_ready_for_trials_that_will_not_come(goes_on: bool) -> None:
 
 def test_a_worker_without_a_job_records_chunk_by_chunk_until_nothing_is_left() -> None:
     worker = StudyWorker.__new__(StudyWorker)
-    worker._broken = worker._job = worker._readying = worker._run = None
+    worker._broken = worker._job = worker._readying = worker._run = worker._failure = None
     worker._evaluator = SimpleNamespace(get_ready=lambda: iter([1, 0]))
     first, last = worker.step(), worker.step()
     assert not first["done"] and last["done"]
