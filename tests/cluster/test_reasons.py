@@ -37,7 +37,7 @@ FAILURES = {
 def worker():
     """A worker that has loaded its model, without a Ray around it."""
     made = StudyWorker.__new__(StudyWorker)
-    made._broken, made._run, made._shares_folder = None, None, False
+    made._broken, made._failure, made._run, made._shares_folder = None, None, None, False
     made._job = Job("trial-00000", Composition(), "", "validation", 0)
     return made
 
@@ -55,6 +55,7 @@ def test_a_worker_never_raises_and_says_the_kind(worker, what: str) -> None:
     worker._evaluator = fails(what)
     result = worker.step()
     _, key, kind = FAILURES[what]
-    assert result["done"] and result[METRIC] != result[METRIC]
+    assert result["ended"] and result[METRIC] != result[METRIC]
+    assert not result.get("done"), "Tune would end the trial, and nobody be given the next job"
     assert key in result
     assert result.get("kind") == kind
