@@ -25,7 +25,7 @@ class StudySearch(Searcher):  # type: ignore[misc]  # Ray ships no types
     """Hands a study's jobs to Tune and what became of them back to the study.
 
     A worker keeps its Tune trial: when a job ends it is given the next one at once (`follow`). A
-    Tune trial of its own for each job costs the driver as much as all else, and the worker waits.
+    Tune trial of its own for each job costs the driver much of its time, and the worker waits.
     """
 
     def __init__(self, study: DrivenStudy, watchdog: Watchdog, capacity: Callable[[], int]) -> None:
