@@ -15,7 +15,7 @@ from cluster.worker import StudyWorker
 from search.demo.study import demo_config
 from search.plan import make_plan
 from search.study.driven_study import DrivenStudy, Subject
-from search.study.identity import Digests, Identity
+from search.study.identity import Identity
 from search.study.jobs import BASELINE, Job
 from search.study.outcomes import Evaluation, outcome_bytes
 from search.study.storages import EnduringJournal, StorageLost
@@ -29,13 +29,10 @@ def opened(folder: Path, **search: Any) -> DrivenStudy:
     data = config.model_dump(mode="json")
     data["search"] |= {"strategy": "random", "pruner": "none", **search}
     plan = make_plan(type(config).model_validate(data))
-    digests = Digests("", "", "", "")
+    identity = Identity("a-study", "2026-01-01", {}, "w", "c", "e", "s")
     return DrivenStudy.open(
-        Subject(
-            folder, Identity("a-study", "2026-01-01", {}, *vars(digests).values()),
-            plan.config, plan.space, plan.max_ranks, plan.objective,
-        )
-    )  # fmt: skip
+        Subject(folder, identity, plan.config, plan.space, plan.max_ranks, plan.objective)
+    )
 
 
 def finished(study: DrivenStudy, job: Job) -> dict[str, Any]:
