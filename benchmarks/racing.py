@@ -27,9 +27,10 @@ from search.config import StudyConfig, parse_config
 from search.demo.study import demo_config
 from search.evaluation.evaluator import Evaluator, Progress, Questions, open_evaluator
 from search.plan import Plan, make_plan
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.jobs import Job
+from search.study.subject import Subject
 
 ID = "racing"
 

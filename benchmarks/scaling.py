@@ -44,9 +44,10 @@ from cluster.shipping import local_environment
 from search.cuts.refs import MatrixRef
 from search.demo.study import demo_config
 from search.plan import make_plan
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Digests, Identity
 from search.study.jobs import Job, trial_name
+from search.study.subject import Subject
 
 
 @dataclass(frozen=True)

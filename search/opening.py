@@ -14,7 +14,7 @@ from search.plan import Plan
 from search.storing import Storing
 from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.identity import (
     Digests,
     Identity,
@@ -25,6 +25,7 @@ from search.study.identity import (
 )
 from search.study.questions import write_questions
 from search.study.storages import Guard
+from search.study.subject import Subject
 from search.study.summary import Summary, summarise
 from search.study.verdict import Verdict, conclude
 from search.study.wall_time import WallTime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -44,8 +45,9 @@ class Trace:
 
 def model_files(folder: Path) -> list[Path]:
     """The files of a checkpoint that a model, its tokenizer or its code is read from."""
-    found = (path for path in folder.iterdir() if path.name.endswith(MODEL_FILES))
-    return sorted(path for path in found if path.is_file())
+    with os.scandir(folder) as found:
+        names = [e.name for e in found if e.name.endswith(MODEL_FILES) and e.is_file()]
+    return [folder / name for name in sorted(names)]
 
 
 def data_files(path: Path) -> list[Path]:

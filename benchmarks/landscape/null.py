@@ -38,9 +38,10 @@ from search.evaluation.evaluator import Evaluator, Questions, open_evaluator
 from search.loop import run_study
 from search.report.text import sentence
 from search.space import Space
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.jobs import Job
 from search.study.outcomes import Evaluation
+from search.study.subject import Subject
 from search.study.verdict import Verdict, conclude
 from tasks.base import Example, Head, Outcome, Reply, Request, Weigh, Weighed
 from tasks.datasets import Split

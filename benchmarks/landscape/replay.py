@@ -29,9 +29,10 @@ from table import Landscape, TableEvaluator, note
 from search.config import StudyConfig, parse_config
 from search.strategies.base import Setting
 from search.strategies.registry import strategy_class
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.objective import Objective
+from search.study.subject import Subject
 from tasks.base import Example
 
 IDENTITY = Identity("replay", "", {}, "", "", "", "")

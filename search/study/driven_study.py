@@ -1,4 +1,4 @@
-"""The durable record of a search, and the only caller of Optuna's ask and tell.
+"""A study being driven: which job comes next, and what becomes of each.
 
 A study is a folder: ``study.yaml`` (frozen configuration), ``study.json`` (identity), the Optuna
 storage, ``outcomes/`` (per example), ``result.json``. Executors, one process or a cluster, take
@@ -15,23 +15,17 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial
 
-from search.config import StudyConfig
 from search.cuts.composition import Composition
-from search.cuts.refs import MatrixRef
-from search.space import Space
 from search.strategies.base import History, Setting, Strategy
-from search.strategies.parameters import Parameters
 from search.strategies.registry import make_strategy, strategy_class
 from search.strategies.singles import screened
 from search.study.baseline import baseline_tried
-from search.study.disputes import disputed
-from search.study.identity import Identity
 from search.study.jobs import BASELINE, SCREEN, Job, trial_name
+from search.study.ledger import Ledger
 from search.study.objective import Objective
 from search.study.optuna_study import BUDGET, ELAPSED, ENDED, METRICS, SHAPES, WALL, OptunaStudy
 from search.study.outcomes import (
@@ -51,20 +45,8 @@ from search.study.rivals import Rivals
 from search.study.screening import Screening
 from search.study.stopping import Stopping
 from search.study.storages import Guard, StorageLost, refusal
-from search.study.trials import (
-    COMPOSITION,
-    DEATHS,
-    EFFECT,
-    FAILURE,
-    KEPT,
-    LOG_LOSS,
-    REASON,
-    SCORES,
-    SECONDS,
-    SOFT_SCORE,
-    TrialRecord,
-    kept_share,
-)
+from search.study.subject import Subject
+from search.study.trials import TrialRecord
 from search.study.wall_time import WallTime
 from search.study.winner import Confirmation, Decision
 from search.witness import FilesChanged, Witness
@@ -86,28 +68,6 @@ class _Live:
     trial: Trial | None
     deaths: int = 0
     scores: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What a study is of, and the `folder` that it is kept in.
-
-    `max_ranks`: min(out, in) of the matrices of `space`. `objective` knows the tasks' metrics;
-    without it they are called ``score``. `setting` is what the strategy is to know, by default the
-    space. `shapes` [out, in] of all matrices of the model, of a budget those of the space, say how
-    much a trial keeps.
-    `general_text`: the digest of the texts on which the winner is compared at the end.
-    """
-
-    folder: Path
-    identity: Identity
-    config: StudyConfig
-    space: Space
-    max_ranks: Mapping[MatrixRef, int]
-    objective: Objective | None = None
-    setting: Setting | None = None
-    shapes: Mapping[MatrixRef, tuple[int, ...]] | None = None
-    general_text: str | None = None
 
 
 class DrivenStudy:
@@ -136,11 +96,7 @@ class DrivenStudy:
         self._traits = strategy_class(config.search.strategy)
         self.history = History(subject.max_ranks, self.budget, self._setting.spectra)
         self._strategy: Strategy | None = None
-        self._parameters = Parameters(subject.space)
         self._sizes = sizes = subject.space.budget
-        self._shapes = subject.shapes
-        if sizes is not None:
-            self._shapes = dict(zip(sizes.refs, sizes.shapes, strict=True))
         self._stopping = Stopping(config.search.stop, self.objective.metric)
         self._confirmation = Confirmation(
             self.folder,
@@ -151,6 +107,7 @@ class DrivenStudy:
             must_gain=sizes is None,
         )
         self._stored = stored
+        self._ledger = Ledger(subject, stored, self.objective, self.history)
         self._clock = clock
         self._began_s: float = clock() - stored.facts.get(ELAPSED, 0.0)
         self._wall = wall or WallTime(clock)
@@ -160,7 +117,6 @@ class DrivenStudy:
         self._live: dict[str, _Live] = {}
         self._retries: list[_Live] = []
         self._orphans: list[TrialRecord] = []
-        self._ended: dict[int, TrialRecord] = {}
         self._deaths_in_a_row = 0
         self._most_at_once = 0
         self._baseline: Evaluation | None = None
@@ -229,16 +185,10 @@ class DrivenStudy:
 
     def trials(self) -> list[TrialRecord]:
         """All trials, in order of number; those that their outcome files contradict as failed."""
-        found = [self._ended.get(t.number) or TrialRecord.of(t) for t in self._stored.trials()]
-        self._ended = {one.number: one for one in found if one.state.is_finished()}
-        return found
+        return self._ledger.trials()
 
     def _recall(self) -> None:
-        self._ended |= disputed(self.trials(), self.folder, self.identity.study_id)
-        for trial in self.trials():
-            self.history.put(trial.tried())
-            if trial.state == TrialState.RUNNING:
-                self._orphans.append(trial)
+        self._orphans = self._ledger.recall()
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
         if self._screen_is_missing():
@@ -304,7 +254,7 @@ class DrivenStudy:
 
     def _start(self, job: Job, trial: Trial | None) -> Job:
         log.debug("%s begins: %s", job.name, job.composition)
-        deaths = 0 if trial is None else int(trial.user_attrs.get(DEATHS, 0))
+        deaths = 0 if trial is None else self._ledger.deaths(trial)
         self._live[job.name] = _Live(job, trial, deaths)
         self._wall.work_on(job.part)
         self._most_at_once = max(self._most_at_once, len(self._live))
@@ -312,14 +262,14 @@ class DrivenStudy:
 
     def _next_trial(self) -> Trial | None:
         if self._orphans:
-            return self._stored.adopt(self._orphans.pop(0).frozen)
+            return self._ledger.adopt(self._orphans.pop(0))
         if self.spent + len(self.history.in_flight) >= self.budget:
             return None
         baseline = self.history.baseline if self._sizes is None else None
         reason = self._stopping.reason(self.history, baseline, self.elapsed_s)
         proposed = None if reason else self._suggest()
         if proposed is not None:
-            return self._begin(proposed)
+            return self._ledger.begin(proposed)
         if not self._live and not self.ended:  # what is in flight may change the reason
             self._stored.note(ENDED, reason or "its strategy has nothing left to try")
         return None
@@ -328,16 +278,6 @@ class DrivenStudy:
         if self._strategy is None:
             self._strategy = make_strategy(self.config.search, self._setting)
         return self._strategy.suggest(self.history)
-
-    def _begin(self, proposed: Composition) -> Trial:
-        """A new trial of a composition."""
-        if not self.history.is_new(proposed):
-            raise AssertionError(f"the strategy proposed {proposed}, which was tried before")
-        params, distributions = self._parameters.of(proposed)
-        attributes = {COMPOSITION: str(proposed), EFFECT: self.history.effect(proposed)}
-        trial = self._stored.begin(params, distributions, attributes)
-        self.history.put(TrialRecord.of(self._stored.stored(trial)).tried())
-        return trial
 
     def _job_of(self, trial: Trial) -> Job | None:
         """The work that a trial needs; None if an outcome file answers it."""
@@ -404,8 +344,7 @@ class DrivenStudy:
         live = self._live[job.name]
         if live.trial is None or math.isnan(value):
             return False
-        if step not in self._stored.stored(live.trial).intermediate_values:
-            live.trial.report(value, step)
+        self._ledger.report(live.trial, step, value)
         if self.config.search.pruner == "race":
             return self._has_lost(live, step, scores or {})
         return live.trial.should_prune()
@@ -465,11 +404,7 @@ class DrivenStudy:
         live = self._live.pop(job.name)
         self._deaths_in_a_row = 0
         if live.trial is not None:
-            live.trial.set_user_attr(LOG_LOSS, evaluation.log_loss)
-            if (soft := self.objective.soft_score(evaluation)) is not None:
-                live.trial.set_user_attr(SOFT_SCORE, soft)
-            live.trial.set_user_attr(SECONDS, evaluation.seconds)
-            self._close(live, TrialState.COMPLETE, evaluation)
+            self._ended(self._ledger.complete(live.trial, evaluation, self.baseline))
         elif job.name == BASELINE:
             self._remember_baseline(self.baseline or evaluation)
         elif job.part == "screen" and self._screen_is_missing():
@@ -483,9 +418,10 @@ class DrivenStudy:
         if self._leaves(job):
             return
         live = self._live.pop(job.name)
-        if live.trial is not None and (soft := self._rivals.soft_so_far(live.scores)) is not None:
-            live.trial.set_user_attr(SOFT_SCORE, soft)
-        self._close(live, TrialState.PRUNED)
+        if live.trial is None:
+            raise AssertionError(f"{job.name} has no trial to stop")
+        soft = self._rivals.soft_so_far(live.scores)
+        self._ended(self._ledger.stop_early(live.trial, soft))
         self._deaths_in_a_row = 0
         self.note_wall()
         self.on_change()
@@ -500,9 +436,7 @@ class DrivenStudy:
         elif live.trial is None:
             self.stopped = f"{job.name} failed: {reason}"
         else:
-            live.trial.set_user_attr(REASON, reason)
-            live.trial.set_user_attr(FAILURE, kind)
-            self._close(live, TrialState.FAIL)
+            self._ended(self._ledger.fail(live.trial, reason, kind))
         self.note_wall()
         self.on_change()
 
@@ -532,7 +466,7 @@ class DrivenStudy:
         live.deaths += 1
         self._deaths_in_a_row += 1
         if live.trial is not None:
-            live.trial.set_user_attr(DEATHS, live.deaths)
+            self._ledger.note_deaths(live.trial, live.deaths)
         if self._deaths_in_a_row >= max(MAX_DEATHS_IN_A_ROW, 2 * self._most_at_once):
             self._live.pop(job.name)  # in flight in the storage, so that a resume takes it up
             self.stopped = f"workers died {self._deaths_in_a_row} times in a row: {reason}"
@@ -542,42 +476,11 @@ class DrivenStudy:
             self._retries.append(self._live.pop(job.name))
         self.on_change()
 
-    def _close(
-        self,
-        live: _Live,
-        state: TrialState,
-        evaluation: Evaluation | None = None,
-    ) -> None:
-        trial = live.trial
-        if trial is None:
-            raise AssertionError(f"{live.job.name} has no trial to close")
-        values = None
-        if evaluation is not None:
-            values = [evaluation.score]
-            self._judge(trial, evaluation.scores)
-            if self._shapes is not None:
-                composition = self.history[trial.number].composition
-                kept = kept_share(composition, self._shapes, self.history.spectra)
-                trial.set_user_attr(KEPT, kept)
-                values += [1 - kept] if self.config.search.pareto else []
-        record = TrialRecord.of(self._stored.tell(trial, values, state))
-        self.history.put(record.tried())
-        self._rivals.heard(record)
+    def _ended(self, trial: TrialRecord) -> None:
+        """A trial has ended, and its storage says so."""
+        self._rivals.heard(trial)
         if self.config.search.stop.wall_s is not None:
             self._stored.note(ELAPSED, round(self.elapsed_s, 3))
-
-    def _judge(self, trial: Trial, scores: Mapping[str, float]) -> None:
-        """Keep each task's score with a trial, and how far it misses each floor."""
-        if not scores:
-            return
-        trial.set_user_attr(SCORES, dict(scores))
-        baseline = self.baseline
-        if baseline is None or not self.objective.needs_baseline:
-            return
-        told = trial.constraints  # a driver that died may have begun
-        for key, value in self.objective.violations(scores, baseline.scores).items():
-            if key not in told:
-                trial.set_constraint(key, value)
 
     def _remember_baseline(self, evaluation: Evaluation) -> None:
         own = evaluation.scores

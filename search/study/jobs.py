@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from search.cuts.composition import Composition, Intervention
@@ -37,10 +37,13 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, to be sent to another process."""
-        screened = [str(cut) for cut in self.screened]
-        facts = {**asdict(replace(self, screened=(), ahead=())), "screened": screened}
-        ahead = [composition.to_dict() for composition in self.ahead]
-        return {**facts, "composition": self.composition.to_dict(), "ahead": ahead}
+        facts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return facts | {
+            "composition": self.composition.to_dict(),
+            "baseline": None if self.baseline is None else dict(self.baseline),
+            "screened": [str(cut) for cut in self.screened],
+            "ahead": [composition.to_dict() for composition in self.ahead],
+        }
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -127,8 +128,18 @@ class OptunaStudy:
         return Trial(self._study, trial_id(trial, self._storage, self._study_id))
 
     def tell(self, trial: Trial, values: list[float] | None, state: TrialState) -> FrozenTrial:
-        """End a trial in flight; returns what is stored of it."""
-        return self._study.tell(trial, values, state=state)
+        """End a trial in flight; returns what is stored of it, not to be changed.
+
+        One that was stopped early has its last score that is a number, as `optuna.Study.tell` has
+        it, which is not called: it copies every trial, which costs more than storing it.
+        """
+        made = trial_id(trial, self._storage, self._study_id)
+        if state == TrialState.PRUNED:
+            steps = self._storage.get_trial(made).intermediate_values
+            last = steps[max(steps)] if steps else math.nan
+            values = None if math.isnan(last) else [last]
+        self._storage.set_trial_state_values(made, state, values)
+        return self._storage.get_trial(made)
 
 
 def _make_pruner(name: str) -> optuna.pruners.BasePruner:

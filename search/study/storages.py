@@ -82,11 +82,12 @@ class EnduringJournal(JournalFileBackend):
         """The lines from a number on, with those that wait. Raises DamagedChain."""
         # Those that wait are read by their numbers too, before they are written and again after.
         link = self._link if self._link.number <= log_number_from else Link()
-        with self._path.open("rb") as stream:
-            for log, after in read_chain(stream, link):
-                self._link = link = after
-                if link.number > log_number_from:
-                    yield log
+        if self._path.stat().st_size > link.offset:
+            with self._path.open("rb") as stream:
+                for log, after in read_chain(stream, link):
+                    self._link = link = after
+                    if link.number > log_number_from:
+                        yield log
         yield from self._waiting[max(0, log_number_from - link.number) :]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -106,7 +107,7 @@ class EnduringJournal(JournalFileBackend):
         self._guard()
         size = self._path.stat().st_size
         try:
-            link = self._end()
+            link = self._end(size)
             sealed = []
             for log in logs:
                 with_sum, link = link.sealed(log)
@@ -121,9 +122,11 @@ class EnduringJournal(JournalFileBackend):
                 os.truncate(self._path, size)
             raise StorageLost(self._lost) from None
 
-    def _end(self) -> Link:
-        """Where the chain of the file's lines ends. Raises DamagedChain, OSError."""
+    def _end(self, size: int) -> Link:
+        """Where the chain of the lines ends in the file of `size` bytes. Raises DamagedChain."""
         link = self._link
+        if size == link.offset:
+            return link
         with self._path.open("rb") as stream:
             for _, after in read_chain(stream, link):
                 link = after

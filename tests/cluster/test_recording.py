@@ -14,11 +14,12 @@ from cluster.watchdog import Watchdog
 from cluster.worker import StudyWorker
 from search.demo.study import demo_config
 from search.plan import make_plan
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.jobs import BASELINE, Job
 from search.study.outcomes import Evaluation, outcome_bytes
 from search.study.storages import EnduringJournal, StorageLost
+from search.study.subject import Subject
 from tasks.base import Outcome
 
 TRIALS = 3

@@ -11,13 +11,14 @@ from search.config import parse_config, write_config
 from search.cuts.refs import MatrixRef
 from search.ladder import Ladder
 from search.space import Space
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation
 from search.study.questions import write_questions
 from search.study.study_record import CONFIG, StudyRecord
+from search.study.subject import Subject
 from search.study.verdict import conclude
 from tasks.base import Example, Outcome
 from tasks.datasets import Split

@@ -11,11 +11,12 @@ from search.config import StudyConfig, parse_config
 from search.cuts.refs import MatrixRef
 from search.ladder import Ladder
 from search.space import Space
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.jobs import Job
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation
+from search.study.subject import Subject
 from search.study.wall_time import WallTime
 from search.witness import Witness
 from tasks.base import Outcome

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +16,12 @@ from search.report.live import plain
 from search.report.text import front_lines
 from search.space import Space
 from search.strategies.base import Setting
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation, read_outcomes
 from search.study.study_record import CONFIG, StudyRecord
+from search.study.subject import Subject
 from search.study.summary import summarise
 from search.study.trials import kept_share
 from tasks.base import Outcome
@@ -48,7 +48,7 @@ def plain_config() -> StudyConfig:
     return parse_config({"model": {"path": "nowhere"}, "task": {"name": "jsonl"}}, "test")
 
 
-def open_at(folder: Path, config: StudyConfig) -> DrivenStudy:
+def open_at(folder: Path, config: StudyConfig, objective: Objective | None = None) -> DrivenStudy:
     folder.mkdir(exist_ok=True)
     budget = Budget.build(config.space.budget, REFS, list(SHAPES.values()))
     space, full = Space.within(budget), dict.fromkeys(REFS, 16)
@@ -56,7 +56,8 @@ def open_at(folder: Path, config: StudyConfig) -> DrivenStudy:
     setting = Setting(space, full, config.search.seed, screen=rising)
     IDENTITY.write(folder)
     write_config(config, folder / CONFIG)
-    return DrivenStudy.open(Subject(folder, IDENTITY, config, space, full, setting=setting))
+    subject = Subject(folder, IDENTITY, config, space, full, objective, setting)
+    return DrivenStudy.open(subject)
 
 
 def score(study: DrivenStudy, job) -> float:
@@ -158,8 +159,7 @@ def test_hits_and_misses_race_by_their_log_probabilities(tmp_path: Path) -> None
     one = Outcome("a", "a", 1.0, -0.25, "x")
     assert Objective.of(config, {"": "accuracy"}).paired(one) == -0.25
     assert Objective.of(config, {"": "f1"}).paired(one) == 1.0
-    study = open_at(tmp_path / "s", config)
-    study.objective = study._rivals.objective = replace(study.objective, by_log_loss=True)
+    study = open_at(tmp_path / "s", config, Objective.of(config, {"": "accuracy"}))
     drive(study, 4)
     job = study.next_job()
     assert set(study._rivals.of(job.composition).scores.values()) == {-0.1}

@@ -23,13 +23,14 @@ from search.plan import make_plan
 from search.report.new_study import Answers, study_text
 from search.sections import GuardConfig
 from search.study.collateral import Collateral
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity, digest_examples, digest_settings
 from search.study.jobs import BASELINE, Job
 from search.study.objective import Objective
 from search.study.outcomes import Evaluation
 from search.study.race import seeded_order
 from search.study.screening import COSTED_PARTS, QUESTION_PIECES, SCREENED_EXAMPLES
+from search.study.subject import Subject
 from tasks.base import Example, Outcome
 from tasks.errors import InputError
 from tasks.guarded import GENERAL_TEXT, Guarded

@@ -151,9 +151,8 @@ def open_goals(open_study, make_goals):
     """A study of both tasks, whose metrics it knows as a plan would tell it."""
 
     def make(folder: Path, **options: object):
-        study = open_study(folder, make_goals(**options))
-        study.objective = Objective.of(study.config, METRICS)
-        return study
+        config = make_goals(**options)
+        return open_study(folder, config, objective=Objective.of(config, METRICS))
 
     return make
 

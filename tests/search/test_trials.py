@@ -9,9 +9,10 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from search.cuts.composition import Composition
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.journal import JOURNAL
 from search.study.optuna_study import OptunaStudy
+from search.study.subject import Subject
 from search.study.trials import TrialRecord
 from tasks.errors import InputError
 
@@ -68,7 +69,7 @@ def test_the_constructor_writes_nothing_and_sets_nothing(tmp_path: Path, open_st
     assert b'"budget"' in before, "open has written"
     stored = OptunaStudy.find(tmp_path, driven.identity.study_id, driven.config)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    own = (driven._parameters._space, driven.history.max_ranks)
+    own = (driven._ledger._parameters._space, driven.history.max_ranks)
     DrivenStudy(Subject(tmp_path, driven.identity, driven.config, *own), stored)
     assert (tmp_path / JOURNAL).read_bytes() == before
     assert optuna.logging.get_verbosity() == optuna.logging.WARNING

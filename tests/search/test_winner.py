@@ -11,9 +11,10 @@ import pytest
 from search.cuts.composition import Composition
 from search.cuts.refs import MatrixRef
 from search.study import jobs as names
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.jobs import CONFIRM_BASELINE, TEST_BASELINE, confirm_name
 from search.study.outcomes import outcome_file
+from search.study.subject import Subject
 from search.study.trials import kept_share
 from search.study.winner import choose_finalists, pareto_front
 from tasks.base import Outcome
@@ -97,7 +98,7 @@ def test_time_adds_up_over_runs(tmp_path: Path, make_config, open_study, evaluat
     spent = []
     for _ in range(3):
         plain, clock = open_study(tmp_path, config), Clock()
-        own = (plain._parameters._space, plain.history.max_ranks)
+        own = (plain._ledger._parameters._space, plain.history.max_ranks)
         study = DrivenStudy.open(Subject(tmp_path, plain.identity, config, *own), clock=clock)
         for _ in range(4):
             job = study.next_job()
@@ -159,7 +160,7 @@ SHAPES = {MatrixRef(layer, kind): (64, 128) for layer in range(4) for kind in ("
 def test_a_front_of_score_and_size(tmp_path: Path, make_config, open_study, drive) -> None:
     config = make_config(trials=40, pareto=True)
     plain = open_study(tmp_path / "one", make_config(trials=1))
-    own = (plain._parameters._space, plain.history.max_ranks)
+    own = (plain._ledger._parameters._space, plain.history.max_ranks)
     subject = Subject(tmp_path, plain.identity, config, *own, shapes=SHAPES)
     study = DrivenStudy.open(subject)
     drive(study)

@@ -11,10 +11,11 @@ from search.evaluation.evaluator import Questions, open_evaluator
 from search.loop import run_study
 from search.plan import make_plan
 from search.strategies.singles import screened
-from search.study.driven_study import DrivenStudy, Subject
+from search.study.driven_study import DrivenStudy
 from search.study.identity import Identity
 from search.study.outcomes import read_outcomes
 from search.study.screening import QUESTION_PIECES
+from search.study.subject import Subject
 
 
 @pytest.fixture(scope="module")
