@@ -15,6 +15,7 @@ given beside: they depend less on what else the machine does.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -48,6 +49,9 @@ from search.study.driven_study import DrivenStudy
 from search.study.identity import Digests, Identity
 from search.study.jobs import Job, trial_name
 from search.study.subject import Subject
+
+EACH = 16
+"""Trials between two looks at what the driver has used."""
 
 
 @dataclass(frozen=True)
@@ -233,10 +237,13 @@ def rate(case: Case, workers: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as name, local_ray(workers, Path(name)):
         study = open_study(Path(name) / "study", case, workers)
         marks: list[tuple[float, float, float]] = []
-        own = psutil.Process()
-        study.on_change = lambda: marks.append(
-            (time.time(), time.process_time(), own.memory_info().rss / 2**20)
-        )
+        own, changes = psutil.Process(), itertools.count(1)
+
+        def mark() -> None:  # not at each trial: processor time of many threads takes half a ms
+            if next(changes) % EACH == 0:
+                marks.append((time.time(), time.process_time(), own.memory_info().rss / 2**20))
+
+        study.on_change = mark
         log = Path(name) / "log"
         run(study, case, log, seconds)
         lost, repeated = check(study, log, case.trials)
@@ -244,9 +251,9 @@ def rate(case: Case, workers: int, seconds: float) -> None:
         began = sorted(first_line(path)["time"] for path in log.iterdir())
         stopped = sum(t.state == TrialState.PRUNED for t in study.trials())
     steady = [mark for mark in marks if mark[0] > began[-1] + seconds]
-    steady = steady[: max(2, len(steady) - 2 * workers)]
+    steady = steady[: max(2, len(steady) - 2 * workers // EACH)]
     (start, cpu, _), (end, cpu_end, _) = steady[0], steady[-1]
-    count = len(steady) - 1
+    count = EACH * (len(steady) - 1)
     slept = sum(line["slept"] for line in heard if start < line["time"] <= end)
     print(
         f"{case}: {len(began)} workers up after {began[-1] - began[0]:.0f} s, {seconds:g}-s "
@@ -255,13 +262,11 @@ def rate(case: Case, workers: int, seconds: float) -> None:
         f"{1000 * (cpu_end - cpu) / count:.1f} ms CPU per trial, "
         f"{(cpu_end - cpu) / (end - start):.0%} of a core, lost {lost}, repeated {repeated}"
     )
-    part = max(1, count // 5)
-    for n in range(0, count - part + 1, part):
-        (a, first, _), (b, last, held) = steady[n], steady[n + part]
-        each = 1000 * (last - first) / part
-        print(
-            f"  to trial {n + part}: {part / (b - a):.1f}/s, {each:.1f} ms, driver {held:.0f} MiB"
-        )
+    part = max(1, (len(steady) - 1) // 5)
+    for n in range(part, len(steady), part):
+        (a, first, _), (b, last, held) = steady[n - part], steady[n]
+        rate, each = EACH * part / (b - a), 1000 * (last - first) / (EACH * part)
+        print(f"  to trial {EACH * n}: {rate:.1f}/s, {each:.1f} ms, driver {held:.0f} MiB")
 
 
 def first_line(path: Path) -> dict[str, Any]:
