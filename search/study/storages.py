@@ -42,7 +42,9 @@ class EnduringJournal(JournalFileBackend):
 
     What belongs together is flushed to the disk once: asking for a trial makes thirty lines, none
     of which is of use before the last. A group that is killed has not begun, or got as far as its
-    first lines, as if every line were written by itself. For one writer.
+    first lines, as if every line were written by itself. For one writer, and one storage, to which
+    lines are told in the order in which they came to be known: a note that the dashboard writes
+    while lines wait comes before them in the file, and after them here.
     """
 
     def __init__(self, path: Path, guard: Guard) -> None:
@@ -53,7 +55,10 @@ class EnduringJournal(JournalFileBackend):
         self._lost: str | None = None
         self._depth = 0
         self._waiting: list[dict[str, Any]] = []
-        self._link = Link()  # of what was read or written last
+        self._told = 0  # lines in all
+        self._told_waiting = 0  # the first so many that wait
+        self._told_ahead: set[str] = set()  # by their sums: in the file, beyond the link
+        self._link = Link()  # of what was read last, or written and told
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -80,15 +85,27 @@ class EnduringJournal(JournalFileBackend):
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any]]:
         """The lines from a number on, with those that wait. Raises DamagedChain."""
-        # Those that wait are read by their numbers too, before they are written and again after.
-        link = self._link if self._link.number <= log_number_from else Link()
-        if self._path.stat().st_size > link.offset:
+        if log_number_from != self._told:  # not the storage that was told so far
+            self._link, self._told, self._told_waiting = Link(), 0, 0
+            self._told_ahead.clear()
+        for log in self._news():
+            self._told += 1
+            if self._told > log_number_from:
+                yield log
+
+    def _news(self) -> Iterator[dict[str, Any]]:
+        """The lines that nobody was told of."""
+        if self._path.stat().st_size > self._link.offset:
             with self._path.open("rb") as stream:
-                for log, after in read_chain(stream, link):
-                    self._link = link = after
-                    if link.number > log_number_from:
+                for log, after in read_chain(stream, self._link):
+                    self._link = after
+                    if (own := log.get("sum")) in self._told_ahead:
+                        self._told_ahead.remove(own)
+                    else:
                         yield log
-        yield from self._waiting[max(0, log_number_from - link.number) :]
+        while self._told_waiting < len(self._waiting):
+            self._told_waiting += 1
+            yield self._waiting[self._told_waiting - 1]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append whole lines or nothing, at once or at the end of the group. Raises StorageLost."""
@@ -97,11 +114,19 @@ class EnduringJournal(JournalFileBackend):
             self._write()
 
     def _write(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            self._append(waiting)
+        waiting, told = self._waiting, self._told_waiting
+        self._waiting, self._told_waiting = [], 0
+        if not waiting:
+            return
+        sums, end = self._append(waiting)
+        self._told_ahead.update(sums[:told])
+        if told == len(waiting) and self._path.stat().st_size == end.offset:
+            # Nobody else wrote in between: there is nothing to read back.
+            self._link = end
+            self._told_ahead.clear()
 
-    def _append(self, logs: list[dict[str, Any]]) -> None:
+    def _append(self, logs: list[dict[str, Any]]) -> tuple[list[str], Link]:
+        """The lines' sums, and where the chain ends if nobody else writes meanwhile."""
         if self._lost is not None:
             raise StorageLost(self._lost)
         self._guard()
@@ -121,6 +146,7 @@ class EnduringJournal(JournalFileBackend):
             with suppress(OSError):  # a resume cuts it too
                 os.truncate(self._path, size)
             raise StorageLost(self._lost) from None
+        return [log["sum"] for log in sealed], link
 
     def _end(self, size: int) -> Link:
         """Where the chain of the lines ends in the file of `size` bytes. Raises DamagedChain."""

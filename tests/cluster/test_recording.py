@@ -77,9 +77,9 @@ def flushes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     append = EnduringJournal._append
 
-    def noted(journal: EnduringJournal, logs: list[dict[str, Any]]) -> None:
+    def noted(journal: EnduringJournal, logs: list[dict[str, Any]]) -> Any:
         found.append(len(logs))
-        append(journal, logs)
+        return append(journal, logs)
 
     monkeypatch.setattr(EnduringJournal, "_append", noted)
     return found

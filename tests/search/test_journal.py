@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from search.study.journal import JOURNAL, find_damage, mend_journal
-from search.study.storages import open_storage
+from search.study.journal import JOURNAL, Link, find_damage, mend_journal
+from search.study.storages import EnduringJournal, open_storage
 from tasks.errors import InputError
 
 
@@ -164,3 +166,52 @@ def test_scores_of_chunks_wait_for_what_is_recorded_next(
     study.finish(job, evaluation(study, job))
     assert open_study(tmp_path, config).trials()[0].steps == {1: 0.25, 2: 0.25}
     assert not find_damage(tmp_path / JOURNAL)
+
+
+@pytest.mark.parametrize("group", ["together", "later", None])
+def test_notes_that_arrive_between_our_lines_change_no_trial(
+    tmp_path: Path, make_config, open_study, evaluation, monkeypatch, group
+) -> None:
+    """After every line of ours, written or waiting, the dashboard writes one of its own."""
+    config = make_config(trials=6, strategy="random")
+    study = open_study(tmp_path, config)
+    theirs = JournalStorage(JournalFileBackend(str(tmp_path / JOURNAL)))
+    (known,) = theirs.get_all_studies()
+    append = EnduringJournal.append_logs
+
+    def noted(journal: EnduringJournal, logs: list[dict[str, Any]]) -> None:
+        append(journal, logs)
+        theirs.set_study_system_attr(known._study_id, "dashboard:note", str(logs))
+
+    monkeypatch.setattr(EnduringJournal, "append_logs", noted)
+    within = nullcontext if group is None else getattr(study, group)
+    done = True
+    while done:
+        with within():
+            done = (job := study.next_job()) is not None
+            if done:
+                study.finish(job, evaluation(study, job))
+    monkeypatch.undo()
+    with study.together():
+        study.note_wall()
+    seen = rows(study)
+    assert len(seen) == 6
+    assert find_damage(tmp_path / JOURNAL) is None
+    assert rows(open_study(tmp_path, config)) == seen
+
+
+def test_what_this_process_wrote_in_a_group_is_not_read_back(
+    tmp_path: Path, make_config, open_study, evaluation, monkeypatch
+) -> None:
+    study = open_study(tmp_path, make_config(trials=6, strategy="random"))
+    checked: list[bytes] = []
+    check = Link.check
+    monkeypatch.setattr(Link, "check", lambda own, line: checked.append(line) or check(own, line))
+    done = True
+    while done:
+        with study.together():
+            done = (job := study.next_job()) is not None
+            if done:
+                study.finish(job, evaluation(study, job))
+    assert study.spent == 6
+    assert not checked
