@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from search.reuse.activations import Activations, Room
 from search.reuse.blocks import Blocks, choose_boundaries
-from search.reuse.caches import Place, State, UnknownCacheError, find_cache, put_back, written
+from search.reuse.caches import Place, UnknownCacheError, find_cache, written
+from search.reuse.outputs import OpaqueOutputError, is_same, mapped, parts_of, returning, size_bytes
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class PrefixReuse:
         if known is None:
             return False
         every = [*known.outputs.values(), *known.states()]
-        parts = [part for output in every for part in _parts(output)]
+        parts = [part for output in every for part in parts_of(output)]
         leaves = [part for part in parts if isinstance(part, _Leaf)]
         if len(leaves) < sum(part is not None for part in parts):
             return False
@@ -161,8 +162,8 @@ class PrefixReuse:
         seen = self._watch(lambda: found.append(run()), wanted)
         if not found:  # its blocks return what cannot be kept
             return run()
-        size = sum(map(_bytes, [*seen.outputs.values(), *seen.states()]))
-        on_gpu = any(part.is_cuda for part in _parts(found[0]))
+        size = sum(map(size_bytes, [*seen.outputs.values(), *seen.states()]))
+        on_gpu = any(part.is_cuda for part in parts_of(found[0]))
         if not self.refused and self.activations.fits(size, on_gpu):
             try:
                 self._records[key] = self._store(key, seen)
@@ -215,7 +216,7 @@ class PrefixReuse:
             for (first, stop), output in outputs.items():
                 for block in range(first, stop):
                     module = self.blocks.modules[block]
-                    stack.enter_context(_returning(module, output, states.get(block, {})))
+                    stack.enter_context(returning(module, output, states.get(block, {})))
             yield place if outputs else 0
 
     @contextmanager
@@ -236,7 +237,7 @@ class PrefixReuse:
             if not self.refused:
                 for (first, stop), at in self._ranges(place, seen.outputs).items():
                     for module in self.blocks.modules[first:stop]:
-                        stack.enter_context(_returning(module, seen.outputs[at], {}))
+                        stack.enter_context(returning(module, seen.outputs[at], {}))
             yield whole
 
     def forget(self, keys: Sequence[str]) -> None:
@@ -278,8 +279,10 @@ class PrefixReuse:
             log.info("every pass starts at the first block: %s", self.refused)
             return
         scale = max(self.expected_tokens, sum(entry[1] for entry in batches)) / tokens
-        cost = max(max(1, _bytes(output)) for output in seen.outputs.values()) * scale
-        own = [sum(map(_bytes, seen.written.get(n, {}).values())) for n in range(len(self.blocks))]
+        cost = max(max(1, size_bytes(output)) for output in seen.outputs.values()) * scale
+        own = [
+            sum(map(size_bytes, seen.written.get(n, {}).values())) for n in range(len(self.blocks))
+        ]
         depth = [0.0, *(total * scale / cost for total in accumulate(own))]
         room = int(self.activations.free_bytes * self.share) / cost
         chosen = choose_boundaries(
@@ -314,7 +317,7 @@ class PrefixReuse:
             for place in places:
                 self.start = place
                 with self.replaying(key):
-                    same = _is_same(run(), whole)
+                    same = is_same(run(), whole)
                 if not same:
                     self.refused = f"a pass from block {place} differs from a full one"
                     log.warning("every pass starts at the first block: %s", self.refused)
@@ -347,7 +350,7 @@ class PrefixReuse:
             def hook(module: nn.Module, arguments: Any, options: Any, output: Any) -> None:
                 calls.append(place)
                 if place + 1 in places:
-                    seen.outputs[place + 1] = _mapped(output, copied)
+                    seen.outputs[place + 1] = mapped(output, copied)
                 if place < last:
                     cache = find_cache([*arguments, *options.values()])
                     seen.written[place] = {} if cache is None else written(cache, layers)
@@ -361,7 +364,7 @@ class PrefixReuse:
         ]
         try:
             run()
-        except (_OpaqueError, UnknownCacheError) as error:
+        except (OpaqueOutputError, UnknownCacheError) as error:
             self.refused = str(error)
         finally:
             for handle in handles:
@@ -384,7 +387,7 @@ class PrefixReuse:
                     self.activations.keep(key, leaf.index, tensor)
                 return numbers[id(tensor)]
 
-            return _mapped(output, stored)
+            return mapped(output, stored)
 
         for place, output in sorted(seen.outputs.items()):
             record.outputs[place] = kept(output, place)
@@ -399,57 +402,3 @@ class PrefixReuse:
         if isinstance(output, tuple):
             return tuple(self._load(key, part) for part in output)
         return output
-
-
-class _OpaqueError(TypeError):
-    """The output of a block holds what cannot be recorded."""
-
-
-def _mapped(output: Any, convert: Callable[[Tensor], Any]) -> Any:
-    if isinstance(output, Tensor):
-        return convert(output)
-    if type(output) is tuple:
-        return tuple(_mapped(part, convert) for part in output)
-    if output is None or isinstance(output, bool | int | float):
-        return output
-    raise _OpaqueError(f"its blocks return a {type(output).__name__}")
-
-
-def _parts(output: Any) -> Iterator[Any]:
-    if isinstance(output, tuple):
-        for part in output:
-            yield from _parts(part)
-    else:
-        yield output
-
-
-def _bytes(output: Any) -> int:
-    if isinstance(output, Tensor):
-        return output.numel() * output.element_size()
-    return sum(map(_bytes, output)) if isinstance(output, tuple) else 0
-
-
-def _is_same(found: Any, whole: Any) -> bool:
-    """Whether the tensors of two results are equal to the bit."""
-    pairs = zip(_parts(found), _parts(whole), strict=True)
-    return all(torch.equal(one, other) for one, other in pairs)
-
-
-@contextmanager
-def _returning(module: nn.Module, output: Any, states: Mapping[Place, State]) -> Iterator[None]:
-    """Let `module` return `output` at once, having written `states` into the cache it is given."""
-    own = module.__dict__.get("forward")
-
-    def forward(*arguments: Any, **options: Any) -> Any:
-        if states:
-            put_back(find_cache([*arguments, *options.values()]), states)
-        return output
-
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
