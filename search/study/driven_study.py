@@ -13,8 +13,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Literal
 
 from optuna.trial import Trial
@@ -22,29 +22,24 @@ from optuna.trial import Trial
 from search.cuts.composition import Composition
 from search.strategies.base import History, Setting, Strategy
 from search.strategies.registry import make_strategy, strategy_class
-from search.strategies.singles import screened
 from search.study.baseline import baseline_tried
-from search.study.jobs import BASELINE, SCREEN, Job, trial_name
+from search.study.jobs import BASELINE, Job, trial_name
 from search.study.ledger import Ledger
 from search.study.objective import Objective
 from search.study.optuna_study import BUDGET, ELAPSED, ENDED, METRICS, SHAPES, WALL, OptunaStudy
 from search.study.outcomes import (
     Evaluation,
-    no_screen,
     not_finite,
     outcome_bytes,
-    outcome_file,
     parse_outcomes,
-    read_costs,
     read_outcomes,
-    read_screen,
     write_outcome_bytes,
 )
 from search.study.race import Race
 from search.study.rivals import Rivals
-from search.study.screening import Screening
 from search.study.stopping import Stopping
 from search.study.storages import Guard, StorageLost, refusal
+from search.study.study_screen import StudyScreen
 from search.study.subject import Subject
 from search.study.trials import TrialRecord
 from search.study.wall_time import WallTime
@@ -90,11 +85,10 @@ class DrivenStudy:
         self.stopped: str | None = None
         self.draining = False
         self.on_change: Callable[[], None] = lambda: None
-        self._setting = subject.setting or Setting(
+        setting = subject.setting or Setting(
             subject.space, subject.max_ranks, config.search.seed, config.search.objectives
         )
-        self._traits = strategy_class(config.search.strategy)
-        self.history = History(subject.max_ranks, self.budget, self._setting.spectra)
+        self.history = History(subject.max_ranks, self.budget, setting.spectra)
         self._strategy: Strategy | None = None
         self._sizes = sizes = subject.space.budget
         self._stopping = Stopping(config.search.stop, self.objective.metric)
@@ -121,11 +115,13 @@ class DrivenStudy:
         self._most_at_once = 0
         self._baseline: Evaluation | None = None
         self._rivals = Rivals(self.objective, sizes, self.trials, lambda: self.baseline, self._read)
-        self._screening = Screening(
-            self.identity.study_id,
+        self._screen = StudyScreen(
+            setting,
+            strategy_class(config.search.strategy),
             self.objective,
-            lambda: screened(subject.space),
-            lambda name: self._read(name, ""),
+            self.folder,
+            self.identity.study_id,
+            self._write,
         )
 
     @staticmethod
@@ -191,11 +187,7 @@ class DrivenStudy:
         self._orphans = self._ledger.recall()
         if (known := self.baseline) is not None:
             self._remember_baseline(known)
-        if self._screen_is_missing():
-            if (screen := self._screening.recall()) is not None:
-                self._remember_screen(screen)
-            else:
-                self._add_up_screen()
+        self._go_on(self._screen.recall())
 
     def together(self) -> AbstractContextManager[None]:
         """Within, what is recorded is flushed to the disk once, at the end."""
@@ -240,17 +232,12 @@ class DrivenStudy:
         """What is asked of the unedited model and not yet begun."""
         if self.history.baseline is None and BASELINE not in self._live:
             return Job(BASELINE, Composition(), "", "validation")
-        pieces = self._screening.jobs() if self._screen_is_missing() else ()
-        return next((job for job in pieces if job.name not in self._live), None)
+        return next((job for job in self._screen.jobs() if job.name not in self._live), None)
 
     def _must_wait(self) -> bool:
         """Whether no trial can be chosen, or none judged, yet."""
         unjudged = self.objective.needs_baseline and self.baseline is None
-        return unjudged or self._screen_is_missing()
-
-    def _screen_is_missing(self) -> bool:
-        """Whether the strategy wants a screen that no worker has made yet."""
-        return self._traits.wants_screen and self._setting.screen is None
+        return unjudged or self._screen.is_missing
 
     def _start(self, job: Job, trial: Trial | None) -> Job:
         log.debug("%s begins: %s", job.name, job.composition)
@@ -276,7 +263,7 @@ class DrivenStudy:
 
     def _suggest(self) -> Composition | None:
         if self._strategy is None:
-            self._strategy = make_strategy(self.config.search, self._setting)
+            self._strategy = make_strategy(self.config.search, self._screen.setting)
         return self._strategy.suggest(self.history)
 
     def _job_of(self, trial: Trial) -> Job | None:
@@ -407,9 +394,8 @@ class DrivenStudy:
             self._ended(self._ledger.complete(live.trial, evaluation, self.baseline))
         elif job.name == BASELINE:
             self._remember_baseline(self.baseline or evaluation)
-        elif job.part == "screen" and self._screen_is_missing():
-            self._screening.put(evaluation)
-            self._add_up_screen()
+        elif job.part == "screen":
+            self._go_on(self._screen.put(evaluation))
         self.note_wall()
         self.on_change()
 
@@ -432,7 +418,7 @@ class DrivenStudy:
             return
         live = self._live.pop(job.name)
         if job.part == "screen":
-            self._go_without_screen(reason)
+            self._go_on(self._screen.go_without(reason))
         elif live.trial is None:
             self.stopped = f"{job.name} failed: {reason}"
         else:
@@ -489,33 +475,11 @@ class DrivenStudy:
             self.history.room = {key: -value for key, value in missed.items()}
         self.history.put(baseline_tried(evaluation, self.config.search.chunks, self.objective))
 
-    def _add_up_screen(self) -> None:
-        """Record the screen if all of its pieces are made; they are not needed any more then."""
-        if (whole := self._screening.whole()) is None:
-            return
-        if not whole.outcomes:
-            self._go_without_screen(whole.composition)
-            return
-        self._write(whole.name, outcome_bytes(whole))
-        self._remember_screen(whole)
-        for name in self._screening.names:
-            with suppress(OSError):
-                outcome_file(self.folder, name).unlink(missing_ok=True)
-
-    def _go_without_screen(self, reason: str) -> None:
-        """The search goes on without predictions, or stops where its strategy needs them."""
-        if not self._screen_is_missing():  # another piece failed before
-            return
-        if self._traits.needs_screen:
-            self.stopped = f"{SCREEN} failed: {reason}"
-            return
-        nothing = no_screen(self.identity.study_id, reason)
-        self._write(nothing.name, outcome_bytes(nothing))
-        self._remember_screen(nothing)
-        self._retries = [live for live in self._retries if live.job.part != "screen"]
-
-    def _remember_screen(self, whole: Evaluation) -> None:
-        self._setting = replace(self._setting, screen=read_screen(whole), costs=read_costs(whole))
+    def _go_on(self, fault: str) -> None:
+        """With or without a screen, unless `fault` says why not; no piece of it is tried again."""
+        self.stopped = fault or self.stopped
+        if not self._screen.is_missing:
+            self._retries = [live for live in self._retries if live.job.part != "screen"]
 
     def _write(self, name: str, data: bytes) -> None:
         try:

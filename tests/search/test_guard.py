@@ -294,19 +294,19 @@ def test_a_screen_predicts_costs_on_the_sample_and_the_study_hands_them_on(
     baseline, *pieces = [study.next_job() for _ in range(1 + QUESTION_PIECES + COSTED_PARTS)]
     cuts = tuple(Composition.parse([f"2.fc_out={rho}"]).interventions[0] for rho in (0.9, 0.05))
     for job in reversed(pieces):
-        assert study._setting.screen is None
+        assert study._screen.setting.screen is None
         study.finish(job, evaluator.evaluate(replace(job, screened=cuts)))
     study.finish(baseline, evaluator.evaluate(baseline))
     task = Guarded(plan.task)
     asking = Asking(evaluator.editor, evaluator._predictor, task, evaluator.passes)
     asked = sorted(plan.split.validation, key=lambda example: seeded_order(example.id))
     changes = predict_changes(asking, asked[:SCREENED_EXAMPLES], cuts, plan.objective)
-    assert study._setting.screen == pytest.approx(changes, rel=1e-4, abs=1e-6)
-    assert study._setting.costs == predict_costs(asking, plan.parts["sample"], cuts)
-    mild, strong = (study._setting.costs[cut] for cut in cuts)
+    assert study._screen.setting.screen == pytest.approx(changes, rel=1e-4, abs=1e-6)
+    assert study._screen.setting.costs == predict_costs(asking, plan.parts["sample"], cuts)
+    mild, strong = (study._screen.setting.costs[cut] for cut in cuts)
     assert strong > max(0, mild)
     assert study.history.room == pytest.approx({f"{GENERAL_TEXT}.worse_by": math.log(1.01)})
-    assert study._setting.screen.keys() == set(cuts)
+    assert study._screen.setting.screen.keys() == set(cuts)
 
 
 def test_a_piece_of_the_screen_is_the_same_whoever_makes_it(guarded) -> None:

@@ -104,7 +104,7 @@ def test_a_kill_before_the_sum_was_recorded_makes_no_piece_again(
     for job in most:
         study.finish(job, made(study, job))
     with monkeypatch.context() as killed:
-        killed.setattr(study, "_add_up_screen", lambda: None)
+        killed.setattr(study._screen, "_add_up", lambda: "")
         study.finish(last, made(study, last))
     assert not outcome_file(study.folder, SCREEN).exists()
     again = open_study(tmp_path / "s", config)
@@ -121,7 +121,7 @@ def test_a_screen_of_an_earlier_version_is_read_and_left(begun, open_study, conf
     assert not pieces(iter(again.next_job, None))
     assert the_screen(again) == before
     kept = read_outcomes(again.folder, SCREEN, again.identity.study_id, "")
-    assert again._setting.screen == read_screen(kept)
+    assert again._screen.setting.screen == read_screen(kept)
 
 
 def test_a_piece_whose_worker_died_is_made_by_another(begun) -> None:
@@ -140,13 +140,13 @@ def test_without_one_piece_the_search_goes_on_without_a_screen(begun) -> None:
     first, second, third, late = pieces(jobs)
     study.died(third, "its node went away")
     study.fail(first, "no gradient")
-    assert study._setting.screen == {} and not study.stopped
+    assert study._screen.setting.screen == {} and not study.stopped
     assert study.next_job().number == 0, "the third is not made"
     written = the_screen(study)
     study.finish(late, made(study, late))
     study.fail(second, "no gradient either")
     assert the_screen(study) == written
-    assert study._setting.screen == {}
+    assert study._screen.setting.screen == {}
 
 
 def test_a_strategy_that_needs_a_screen_stops_without(begun, open_study, config, tmp_path) -> None:
@@ -164,7 +164,7 @@ def test_where_no_answer_has_a_log_probability_nothing_is_predicted(begun, strat
         own = (job.name, study.identity.study_id, "", "", "screen", 0.0, 0.0, {}, empty)
         study.finish(job, Evaluation(*own))
     if strategy == "auto":
-        assert study._setting.screen == {} and not study.stopped
+        assert study._screen.setting.screen == {} and not study.stopped
     else:
         assert "use a strategy that does not screen" in study.stopped
 
