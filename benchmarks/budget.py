@@ -268,6 +268,8 @@ def front(asked: argparse.Namespace) -> None:
         figure = new_figure(3.2, 6.4)
         axes = figure.add_subplot()
         for place, (kind, name) in enumerate(KINDS.items()):
+            if kind not in asked.kinds:
+                continue
             for rule, line in {"uniform": ":", "one shot": "--", "searched": "-"}.items():
                 points = sorted(
                     (float(key.partition("/")[0]), found[rule]["test"]["log_loss"])
@@ -316,6 +318,7 @@ def main() -> None:
     words_of.add_argument("--questions", type=Path, required=True, help="the file to write")
     words_of.add_argument("--count", type=int, default=240)
     third, fourth = commands.add_parser("table"), commands.add_parser("front")
+    fourth.add_argument("--kinds", nargs="+", default=list(KINDS))
     for command in (first, second, third, fourth):
         command.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
