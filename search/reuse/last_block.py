@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from search.reuse.batching import Batch
+from search.reuse.outputs import forwarding
 from search.weights.matrices import Matrix
 
 POSITIONWISE = ("q_proj", "out_proj", "fc_in", "fc_up", "fc_out")
@@ -98,7 +99,6 @@ def _takes_one(module: nn.Module) -> bool:
 
 @contextmanager
 def _picking(module: nn.Module, places: Tensor, shape: tuple[int, int]) -> Iterator[None]:
-    own = module.__dict__.get("forward")
     whole: Callable[..., Any] = module.forward
 
     def forward(*arguments: Any, **options: Any) -> Any:
@@ -114,11 +114,5 @@ def _picking(module: nn.Module, places: Tensor, shape: tuple[int, int]) -> Itera
         result[at] = found[0]
         return result.view(*shape, -1)
 
-    module.forward = forward
-    try:
+    with forwarding(module, forward):
         yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own

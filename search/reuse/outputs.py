@@ -50,15 +50,9 @@ def is_same(found: Any, whole: Any) -> bool:
 
 
 @contextmanager
-def returning(module: nn.Module, output: Any, states: Mapping[Place, State]) -> Iterator[None]:
-    """Let `module` return `output` at once, having written `states` into the cache it is given."""
+def forwarding(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within, `forward` runs in place of the module's own."""
     own = module.__dict__.get("forward")
-
-    def forward(*arguments: Any, **options: Any) -> Any:
-        if states:
-            put_back(find_cache([*arguments, *options.values()]), states)
-        return output
-
     module.forward = forward
     try:
         yield
@@ -67,3 +61,16 @@ def returning(module: nn.Module, output: Any, states: Mapping[Place, State]) -> 
             del module.forward
         else:
             module.forward = own
+
+
+@contextmanager
+def returning(module: nn.Module, output: Any, states: Mapping[Place, State]) -> Iterator[None]:
+    """Let `module` return `output` at once, having written `states` into the cache it is given."""
+
+    def forward(*arguments: Any, **options: Any) -> Any:
+        if states:
+            put_back(find_cache([*arguments, *options.values()]), states)
+        return output
+
+    with forwarding(module, forward):
+        yield
