@@ -312,13 +312,13 @@ def main() -> None:
     second.add_argument("--trials", type=int, default=100)
     second.add_argument("--pruner", choices=["race", "none"], default="race")
     second.add_argument("--kept", type=float, nargs="+", default=KEPT)
-    second.add_argument("--kinds", nargs="+", default=["whitened", "keep-top"])
     words_of = commands.add_parser("words")
     words_of.add_argument("--text", type=Path, required=True)
     words_of.add_argument("--questions", type=Path, required=True, help="the file to write")
     words_of.add_argument("--count", type=int, default=240)
     third, fourth = commands.add_parser("table"), commands.add_parser("front")
-    fourth.add_argument("--kinds", nargs="+", default=list(KINDS))
+    for command in (second, fourth):
+        command.add_argument("--kinds", nargs="+", default=["whitened", "keep-top"])
     for command in (first, second, third, fourth):
         command.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
