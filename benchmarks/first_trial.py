@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from seven_billion import Shape, write_model, write_questions
+from seven_billion import LAST, Shape, write_model, write_questions
 
 MOST_S = 1800.0
-LAST = 4
 BILLION = Shape(width=2048, inner=8192, blocks=16, heads=32, words=32000, shard_blocks=16)
 
 
@@ -63,15 +61,17 @@ def seconds(study: Path, code: Path, out: Path) -> dict[str, float]:
         start_new_session=True,
     )
     marks: dict[str, float] = {}
-    while "first trial" not in marks:
-        if program.poll() is not None or time.time() - began > MOST_S:
-            raise SystemExit(f"no trial after {time.time() - began:.0f} s: see {out / 'logs'}")
-        time.sleep(0.2)
-        for path in out.glob("logs/worker*.jsonl"):
-            for line in path.read_text().splitlines():
-                note(marks, line, began)
-    os.kill(program.pid, signal.SIGTERM)
-    program.wait(300)
+    try:
+        while "first trial" not in marks:
+            if program.poll() is not None or time.time() - began > MOST_S:
+                raise SystemExit(f"the launch had no trial after {time.time() - began:.0f} s")
+            time.sleep(0.2)
+            for path in out.glob("logs/worker*.jsonl"):
+                for line in path.read_text().splitlines():
+                    note(marks, line, began)
+    finally:
+        program.terminate()
+        program.wait(300)
     return marks
 
 

@@ -21,7 +21,7 @@ from optuna.trial import Trial
 
 from search.cuts.composition import Composition
 from search.strategies.base import History, Setting, Strategy
-from search.strategies.registry import make_strategy, strategy_class
+from search.strategies.registry import make_strategy
 from search.study.baseline import baseline_tried
 from search.study.jobs import BASELINE, Job, trial_name
 from search.study.ledger import Ledger
@@ -115,14 +115,7 @@ class DrivenStudy:
         self._most_at_once = 0
         self._baseline: Evaluation | None = None
         self._rivals = Rivals(self.objective, sizes, self.trials, lambda: self.baseline, self._read)
-        self._screen = StudyScreen(
-            setting,
-            strategy_class(config.search.strategy),
-            self.objective,
-            self.folder,
-            self.identity.study_id,
-            self._write,
-        )
+        self._screen = StudyScreen(subject, setting, self.objective, self._write)
 
     @staticmethod
     def open(

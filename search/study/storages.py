@@ -95,14 +95,12 @@ class EnduringJournal(JournalFileBackend):
 
     def _news(self) -> Iterator[dict[str, Any]]:
         """The lines that nobody was told of."""
-        if self._path.stat().st_size > self._link.offset:
-            with self._path.open("rb") as stream:
-                for log, after in read_chain(stream, self._link):
-                    self._link = after
-                    if (own := log.get("sum")) in self._told_ahead:
-                        self._told_ahead.remove(own)
-                    else:
-                        yield log
+        for log, after in self._beyond(self._link):
+            self._link = after
+            if (own := log.get("sum")) in self._told_ahead:
+                self._told_ahead.remove(own)
+            else:
+                yield log
         while self._told_waiting < len(self._waiting):
             self._told_waiting += 1
             yield self._waiting[self._told_waiting - 1]
@@ -119,11 +117,11 @@ class EnduringJournal(JournalFileBackend):
         if not waiting:
             return
         sums, end = self._append(waiting)
-        self._told_ahead.update(sums[:told])
-        if told == len(waiting) and self._path.stat().st_size == end.offset:
-            # Nobody else wrote in between: there is nothing to read back.
-            self._link = end
-            self._told_ahead.clear()
+        follows = end.number == self._link.number + told  # all told, and nothing unread before
+        if follows and self._path.stat().st_size == end.offset:
+            self._link = end  # nobody else wrote: there is nothing to read back
+        else:
+            self._told_ahead.update(sums[:told])
 
     def _append(self, logs: list[dict[str, Any]]) -> tuple[list[str], Link]:
         """The lines' sums, and where the chain ends if nobody else writes meanwhile."""
@@ -132,7 +130,9 @@ class EnduringJournal(JournalFileBackend):
         self._guard()
         size = self._path.stat().st_size
         try:
-            link = self._end(size)
+            link = self._link
+            for _, after in self._beyond(link):
+                link = after
             sealed = []
             for log in logs:
                 with_sum, link = link.sealed(log)
@@ -148,15 +148,11 @@ class EnduringJournal(JournalFileBackend):
             raise StorageLost(self._lost) from None
         return [log["sum"] for log in sealed], link
 
-    def _end(self, size: int) -> Link:
-        """Where the chain of the lines ends in the file of `size` bytes. Raises DamagedChain."""
-        link = self._link
-        if size == link.offset:
-            return link
-        with self._path.open("rb") as stream:
-            for _, after in read_chain(stream, link):
-                link = after
-        return link
+    def _beyond(self, link: Link) -> Iterator[tuple[dict[str, Any], Link]]:
+        """The file's lines after `link`; most of the time there are none, and it is not opened."""
+        if self._path.stat().st_size > link.offset:
+            with self._path.open("rb") as stream:
+                yield from read_chain(stream, link)
 
 
 def open_storage(

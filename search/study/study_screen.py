@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
-from search.strategies.base import Setting, Strategy
+from search.strategies.base import Setting
+from search.strategies.registry import strategy_class
 from search.strategies.singles import screened
 from search.study.jobs import SCREEN, Job
 from search.study.objective import Objective
@@ -21,6 +21,7 @@ from search.study.outcomes import (
     read_screen,
 )
 from search.study.screening import Screening
+from search.study.subject import Subject
 
 
 class StudyScreen:
@@ -31,18 +32,16 @@ class StudyScreen:
 
     def __init__(
         self,
+        subject: Subject,
         setting: Setting,
-        traits: type[Strategy],
         objective: Objective,
-        folder: Path,
-        study_id: str,
         write: Callable[[str, bytes], None],
     ) -> None:
-        """`write` durably writes an outcome file by its name. `traits`: those of the strategy."""
+        """`setting` is that before the screen; `write` writes an outcome file by its name."""
         self.setting = setting
-        self._traits = traits
-        self._folder = folder
-        self._study_id = study_id
+        self._traits = strategy_class(subject.config.search.strategy)
+        self._folder = folder = subject.folder
+        self._study_id = study_id = subject.identity.study_id
         self._write = write
         self._screening = Screening(
             study_id,

@@ -200,6 +200,17 @@ def test_notes_that_arrive_between_our_lines_change_no_trial(
     assert rows(open_study(tmp_path, config)) == seen
 
 
+def test_a_note_that_arrives_just_before_a_flush_is_read(tmp_path: Path, open_study) -> None:
+    study = open_study(tmp_path)
+    theirs = JournalStorage(JournalFileBackend(str(tmp_path / JOURNAL)))
+    (known,) = theirs.get_all_studies()
+    with study.together():
+        study.note_wall()
+        theirs.set_study_system_attr(known._study_id, "dashboard:note", "a remark")
+    ours = study._stored._storage.get_study_system_attrs(known._study_id)
+    assert ours["dashboard:note"] == "a remark"
+
+
 def test_what_this_process_wrote_in_a_group_is_not_read_back(
     tmp_path: Path, make_config, open_study, evaluation, monkeypatch
 ) -> None:
